@@ -1,0 +1,379 @@
+//! Every refusal and failure a person can meet, once: number, name, what it means, what to do.
+//!
+//! Numbers never change their meaning and are never used again. The thousands tell where to look:
+//! 1 handshake, 14 standing, 2 changes to the member list, 3 invites and enrolment, 4 keys and TPM,
+//! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage.
+
+use core::fmt;
+
+macro_rules! codes {
+    ($($name:ident = $number:literal, exit $exit:literal, $title:literal, $cause:literal, $remedy:literal;)*) => {
+        /// A code `MU-nnnn`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Code {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The number behind `MU-`.
+            #[must_use]
+            pub const fn number(self) -> u16 {
+                match self { $(Self::$name => $number,)* }
+            }
+
+            /// One line: what happened.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+
+            /// Why it happens.
+            #[must_use]
+            pub const fn cause(self) -> &'static str {
+                match self { $(Self::$name => $cause,)* }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)* }
+            }
+
+            /// The exit status of a command that ends with it (sysexits.h where it has a word for it).
+            #[must_use]
+            pub const fn exit_status(self) -> u8 {
+                match self { $(Self::$name => $exit,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    HelloMalformed = 1001, exit 76, "the opening message is malformed",
+        "The other side sent a first message that does not follow docs/spec/conn-auth.md.",
+        "Check that both sides run muster and that nothing in between rewrites the connection.";
+    ChallengeMalformed = 1002, exit 76, "the answer to the opening message is malformed",
+        "The server answered, but not with a conn_auth challenge.",
+        "Check the address and port: something else may be listening there.";
+    ProofMalformed = 1003, exit 76, "the proof is malformed",
+        "The third message of the handshake does not follow docs/spec/conn-auth.md.",
+        "Check that both sides run the same major version of muster.";
+    VerdictMalformed = 1004, exit 76, "the last message of the handshake is malformed",
+        "The fourth message of the handshake does not follow docs/spec/conn-auth.md.",
+        "Check that both sides run the same major version of muster.";
+    ServerProofWrong = 1005, exit 77, "the server did not prove its key",
+        "The signature of the server does not hold for this connection. Somebody may be relaying it.",
+        "Do not retry blindly. Find out what stands between this machine and the server.";
+    ClientProofWrong = 1006, exit 77, "the client did not prove its key",
+        "The signature of the client does not hold for this connection. Somebody may be relaying it.",
+        "Find out what stands between the two machines; a copied state directory does not cause this.";
+    WrongServer = 1007, exit 77, "another machine answered",
+        "The server that answered is not the one that was asked for.",
+        "Check whether the machine was enrolled anew; `muster member show` prints its key.";
+    BindingMismatch = 1008, exit 77, "the handshake names another kind of channel",
+        "A handshake made for TLS arrived in a tunnel, or the reverse.",
+        "Nothing of ours does this. Treat the sender as hostile.";
+    HandshakeTimeout = 1009, exit 75, "the handshake took too long",
+        "The other side did not finish the handshake within its deadline.",
+        "Check packet loss and load; `muster ping NODE` shows the time of each step.";
+    TooManyUnproven = 1010, exit 75, "too many connections that prove nothing",
+        "All places for unproven connections are taken, and this source holds the most of them.",
+        "Look for a flood of connections; members that proved themselves before are served first.";
+    VersionUnsupported = 1011, exit 76, "another version of the handshake",
+        "The other side speaks a version of conn_auth that this release does not.",
+        "Upgrade the older side. There is no fallback on purpose.";
+    UpgradeRefused = 1012, exit 76, "the server refused the WebSocket",
+        "The HTTP answer is not the upgrade that muster expects.",
+        "Check the address; a web proxy in between must pass WebSockets through unchanged.";
+    RefusedWithoutReason = 1013, exit 77, "refused",
+        "The server refused and does not tell strangers why.",
+        "On the server, `muster debug why REF` prints the reason.";
+    ConnectionLost = 1014, exit 75, "the connection ended early",
+        "The other side closed the connection, or the network did.",
+        "Try again; if it repeats, read the log of the other side.";
+
+    UnknownKey = 1401, exit 77, "not a member",
+        "The key is proved but no member of this org has it.",
+        "Join with an invite. If it has just joined, try again in a few seconds.";
+    Revoked = 1403, exit 77, "revoked",
+        "An admin revoked this machine. A revoked key never comes back.",
+        "Make new keys: `muster leave`, then `muster join` with a new invite.";
+    Left = 1405, exit 77, "left the org",
+        "This machine left the org by `muster leave`. Its key never comes back.",
+        "Join again with a new invite.";
+    KeyConflict = 1406, exit 77, "a key that two members claim",
+        "Two members were admitted with the same key in them, so neither is one.",
+        "Revoke both and enrol the machines again, each with keys of its own.";
+    ActionNotAllowed = 1407, exit 77, "not allowed to do this",
+        "The key is known but this action is not for its holder, or not over this kind of channel.",
+        "`muster member show NODE` lists what a member may do.";
+    ActionUnknown = 1408, exit 77, "no such action here",
+        "The server has no action of that name.",
+        "Check the spelling, and that both sides run releases that know it.";
+    TunnelMismatch = 1409, exit 77, "the tunnel belongs to another member",
+        "The key that was proved is not the one whose tunnel carried the connection.",
+        "Nothing of ours does this. Treat the sender as hostile.";
+    NotTheGateway = 1410, exit 77, "this gateway does not act for the invite",
+        "The invite names another gateway.",
+        "Use the address printed by `muster invite inspect`.";
+    Busy = 1411, exit 75, "busy",
+        "The member has as many sessions of this kind as it serves.",
+        "Nothing: another member is tried by itself.";
+    ShuttingDown = 1412, exit 75, "shutting down",
+        "The daemon on the other side is stopping.",
+        "Try again when it is back.";
+    SessionReplaced = 1413, exit 75, "replaced by a newer session",
+        "The same member opened the same kind of session again.",
+        "Nothing, unless it repeats: then two machines may hold one key.";
+
+    ChangeMalformed = 2001, exit 65, "a change is malformed",
+        "The bytes are not a change to the member list in its one encoding.",
+        "The sender is broken or hostile; its session was closed and nothing was stored.";
+    ChangeBadSignature = 2002, exit 65, "a change with a wrong signature",
+        "The signature does not belong to the author the change names, or it was made for another org.",
+        "The sender is broken or hostile; its session was closed and nothing was stored.";
+    ChangeNotAuthorised = 2003, exit 77, "the author may not make this change",
+        "The author's key does not hold the role that this kind of change needs.",
+        "`muster org show` lists who holds which role.";
+    ChangeBroken = 2004, exit 65, "a change out of order",
+        "The change does not continue what its author signed before.",
+        "If this is your own key: run the command again; it fetches its own last change first.";
+    AlreadyRevoked = 2005, exit 0, "already revoked by this admin",
+        "This admin key revoked that machine before.",
+        "Nothing to do.";
+    NoSuchMember = 2006, exit 65, "no such member",
+        "No member has this name or a key that begins so.",
+        "`muster member list` shows all names and keys.";
+    AmbiguousMember = 2007, exit 65, "several members match",
+        "More than one member has this name or a key that begins so.",
+        "Give more digits of the key, as `muster member list` prints them.";
+    CoverageIncomplete = 2008, exit 75, "not every member has applied it yet",
+        "Some members have not confirmed the change; they may be off or cut off.",
+        "They apply it as soon as they reach any up-to-date member. Run the command again to see the rest.";
+    NoSuchInvite = 2009, exit 65, "no such invite",
+        "No invite of this org has that id.",
+        "`muster invite list` shows all invites.";
+    AdminKeyUnknown = 2010, exit 77, "this admin key is not one of the org's",
+        "The org's settings do not name this key as an admin.",
+        "Check that the key file belongs to this org: `muster org show`.";
+    ForkDetected = 2011, exit 65, "one author signed two different changes at one place",
+        "Two machines use one admin or gateway key, or the key is stolen.",
+        "Find out who holds the key. Both changes are kept as proof.";
+
+    InviteMalformed = 3001, exit 65, "the invite is not readable",
+        "The text is not an invite, or a part of it was lost when it was copied.",
+        "Copy the whole line again, or use the file from `muster invite create --out FILE`.";
+    InviteOtherOrg = 3002, exit 65, "the invite belongs to another org",
+        "This machine is set up for one org and the invite names another.",
+        "Ask for an invite of this org, or run `muster leave` first.";
+    InviteUnknown = 3003, exit 77, "the gateway does not know the invite",
+        "The invite has not reached the gateway, or its secret is wrong.",
+        "Wait some seconds and try again; then ask for a new invite.";
+    InviteUsedUp = 3004, exit 77, "the invite is used up",
+        "As many machines as it allows have joined with it.",
+        "Ask for a new invite: `muster invite create`.";
+    InviteCancelled = 3005, exit 77, "the invite was cancelled",
+        "An admin cancelled it.",
+        "Ask for a new invite: `muster invite create`.";
+    InviteExpired = 3006, exit 77, "the invite has expired",
+        "Its date has passed by the gateway's clock.",
+        "Ask for a new invite: `muster invite create --expires 7d`.";
+    EnrolMalformed = 3007, exit 76, "the enrolment request is malformed",
+        "The request does not follow docs/spec/wire.md.",
+        "Check that both sides run the same major version of muster.";
+    EnrolKeyUnproven = 3008, exit 77, "a key in the enrolment request is not proved",
+        "One of the three keys, or the invite's, did not sign the request.",
+        "Nothing of ours does this. Treat the sender as hostile.";
+    EnrolKeyTaken = 3009, exit 77, "a key in the enrolment request belongs to another member",
+        "A key may stand for one member only.",
+        "Make new keys: remove the state directory of a machine that was copied, then join again.";
+    AlreadyEnrolled = 3010, exit 65, "this machine has joined already",
+        "There are keys of a member in the state directory.",
+        "To join another org, run `muster leave` first.";
+    InviteBroken = 3011, exit 65, "the invite contradicts itself",
+        "Its parts do not belong together: settings, signature or addresses of different orgs.",
+        "Do not use it. Ask the admin for a new one, over a channel you trust.";
+
+    TpmAbsent = 4001, exit 69, "no TPM",
+        "The TPM device cannot be opened.",
+        "Enable the TPM in the firmware, check `[keys] tpm` in the configuration, and that the user may open the device.";
+    TpmBusy = 4002, exit 75, "the TPM is busy",
+        "Another program holds the TPM, or it is still testing itself.",
+        "Use /dev/tpmrm0, not /dev/tpm0; try again.";
+    TpmReplaced = 4003, exit 78, "this is another TPM, or it was cleared",
+        "The TPM's storage key is not the one that sealed this machine's keys.",
+        "If the hardware was changed on purpose: `muster leave`, then join with a new invite.";
+    SealedKeyDamaged = 4004, exit 65, "the sealed key is damaged",
+        "The file does not open although the TPM is the right one.",
+        "Restore the file from a backup of this machine, or join again with a new invite.";
+    KeyFileNotAllowed = 4005, exit 78, "keys in a file are not allowed here",
+        "The key is stored in a file but the configuration asks for the TPM.",
+        "Set `[keys] storage = \"file\"` if that is what you want; it will be shown to all members.";
+    FileModeTooOpen = 4006, exit 78, "a secret file is readable by others",
+        "A file with secrets in it must belong to its user alone.",
+        "chmod 600 it (and chown it), then find out who has read it.";
+    WrongPassphrase = 4007, exit 77, "wrong passphrase",
+        "The key file does not open with this passphrase.",
+        "Try again; MUSTER_PASSPHRASE or --passphrase-file set it without a prompt.";
+    KeysMissing = 4008, exit 78, "no keys on this machine",
+        "The state directory has no sealed keys.",
+        "Join first: `muster join INVITE`.";
+    TpmFailure = 4009, exit 69, "the TPM refused",
+        "The TPM answered with an error that has no better name here.",
+        "The log has the TPM's own words; power-cycle the machine if it is in failure mode.";
+    KeyFileMalformed = 4010, exit 65, "the key file is not readable",
+        "The file is not a muster key file, or it is damaged.",
+        "Use the backup of the key file or the printed recovery sheet.";
+
+    NameNotResolved = 5001, exit 69, "the gateway's name does not resolve",
+        "No address is known for the host name.",
+        "Check the name in the invite and this machine's DNS.";
+    GatewayRefused = 5002, exit 69, "nobody listens at the gateway's address",
+        "The connection was refused.",
+        "Check that muster-gateway runs there and that the port is right.";
+    GatewayUnreachable = 5003, exit 75, "the gateway cannot be reached",
+        "No answer within the deadline.",
+        "Check routes and firewalls between this machine and the gateway.";
+    NotTls = 5004, exit 76, "the gateway does not speak TLS 1.3",
+        "Something else answered, or only older versions are offered.",
+        "Check the port; a proxy in between must pass TLS through.";
+    ChainUnknown = 5005, exit 77, "the gateway's certificate is not from the org's CA",
+        "The chain does not end in an anchor of this org. Public CAs do not count.",
+        "Check the address. If the org changed its CA, get a fresh invite or image.";
+    CertificateName = 5006, exit 77, "the gateway's certificate is for another name",
+        "The name that was dialled does not stand in the certificate.",
+        "Use the name from the invite, or renew the certificate with this name in it.";
+    CertificateExpired = 5007, exit 77, "the gateway's certificate has expired",
+        "Its last day has passed by this machine's clock.",
+        "Check the clock first; then renew the certificate on the gateway.";
+    CertificateNotYetValid = 5008, exit 77, "the gateway's certificate is not valid yet",
+        "Its first day lies ahead by this machine's clock.",
+        "Set this machine's clock.";
+    BundleInvalid = 5009, exit 65, "the trust bundle is not usable",
+        "A leaf, a private key, nothing at all, or too much stands where CA certificates should.",
+        "Give the CA certificate(s) of the org in PEM or DER and nothing else.";
+    GatewayNotNamed = 5010, exit 77, "the server is not a gateway of this org",
+        "Its certificate is in order but the org's settings do not name its key.",
+        "Its TLS key may be stolen. Tell the admin.";
+    ChartersInvalid = 5011, exit 65, "the org's settings from the gateway do not hold",
+        "The gateway sent settings that are not signed as the org's own rules ask.",
+        "Do not go on. Tell the admin.";
+    TlsFailed = 5012, exit 76, "TLS failed",
+        "The TLS handshake failed for a reason that has no better name here.",
+        "The log of both sides has the reason.";
+
+    DaemonNotRunning = 6001, exit 69, "musterd is not running",
+        "Nobody answers on the control socket.",
+        "Start it: `systemctl start musterd`.";
+    StoreDamaged = 6002, exit 65, "the member list on disk is damaged",
+        "The file does not open; nothing was changed.",
+        "Move it away and restart musterd: it fetches the list from the other members and checks it.";
+    DiskRefused = 6003, exit 75, "the disk refused a write",
+        "The disk is full or failing. What was not written was not acknowledged.",
+        "Free space or replace the disk. Revocations hold meanwhile; new members do not count yet.";
+    StoreInUse = 6004, exit 75, "another musterd uses this state directory",
+        "The lock is held.",
+        "Stop the other process.";
+    NotPermitted = 6005, exit 77, "not permitted",
+        "This user may not ask musterd to do that.",
+        "Run as root or as a member of the group muster.";
+    TunUnavailable = 6006, exit 69, "no network interface for the overlay",
+        "The TUN device cannot be made.",
+        "Run musterd as root or with CAP_NET_ADMIN, and load the module tun.";
+    PortInUse = 6007, exit 69, "a port is taken",
+        "Another program listens on the address musterd wants.",
+        "Change `[network] port`, or stop the other program.";
+    NotEnrolled = 6008, exit 78, "this machine has not joined",
+        "There is no org in the state directory.",
+        "Join first: `muster join INVITE`.";
+    PeerUnreachable = 6009, exit 75, "the member does not answer",
+        "No tunnel could be made: it is off, cut off, or has no known endpoint.",
+        "`muster member show NODE` prints its endpoints and when it was last heard.";
+    HandoverRejected = 6010, exit 65, "what preboot handed over does not hold",
+        "The directory from preboot is incomplete or its parts do not belong together.",
+        "Boot again; if it repeats, the disk is failing.";
+    RequestMalformed = 6011, exit 76, "a local request is malformed",
+        "The program and musterd do not speak the same release.",
+        "Restart musterd after an upgrade.";
+    NoSuchReference = 6012, exit 65, "no such reference",
+        "No refusal with this reference is remembered here.",
+        "Ask on the machine that refused; references are forgotten after a restart.";
+
+    ConfigUnknownKey = 7001, exit 78, "an unknown setting",
+        "The configuration has a key that this release does not know.",
+        "Correct the spelling; the message names the nearest known key.";
+    ConfigBadValue = 7002, exit 78, "a setting with a wrong value",
+        "The value has the wrong type or is out of range.",
+        "The message names the key and what it takes.";
+    ConfigUnreadable = 7003, exit 78, "the configuration cannot be read",
+        "The file is missing, too large, or not TOML.",
+        "Check path and syntax.";
+    Usage = 7004, exit 2, "the command is not complete",
+        "An argument is missing or contradicts another one.",
+        "See `muster help COMMAND`.";
+    SeedWirePublic = 7005, exit 78, "the old wire is not allowed on this listener",
+        "The seed's handshake can be relayed; it is served on loopback only.",
+        "Remove the setting, or listen on 127.0.0.1.";
+    FileProblem = 7006, exit 74, "a file cannot be read or written",
+        "The operating system refused.",
+        "The message names the file and the reason.";
+    OrgExists = 7007, exit 73, "there is an org here already",
+        "The directory holds keys of an org.",
+        "Give another directory; keys are never overwritten.";
+}
+
+impl Code {
+    /// The code with this number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.number() == number)
+    }
+
+    /// Reads `MU-nnnn`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("MU-").filter(|d| d.len() == 4)?;
+        if digits.bytes().all(|c| c.is_ascii_digit()) {
+            Self::from_number(digits.parse().ok()?)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MU-{:04}", self.number())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend_and_read_back() {
+        assert!(Code::ALL.is_sorted_by(|a, b| a.number() < b.number()));
+        for &code in Code::ALL {
+            assert_eq!(Code::parse(&code.to_string()), Some(code));
+        }
+        assert_eq!(Code::parse("MU-9999"), None);
+        assert_eq!(Code::parse("MU-+403"), None);
+    }
+
+    #[test]
+    fn every_text_speaks_to_an_operator() {
+        const INNER: [&str; 7] =
+            ["charter", "statement", "cosign", " cut ", "roster", "standing", "generation"];
+        for &code in Code::ALL {
+            for text in [code.title(), code.cause(), code.remedy()] {
+                assert!(INNER.iter().all(|word| !text.to_lowercase().contains(word)), "{code}: {text}");
+            }
+            assert!(code.cause().ends_with('.') && code.remedy().ends_with('.'), "{code}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Every bound on a quantity that a peer, a file or a stranger controls, with its reason.
+//!
+//! Sizes are in bytes and times in milliseconds unless the name says otherwise.
+
+// conn_auth, before anybody is proved (docs/spec/conn-auth.md)
+
+/// A HELLO line. Room for the fixed fields (about 260) and sixteen short parameters.
+pub const HELLO_BYTES_MAX: usize = 1024;
+/// A CHALLENGE line: its fields have one length each, 312 in all.
+pub const CHALLENGE_BYTES_MAX: usize = 320;
+/// A PROOF line at the largest count: 236.
+pub const PROOF_BYTES_MAX: usize = 256;
+/// A VERDICT line at the largest count.
+pub const VERDICT_BYTES_MAX: usize = 160;
+/// Parameters of an action.
+pub const PARAMETERS_MAX: usize = 16;
+/// The head of a WebSocket upgrade, request or response: HELLO and the headers libraries add.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Headers in such a head; more than any client of ours sends, few enough to parse on the stack.
+pub const HTTP_HEADERS_MAX: usize = 32;
+/// From TCP accept until HELLO is complete, TLS included.
+pub const HELLO_DEADLINE_MS: u64 = 3_000;
+/// From TCP accept until VERDICT, TLS included. A slow peer holds one of the slots below this long.
+pub const HANDSHAKE_DEADLINE_MS: u64 = 5_000;
+/// Connections of unproven peers held at once; 512 handshakes are under 70 ms of one core.
+pub const UNPROVEN_MAX: usize = 512;
+/// Unread and unwritten bytes we keep for an unproven peer beside what the TLS library keeps.
+pub const UNPROVEN_STATE_BYTES_MAX: usize = 8 * 1024;
+/// How long a cut session's close frame may take to leave before the socket is dropped.
+pub const CLOSE_FLUSH_MS: u64 = 500;
+/// A dialler's patience for TCP, TLS and the four messages together.
+pub const DIAL_DEADLINE_MS: u64 = 10_000;
+
+// Frames after VERDICT, by action
+
+/// `enrol`: one request (three keys, four signatures, a name) of under 700 bytes.
+pub const ENROL_FRAME_BYTES_MAX: usize = 4 * 1024;
+/// `boot` and `submit` requests.
+pub const REQUEST_FRAME_BYTES_MAX: usize = 16 * 1024;
+/// A frame of records or ids on `sync`, `fetch` and `boot`: a batch is cut before it passes this.
+pub const SYNC_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// `link` and `ping` carry an echo and nothing else.
+pub const PING_FRAME_BYTES_MAX: usize = 256;
+
+// What the org signs
+
+/// One statement; an Admit with the longest name takes 720.
+pub const STATEMENT_BYTES_MAX: usize = 1024;
+/// One report.
+pub const REPORT_BYTES_MAX: usize = 1024;
+/// One charter with its signatures.
+pub const CHARTER_BYTES_MAX: usize = 16 * 1024;
+/// Charters of one org, oldest first: governance changes are rare, and a walk of 4,096 is 64 MiB at most.
+pub const CHARTERS_MAX: usize = 4096;
+/// Root keys in a charter.
+pub const ROOT_KEYS_MAX: usize = 16;
+/// Admin keys in a charter: one for each device of an administrator.
+pub const ADMIN_KEYS_MAX: usize = 64;
+/// Gateways in a charter.
+pub const GATEWAYS_MAX: usize = 16;
+/// TLS CAs in a charter, all states together.
+pub const TLS_CAS_MAX: usize = 8;
+/// One CA certificate (DER). An Ed25519 CA takes about 350.
+pub const CA_CERTIFICATE_BYTES_MAX: usize = 2048;
+/// Labels that an invite gives to the machines that use it.
+pub const LABELS_MAX: usize = 8;
+/// Free text of a person on a revocation or invite.
+pub const NOTE_BYTES_MAX: usize = 96;
+/// Uses of one invite.
+pub const INVITE_USES_MAX: u32 = 100_000;
+/// Endpoints a node lists in its report: several interfaces, two families.
+pub const ENDPOINTS_MAX: usize = 8;
+/// Lanes a node lists in its report; admins and gateways of a large org fit.
+pub const REPORT_TIPS_MAX: usize = 24;
+/// Statements at one place of one author's lane that are kept as proof of a fork.
+pub const FORK_BRANCHES_MAX: usize = 8;
+/// Revocations kept for keys that nobody has admitted yet, by author: a late Admit must meet them,
+/// and an admin cannot fill the disk with invented keys.
+pub const EARLY_REVOKES_MAX: usize = 10_000;
+
+// The invite manifest and the trust bundle
+
+/// An invite manifest, decoded: one charter of the largest size, a bundle and addresses.
+pub const MANIFEST_BYTES_MAX: usize = 96 * 1024;
+/// Gateway addresses in a manifest.
+pub const MANIFEST_GATEWAYS_MAX: usize = 16;
+/// One `HOST:PORT`.
+pub const ADDRESS_BYTES_MAX: usize = 262;
+/// Certificates in a trust bundle.
+pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
+/// A trust bundle as a file.
+pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
+
+// Keeping in step
+
+/// Sessions of `action=sync` a node dials: a ring successor and a chord make the graph connected.
+pub const SYNC_DIAL_MAX: usize = 2;
+/// Sessions of `action=sync` in both directions; beyond it a dialler is told to try another.
+pub const SYNC_SESSIONS_MAX: usize = 8;
+/// Between two tips exchanges on one session.
+pub const TIPS_INTERVAL_MS: u64 = 5_000;
+/// Records that wait for their predecessor, for each session; dropped with it.
+pub const ORPHANS_MAX: usize = 256;
+/// The same in bytes.
+pub const ORPHAN_BYTES_MAX: usize = 128 * 1024;
+/// Frames queued towards one sync peer before it is cut as too slow; anti-entropy repairs.
+pub const SYNC_QUEUE_FRAMES_MAX: usize = 1024;
+/// Reports of one node are taken at most this often; newer ones replace older ones anyway.
+pub const REPORT_INTERVAL_MS: u64 = 250;
+
+// The tunnel
+
+/// Handshake initiations answered each second before cookies are asked for: about a core's worth
+/// is 5,000, and a thousand machines that boot together must not wait.
+pub const TUNNEL_HANDSHAKES_PER_S: u64 = 2_000;
+/// Packets kept for one member while its tunnel is being made; the rest is dropped, as IP may.
+pub const TUNNEL_QUEUE_PACKETS_MAX: usize = 16;
+/// Tunnels held at once: a tunnel costs 11 KiB.
+pub const TUNNELS_MAX: usize = 4096;
+/// Payload of a tunnel packet: 1,500 less 80 for an IPv6 underlay.
+pub const TUNNEL_MTU: u16 = 1420;
+/// TCP flows of ours towards members' conn_auth ports that may pass before a link is up.
+pub const PENDING_FLOWS_MAX: usize = 1024;
+
+// Local sockets and files
+
+/// One message on the control socket, either way.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// One message between a gateway and its musterd.
+pub const GATEWAY_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Clients of the control socket at once.
+pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// A configuration file.
+pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
+/// Reasons kept for `muster debug why`; the oldest goes first.
+pub const REFUSALS_KEPT_MAX: usize = 4096;
+/// scrypt work factor (log2 N) of an operator's key files: about one second on a slow machine.
+/// Fixed, because age otherwise measures the build it runs in and refuses what a faster one wrote.
+pub const KEY_FILE_WORK_FACTOR: u8 = 17;
+/// The largest work factor a key file may ask of us.
+pub const KEY_FILE_WORK_FACTOR_MAX: u8 = 20;
