@@ -152,7 +152,7 @@ codes! {
         "More than one member has this name or a key that begins so.",
         "Give more digits of the key, as `muster member list` prints them.";
     CoverageIncomplete = 2008, exit 75, "not every member has applied it yet",
-        "Some members have not confirmed the change; they may be off or cut off.",
+        "Some members have not confirmed the change; they may be off or out of reach.",
         "They apply it as soon as they reach any up-to-date member. Run the command again to see the rest.";
     NoSuchInvite = 2009, exit 65, "no such invite",
         "No invite of this org has that id.",
@@ -291,7 +291,7 @@ codes! {
         "There is no org in the state directory.",
         "Join first: `muster join INVITE`.";
     PeerUnreachable = 6009, exit 75, "the member does not answer",
-        "No tunnel could be made: it is off, cut off, or has no known endpoint.",
+        "No tunnel could be made: it is off, out of reach, or has no known endpoint.",
         "`muster member show NODE` prints its endpoints and when it was last heard.";
     HandoverRejected = 6010, exit 65, "what preboot handed over does not hold",
         "The directory from preboot is incomplete or its parts do not belong together.",
