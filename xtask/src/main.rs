@@ -1,2 +1,49 @@
-//! placeholder
-fn main() {}
+//! The only automation of this repository: `cargo xtask demo` and `cargo xtask test` set up a fresh
+//! machine by themselves and then do what their names say; the rest serves those who change the code.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod bench;
+mod demo;
+mod deps;
+mod machine;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Demo, tests, checks and benchmarks of muster")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The main job on this machine: machines join, talk, and one is revoked
+    Demo(demo::Options),
+    /// All tests, each part with its time
+    Test(test::Options),
+    /// Check the law of dependencies
+    Deps,
+    /// Measure, beside peers, in one interleaved run
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Deps => deps::run(),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
