@@ -1,1 +1,9 @@
-//! placeholder
+//! What local programs say to musterd: `muster` on the control socket ([`local`]), and a gateway's
+//! front on its own socket.
+//!
+//! Pure: the messages and how they are framed. It opens no socket and holds no key, and no message
+//! here carries a private key.
+
+pub mod framing;
+pub mod local;
+pub mod text;
