@@ -1,1 +1,16 @@
-//! placeholder
+//! Machines that are not there: software TPMs, network namespaces and daemons for tests, benchmarks
+//! and the demo.
+//!
+//! Everything is made inside a [`sandbox`], a set of namespaces of its own in which the calling
+//! program runs once more; when that program ends, however it ends, the kernel removes it all. Every
+//! process started here is ended by its own id.
+//!
+//! This crate is never a dependency of anything that is installed. It touches no name outside the
+//! sandbox: no `/run/netns`, no packet filter table, no interface of the host. [`packages::install`]
+//! is the one exception and runs only when it is called.
+
+mod command;
+mod swtpm;
+
+pub use command::CommandError;
+pub use swtpm::{Swtpm, SwtpmError};
