@@ -1,2 +1,59 @@
-//! placeholder
-fn main() {}
+//! Measurements beside peers and floors, interleaved in one run; medians of rounds; ratios, not times.
+//!
+//! `cargo xtask bench NAME` builds this for release and calls it. Nothing here is a test.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod handshake;
+mod roster;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    #[arg(value_enum)]
+    name: Name,
+    /// Print one object last
+    #[arg(long)]
+    json: bool,
+    /// Rounds, each measuring every row once
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Milliseconds a row is measured in each round
+    #[arg(long, default_value_t = 400)]
+    slice_ms: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    Handshake,
+    Roster,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.name {
+        Name::Handshake => handshake::run(arguments.rounds, arguments.slice_ms),
+        Name::Roster => roster::run(arguments.rounds),
+    };
+    match outcome {
+        Ok(report) => {
+            report.print();
+            if arguments.json {
+                println!("{}", report.json());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A benchmark's own failure: nothing to recover from, only to read.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
