@@ -4,14 +4,20 @@
 
 // conn_auth, before anybody is proved (docs/spec/conn-auth.md)
 
-/// A HELLO line. Room for the fixed fields (about 260) and sixteen short parameters.
+/// A HELLO line. Room for the fixed fields (at most 273) and sixteen short parameters.
 pub const HELLO_BYTES_MAX: usize = 1024;
-/// A CHALLENGE line: its fields have one length each, 312 in all.
-pub const CHALLENGE_BYTES_MAX: usize = 320;
-/// A PROOF line at the largest count: 236.
-pub const PROOF_BYTES_MAX: usize = 256;
+/// A CHALLENGE line: its fields have one length each.
+pub const CHALLENGE_BYTES_MAX: usize = 293;
+/// A PROOF line at the largest count.
+pub const PROOF_BYTES_MAX: usize = 230;
 /// A VERDICT line at the largest count.
-pub const VERDICT_BYTES_MAX: usize = 160;
+pub const VERDICT_BYTES_MAX: usize = 121;
+/// The name of an action.
+pub const ACTION_BYTES_MAX: usize = 32;
+/// The key of a parameter.
+pub const PARAMETER_KEY_BYTES_MAX: usize = 32;
+/// The value of a parameter: a hash or a signature in hexadecimal, an address, a name.
+pub const PARAMETER_VALUE_BYTES_MAX: usize = 256;
 /// Parameters of an action.
 pub const PARAMETERS_MAX: usize = 16;
 /// The head of a WebSocket upgrade, request or response: HELLO and the headers libraries add.
@@ -35,8 +41,9 @@ pub const DIAL_DEADLINE_MS: u64 = 10_000;
 
 /// `enrol`: one request (three keys, four signatures, a name) of under 700 bytes.
 pub const ENROL_FRAME_BYTES_MAX: usize = 4 * 1024;
-/// `boot` and `submit` requests.
-pub const REQUEST_FRAME_BYTES_MAX: usize = 16 * 1024;
+/// `boot`, `fetch` and `submit` requests: a submit carries a charter of the largest size, or some
+/// thirty other changes.
+pub const REQUEST_FRAME_BYTES_MAX: usize = 32 * 1024;
 /// A frame of records or ids on `sync`, `fetch` and `boot`: a batch is cut before it passes this.
 pub const SYNC_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// `link` and `ping` carry an echo and nothing else.
@@ -60,6 +67,9 @@ pub const ADMIN_KEYS_MAX: usize = 64;
 pub const GATEWAYS_MAX: usize = 16;
 /// TLS CAs in a charter, all states together.
 pub const TLS_CAS_MAX: usize = 8;
+/// Lanes of removed role keys whose last counting change one charter names: a removal of half the
+/// admins at once, two lanes each.
+pub const CUTS_MAX: usize = 64;
 /// One CA certificate (DER). An Ed25519 CA takes about 350.
 pub const CA_CERTIFICATE_BYTES_MAX: usize = 2048;
 /// Labels that an invite gives to the machines that use it.
@@ -121,6 +131,8 @@ pub const TUNNELS_MAX: usize = 4096;
 pub const TUNNEL_MTU: u16 = 1420;
 /// TCP flows of ours towards members' conn_auth ports that may pass before a link is up.
 pub const PENDING_FLOWS_MAX: usize = 1024;
+/// Flows of ours whose answers may come back once a link is up; about 100 bytes each.
+pub const TUNNEL_FLOWS_MAX: usize = 65_536;
 
 // Local sockets and files
 

@@ -1,0 +1,212 @@
+//! What a connection is for: the name and parameters in HELLO, and the registry of who may do what.
+
+use std::{collections::BTreeMap, fmt};
+
+use identity::limits::{
+    ACTION_BYTES_MAX, ENROL_FRAME_BYTES_MAX, PARAMETER_KEY_BYTES_MAX, PARAMETER_VALUE_BYTES_MAX,
+    PARAMETERS_MAX, PING_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MAX,
+};
+
+use crate::{Bind, refusal::Holder};
+
+/// An action with its parameters, both in their one text form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    name: String,
+    parameters: BTreeMap<String, String>,
+}
+
+/// Why a name with parameters is no action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ActionError {
+    /// The parameter's key is not `[a-z0-9_.-]{1,32}`.
+    Key {
+        /// The key given.
+        key: String,
+    },
+    /// The name is not `[a-z0-9-]{1,32}`.
+    Name {
+        /// The name given.
+        name: String,
+    },
+    /// The key stands twice.
+    Repeated {
+        /// The key given.
+        key: String,
+    },
+    /// More than [`PARAMETERS_MAX`] parameters.
+    TooMany {
+        /// How many.
+        got: usize,
+    },
+    /// The parameter's value is not `[!-~]{0,256}`.
+    Value {
+        /// Whose value.
+        key: String,
+    },
+}
+
+impl fmt::Display for ActionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { key } => write!(f, "{key:?} is no key of a parameter"),
+            Self::Name { name } => write!(f, "{name:?} is no name of an action"),
+            Self::Repeated { key } => write!(f, "parameter {key} stands twice"),
+            Self::TooMany { got } => write!(f, "at most {PARAMETERS_MAX} parameters allowed, {got} given"),
+            Self::Value { key } => write!(f, "parameter {key} has a value that is too long or not printable"),
+        }
+    }
+}
+
+impl core::error::Error for ActionError {}
+
+impl Action {
+    /// An action; parameters in any order.
+    ///
+    /// # Errors
+    /// [`ActionError`] naming the first part at fault.
+    pub fn new(name: &str, parameters: &[(&str, &str)]) -> Result<Self, ActionError> {
+        if !is_name(name.as_bytes()) {
+            return Err(ActionError::Name { name: name.to_owned() });
+        }
+        if parameters.len() > PARAMETERS_MAX {
+            return Err(ActionError::TooMany { got: parameters.len() });
+        }
+        let mut sorted = BTreeMap::new();
+        for &(key, value) in parameters {
+            if !is_key(key.as_bytes()) {
+                return Err(ActionError::Key { key: key.to_owned() });
+            }
+            if !is_value(value.as_bytes()) {
+                return Err(ActionError::Value { key: key.to_owned() });
+            }
+            if sorted.insert(key.to_owned(), value.to_owned()).is_some() {
+                return Err(ActionError::Repeated { key: key.to_owned() });
+            }
+        }
+        Ok(Self { name: name.to_owned(), parameters: sorted })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value of a parameter.
+    #[must_use]
+    pub fn parameter(&self, key: &str) -> Option<&str> {
+        self.parameters.get(key).map(String::as_str)
+    }
+
+    /// All parameters, ascending by key.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// What the registry says of it.
+    #[must_use]
+    pub fn rule(&self) -> Option<&'static ActionRule> {
+        ACTIONS.iter().find(|rule| rule.name == self.name)
+    }
+}
+
+/// `NAME[ KEY=VALUE]...`, as HELLO ends.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.parameters().try_for_each(|(key, value)| write!(f, " {key}={value}"))
+    }
+}
+
+pub(crate) fn is_name(text: &[u8]) -> bool {
+    (1..=ACTION_BYTES_MAX).contains(&text.len())
+        && text.iter().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+pub(crate) fn is_key(text: &[u8]) -> bool {
+    (1..=PARAMETER_KEY_BYTES_MAX).contains(&text.len())
+        && text.iter().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-'))
+}
+
+pub(crate) fn is_value(text: &[u8]) -> bool {
+    text.len() <= PARAMETER_VALUE_BYTES_MAX && text.iter().all(|c| matches!(c, b'!'..=b'~'))
+}
+
+/// Whose key may open a session for an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// A key the org has never seen, or a member that asks for its enrolment's answer again.
+    Newcomer,
+    /// Keys of this kind only.
+    Only(Holder),
+}
+
+impl Who {
+    /// Whether a key that holds `holder` (nothing when unknown) is meant.
+    #[must_use]
+    pub const fn includes(self, holder: Option<Holder>) -> bool {
+        match (self, holder) {
+            (Self::Newcomer, None | Some(Holder::Member))
+            | (Self::Only(Holder::Member), Some(Holder::Member))
+            | (Self::Only(Holder::BootKey), Some(Holder::BootKey))
+            | (Self::Only(Holder::Admin), Some(Holder::Admin)) => true,
+            (Self::Newcomer, Some(Holder::BootKey | Holder::Admin)) | (Self::Only(_), _) => false,
+        }
+    }
+}
+
+/// One line of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActionRule {
+    /// The name in HELLO.
+    pub name: &'static str,
+    /// Who may.
+    pub who: Who,
+    /// Over which channel.
+    pub bind: Bind,
+    /// Most bytes in one frame after VERDICT.
+    pub frame_bytes_max: usize,
+}
+
+/// Every action this release serves; anything else is refused.
+pub const ACTIONS: &[ActionRule] = &[
+    ActionRule {
+        name: "boot",
+        who: Who::Only(Holder::BootKey),
+        bind: Bind::Tls,
+        frame_bytes_max: SYNC_FRAME_BYTES_MAX,
+    },
+    ActionRule { name: "enrol", who: Who::Newcomer, bind: Bind::Tls, frame_bytes_max: ENROL_FRAME_BYTES_MAX },
+    ActionRule {
+        name: "fetch",
+        who: Who::Only(Holder::Admin),
+        bind: Bind::Tls,
+        frame_bytes_max: SYNC_FRAME_BYTES_MAX,
+    },
+    ActionRule {
+        name: "link",
+        who: Who::Only(Holder::Member),
+        bind: Bind::WireGuard,
+        frame_bytes_max: PING_FRAME_BYTES_MAX,
+    },
+    ActionRule {
+        name: "ping",
+        who: Who::Only(Holder::Member),
+        bind: Bind::WireGuard,
+        frame_bytes_max: PING_FRAME_BYTES_MAX,
+    },
+    ActionRule {
+        name: "submit",
+        who: Who::Only(Holder::Admin),
+        bind: Bind::Tls,
+        frame_bytes_max: REQUEST_FRAME_BYTES_MAX,
+    },
+    ActionRule {
+        name: "sync",
+        who: Who::Only(Holder::Member),
+        bind: Bind::WireGuard,
+        frame_bytes_max: SYNC_FRAME_BYTES_MAX,
+    },
+];
