@@ -1,1 +1,34 @@
-//! placeholder
+//! Every record an org, its admins, gateways and nodes sign, and the files that carry them.
+//!
+//! | record | who signs | what it is |
+//! |---|---|---|
+//! | [`Charter`] | root keys, K of N | who holds which role, which CAs count; a hash chain ([`CharterChain`]) |
+//! | [`Statement`] | an admin, a gateway, or (Leave) a node | one change to the member list |
+//! | [`Report`] | a node | what that node holds and where it listens |
+//! | [`EnrolRequest`] | three node keys and the invite | what a newcomer asks a gateway for |
+//!
+//! Bytes from a peer decode to an `Unverified` value, or are refused with the field's name. That value
+//! becomes the record by being consumed together with what it must be checked against. Each record
+//! has one encoding: whatever decodes encodes to the same bytes. The formats are written down in
+//! `docs/spec/records.md`, `invite.md` and `wire.md`.
+//!
+//! This crate does no I/O, reads no clock, draws no randomness, and decides nobody's standing: whether
+//! an author may say what it says, and in which order, is for `member-crdt`, which alone knows the rest.
+
+mod admit;
+mod assurance;
+mod chain;
+mod charter;
+mod charter_signed;
+mod enrol;
+mod payload;
+mod statement;
+
+pub use admit::{Admit, NodeKeys, Possession, PossessionError};
+pub use assurance::Assurance;
+pub use chain::CharterChain;
+pub use charter::{Admin, CaState, Charter, Cut, Gateway, TlsCa};
+pub use charter_signed::{CharterError, UnverifiedCharter, VerifiedCharter};
+pub use enrol::{EnrolError, EnrolRequest, Redemption, VerifiedEnrol};
+pub use payload::{Cancel, Invite, Lane, Payload, Reason, Revoke};
+pub use statement::{Place, Statement, StatementError, UnverifiedStatement};
