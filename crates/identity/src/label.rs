@@ -105,6 +105,8 @@ registry! { HashContext:
     SYNC_RING = "muster 2026 sync ring v1";
     /// Checksum of a pasted invite.
     INVITE_CHECKSUM = "muster 2026 invite checksum v1";
+    /// Checksum of a frame of musterd's store.
+    STORE_FRAME = "muster 2026 store frame v1";
 }
 
 #[cfg(test)]
