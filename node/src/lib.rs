@@ -1,1 +1,9 @@
-//! placeholder
+//! musterd: the daemon of one member. It holds the machine's keys, its copy of the member list, the
+//! tunnels to the other members and the sessions over them.
+//!
+//! One task owns the state and decides; every other task moves bytes over bounded channels. Nothing
+//! is served to a key that did not prove itself by conn_auth on that very connection, and nothing is
+//! acknowledged before it is on disk.
+
+pub mod config;
+pub mod store;

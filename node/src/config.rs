@@ -1,0 +1,484 @@
+//! What an operator sets: one TOML file, drop-ins beside it, the environment; later ones win.
+//!
+//! `muster.toml`, then `muster.toml.d/*.toml` in the order of their names, then `MUSTER_STATE_DIR`
+//! and `MUSTER_<SECTION>_<KEY>` (lists separated by commas). A key that this release does not know
+//! is an error that names the nearest one it does: a setting that is silently ignored is worse than
+//! a daemon that does not start.
+
+use core::fmt;
+use std::{
+    fs,
+    io::Read as _,
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use identity::{Code, limits};
+use toml::{Table, Value};
+
+/// Where the configuration lies unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/muster/muster.toml";
+
+/// How this machine's keys are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In a file; shown to all members.
+    File,
+    /// Sealed by the TPM.
+    Tpm,
+}
+
+/// A service of this machine that members may reach through the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allow {
+    /// Everything.
+    All,
+    /// One TCP port.
+    Tcp(u16),
+    /// One UDP port.
+    Udp(u16),
+}
+
+/// The settings of musterd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Keys, store, hand-over.
+    pub state_dir: PathBuf,
+    /// `[keys] storage`.
+    pub storage: Storage,
+    /// `[keys] tpm`.
+    pub tpm: PathBuf,
+    /// `[network] interface`.
+    pub interface: String,
+    /// `[network] port`: UDP, of the tunnels.
+    pub port: u16,
+    /// `[network] auth_port`: TCP, on the overlay address.
+    pub auth_port: u16,
+    /// `[network] endpoints`: where other members reach this one; from the interfaces if empty.
+    pub endpoints: Vec<SocketAddr>,
+    /// `[network] allow`: what members may reach besides conn_auth and ICMP.
+    pub allow: Vec<Allow>,
+    /// `[control] socket`.
+    pub control_socket: PathBuf,
+    /// `[gateway] socket`; only a gateway has one.
+    pub gateway_socket: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/muster"),
+            storage: Storage::Tpm,
+            tpm: PathBuf::from("/dev/tpmrm0"),
+            interface: "muster0".to_owned(),
+            port: 51820,
+            auth_port: 4714,
+            endpoints: Vec::new(),
+            allow: Vec::new(),
+            control_socket: PathBuf::from("/run/muster/musterd.sock"),
+            gateway_socket: None,
+        }
+    }
+}
+
+/// Why the configuration is not usable.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A value of the wrong type or out of range.
+    BadValue {
+        /// File or environment variable.
+        place: String,
+        /// The key.
+        key: &'static str,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// The file is missing, too large, not TOML, or others may write it.
+    Unreadable {
+        /// The file.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A key that this release does not know.
+    UnknownKey {
+        /// File or environment variable.
+        place: String,
+        /// The key as written.
+        key: String,
+        /// The known key that is closest in spelling.
+        nearest: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// The code that people meet.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::BadValue { .. } => Code::ConfigBadValue,
+            Self::Unreadable { .. } => Code::ConfigUnreadable,
+            Self::UnknownKey { .. } => Code::ConfigUnknownKey,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadValue { place, key, expected } => write!(f, "{place}: {key} takes {expected}"),
+            Self::Unreadable { place, why } => write!(f, "{place}: {why}"),
+            Self::UnknownKey { place, key, nearest } => {
+                write!(f, "{place}: unknown setting {key}, the nearest is {nearest}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads file, drop-ins and environment. Without `path` the default file may be missing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong; nothing is half applied.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let main = path.unwrap_or_else(|| Path::new(DEFAULT_PATH));
+        if path.is_some() || main.exists() {
+            config.apply_file(main)?;
+        }
+        for file in drop_ins(main)? {
+            config.apply_file(&file)?;
+        }
+        let mut environment: Vec<_> = environment.into_iter().collect();
+        environment.sort();
+        for (name, value) in &environment {
+            config.apply_variable(name, value)?;
+        }
+        Ok(config)
+    }
+
+    fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let place = path.display().to_string();
+        let text = read(path).map_err(|why| ConfigError::Unreadable { place: place.clone(), why })?;
+        self.apply_text(&place, &text)
+    }
+
+    fn apply_text(&mut self, place: &str, text: &str) -> Result<(), ConfigError> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Unreadable {
+            place: place.to_owned(),
+            why: error.message().to_owned(),
+        })?;
+        for (key, value) in &table {
+            match value {
+                Value::Table(section) => {
+                    for (inner, value) in section {
+                        self.apply(place, &format!("{key}.{inner}"), Given::Toml(value))?;
+                    }
+                }
+                Value::String(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::Boolean(_)
+                | Value::Datetime(_)
+                | Value::Array(_) => self.apply(place, key, Given::Toml(value))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let Some(rest) = name.strip_prefix("MUSTER_") else { return Ok(()) };
+        let lower = rest.to_ascii_lowercase();
+        let sectioned = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.')).find_map(|(section, _)| {
+            let inner = lower.strip_prefix(section)?.strip_prefix('_')?;
+            Some(format!("{section}.{inner}"))
+        });
+        match sectioned {
+            Some(key) => self.apply(name, &key, Given::Text(value)),
+            None if lower == "state_dir" => self.apply(name, &lower, Given::Text(value)),
+            // Passphrases and the like belong to other programs.
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, place: &str, key: &str, given: Given<'_>) -> Result<(), ConfigError> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+            return Err(ConfigError::UnknownKey {
+                place: place.to_owned(),
+                key: key.to_owned(),
+                nearest: nearest(key),
+            });
+        };
+        (setting.set)(self, given).ok_or_else(|| ConfigError::BadValue {
+            place: place.to_owned(),
+            key: setting.key,
+            expected: setting.expected,
+        })
+    }
+}
+
+/// A value as TOML or as the text of a variable.
+#[derive(Clone, Copy)]
+enum Given<'a> {
+    Toml(&'a Value),
+    Text(&'a str),
+}
+
+impl<'a> Given<'a> {
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Self::Toml(value) => value.as_str(),
+            Self::Text(text) => Some(text),
+        }
+        .filter(|text| !text.is_empty())
+    }
+
+    fn path(self) -> Option<PathBuf> {
+        self.text().map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    fn port(self) -> Option<u16> {
+        match self {
+            Self::Toml(value) => value.as_integer().and_then(|port| u16::try_from(port).ok()),
+            Self::Text(text) => text.parse().ok(),
+        }
+        .filter(|&port| port != 0)
+    }
+
+    fn list<T>(self, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        match self {
+            Self::Toml(value) => value.as_array()?.iter().map(|item| one(item.as_str()?)).collect(),
+            Self::Text(text) => text.split(',').filter(|item| !item.is_empty()).map(|item| one(item.trim())).collect(),
+        }
+    }
+}
+
+struct Setting {
+    key: &'static str,
+    expected: &'static str,
+    set: fn(&mut Config, Given<'_>) -> Option<()>,
+}
+
+const PATH: &str = "an absolute path";
+const PORT: &str = "a port, 1 to 65535";
+
+const SETTINGS: &[Setting] = &[
+    Setting { key: "state_dir", expected: PATH, set: |c, v| Some(c.state_dir = v.path()?) },
+    Setting {
+        key: "keys.storage",
+        expected: "\"tpm\" or \"file\"",
+        set: |c, v| {
+            c.storage = match v.text()? {
+                "tpm" => Storage::Tpm,
+                "file" => Storage::File,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Setting { key: "keys.tpm", expected: PATH, set: |c, v| Some(c.tpm = v.path()?) },
+    Setting {
+        key: "network.interface",
+        expected: "the name of a network interface, at most 15 characters",
+        set: |c, v| {
+            let name = v.text().filter(|n| n.len() <= 15 && n.bytes().all(|b| b.is_ascii_graphic() && b != b'/'))?;
+            name.clone_into(&mut c.interface);
+            Some(())
+        },
+    },
+    Setting { key: "network.port", expected: PORT, set: |c, v| Some(c.port = v.port()?) },
+    Setting { key: "network.auth_port", expected: PORT, set: |c, v| Some(c.auth_port = v.port()?) },
+    Setting {
+        key: "network.endpoints",
+        expected: "a list of at most 8 ADDRESS:PORT",
+        set: |c, v| {
+            let endpoints = v.list(|item| item.parse().ok())?;
+            (endpoints.len() <= limits::ENDPOINTS_MAX).then(|| c.endpoints = endpoints)
+        },
+    },
+    Setting {
+        key: "network.allow",
+        expected: "a list of \"tcp/PORT\", \"udp/PORT\" or \"all\"",
+        set: |c, v| Some(c.allow = v.list(allow)?),
+    },
+    Setting { key: "control.socket", expected: PATH, set: |c, v| Some(c.control_socket = v.path()?) },
+    Setting { key: "gateway.socket", expected: PATH, set: |c, v| Some(c.gateway_socket = Some(v.path()?)) },
+];
+
+fn allow(text: &str) -> Option<Allow> {
+    let port = |digits: &str| digits.parse().ok().filter(|&port| port != 0);
+    match text.split_once('/') {
+        None if text == "all" => Some(Allow::All),
+        Some(("tcp", digits)) => port(digits).map(Allow::Tcp),
+        Some(("udp", digits)) => port(digits).map(Allow::Udp),
+        Some(_) | None => None,
+    }
+}
+
+fn nearest(key: &str) -> &'static str {
+    SETTINGS.iter().map(|setting| setting.key).min_by_key(|known| edits(key, known)).unwrap_or_default()
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let above = *cell;
+            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
+            *cell = left;
+            diagonal = above;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut directory = main.as_os_str().to_owned();
+    directory.push(".d");
+    let unreadable = |why: std::io::Error| ConfigError::Unreadable {
+        place: PathBuf::from(&directory).display().to_string(),
+        why: why.to_string(),
+    };
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if metadata.permissions().mode() & 0o022 != 0 {
+        return Err(format!("others than user {} may write it", metadata.uid()));
+    }
+    let max = u64::try_from(limits::CONFIG_BYTES_MAX).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    file.take(max + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() > limits::CONFIG_BYTES_MAX { Err("too large".to_owned()) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        config.apply_text("muster.toml", text).map(|()| config)
+    }
+
+    #[test]
+    fn every_setting_can_be_set() {
+        let config = parse(
+            "state_dir = '/s'\n[keys]\nstorage = 'file'\ntpm = '/t'\n[network]\ninterface = 'm1'\nport = 1\n\
+             auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[control]\n\
+             socket = '/c'\n[gateway]\nsocket = '/g'\n",
+        )
+        .unwrap();
+        assert_eq!(
+            config,
+            Config {
+                state_dir: PathBuf::from("/s"),
+                storage: Storage::File,
+                tpm: PathBuf::from("/t"),
+                interface: "m1".to_owned(),
+                port: 1,
+                auth_port: 2,
+                endpoints: vec!["127.0.0.1:3".parse().unwrap()],
+                allow: vec![Allow::Tcp(22), Allow::Udp(53)],
+                control_socket: PathBuf::from("/c"),
+                gateway_socket: Some(PathBuf::from("/g")),
+            }
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        for (text, wrong, right) in [
+            ("[network]\nprot = 1", "network.prot", "network.port"),
+            ("[keys]\nstorrage = 'tpm'", "keys.storrage", "keys.storage"),
+            ("statedir = '/s'", "statedir", "state_dir"),
+            ("[gatway]\nsocket = '/s'", "gatway.socket", "gateway.socket"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.code(), Code::ConfigUnknownKey);
+            let ConfigError::UnknownKey { key, nearest, .. } = error else { panic!("{error}") };
+            assert_eq!((key.as_str(), nearest), (wrong, right));
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_it_takes() {
+        for text in [
+            "state_dir = 's'",
+            "state_dir = 1",
+            "network = 1",
+            "[keys]\nstorage = 'disk'",
+            "[network]\nport = 0",
+            "[network]\nport = 65536",
+            "[network]\nport = '1'",
+            "[network]\nallow = ['icmp']",
+            "[network]\nendpoints = ['host:1']",
+            "[network]\ninterface = 'sixteen-letters-'",
+        ] {
+            let code = parse(text).unwrap_err().code();
+            assert!(matches!(code, Code::ConfigBadValue | Code::ConfigUnknownKey), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_environment_wins_over_drop_ins_and_these_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("muster.toml");
+        write(&main, "[network]\nport = 1\nauth_port = 1\ninterface = 'a'\n");
+        fs::create_dir(dir.path().join("muster.toml.d")).unwrap();
+        write(&dir.path().join("muster.toml.d/20.toml"), "[network]\nauth_port = 3\n");
+        write(&dir.path().join("muster.toml.d/10.toml"), "[network]\nauth_port = 2\ninterface = 'b'\n");
+        let environment =
+            [("MUSTER_NETWORK_INTERFACE", "c"), ("MUSTER_PASSPHRASE", "x"), ("MUSTER_NETWORK_ALLOW", "tcp/1, udp/2")];
+        let config =
+            Config::load(Some(&main), environment.map(|(k, v)| (k.to_owned(), v.to_owned()))).unwrap();
+        assert_eq!((config.port, config.auth_port, config.interface.as_str()), (1, 3, "c"));
+        assert_eq!(config.allow, [Allow::Tcp(1), Allow::Udp(2)]);
+        let wrong = [("MUSTER_NETWORK_PROT".to_owned(), "1".to_owned())];
+        assert_eq!(Config::load(Some(&main), wrong).unwrap_err().code(), Code::ConfigUnknownKey);
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("muster.toml");
+        write(&main, "");
+        fs::set_permissions(&main, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(Config::load(Some(&main), []).unwrap_err().code(), Code::ConfigUnreadable);
+        fs::remove_file(&main).unwrap();
+        assert_eq!(Config::load(Some(&main), []).unwrap_err().code(), Code::ConfigUnreadable);
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+}
