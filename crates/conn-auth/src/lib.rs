@@ -30,6 +30,8 @@ mod initiator;
 mod refusal;
 mod responder;
 mod transcript;
+#[cfg(feature = "seed-wire")]
+pub mod v0;
 mod wire;
 
 pub use action::{ACTIONS, Action, ActionError, ActionRule, Who};

@@ -1,5 +1,6 @@
 //! The two cores against each other: what must pass, and what must not.
 
+#![cfg(test)]
 use conn_auth::{
     Accept, Action, Binding, ChallengeError, Dial, DialError, HelloError, Holder, ProofError, Reference,
     Refusal, Standing, To, VerdictError,
