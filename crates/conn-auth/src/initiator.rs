@@ -345,7 +345,7 @@ impl AwaitVerdict {
 }
 
 /// Both keys are proved and the server agreed. Made by [`AwaitVerdict::on_verdict`] only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     server: PublicKey,
     session: SessionId,
