@@ -1,0 +1,227 @@
+//! Sealing to one TPM and opening again.
+
+use core::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use tss_esapi::Context;
+use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
+use zeroize::Zeroizing;
+
+use crate::blob::{Name, Policy, SealedBlob};
+use crate::device::{Device, DeviceError, HoldError, waits};
+use crate::operation::{self, Stop};
+
+/// Most bytes that one object takes: what every TPM must accept.
+pub const PAYLOAD_BYTES_MAX: usize = 128;
+
+/// One TPM. Opening it keeps nothing open: each operation has the device for itself and gives it back.
+///
+/// All calls block, for up to some seconds on old hardware.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tpm {
+    device: Device,
+}
+
+impl Tpm {
+    /// `/dev/tpmrm0`, or `/dev/pts/N` for a software TPM, after a first word with it.
+    ///
+    /// # Errors
+    /// The path names no TPM device, or nothing usable answers there.
+    pub fn open(path: &Path) -> Result<Self, TpmError> {
+        let tpm = Self { device: Device::new(path).map_err(TpmError::NotADevice)? };
+        tpm.is_software()?;
+        Ok(tpm)
+    }
+
+    /// The path of the device.
+    #[must_use]
+    pub fn device(&self) -> &Path {
+        self.device.path()
+    }
+
+    /// Whether it says of itself that it is a program. A program could also lie; only attestation tells.
+    ///
+    /// # Errors
+    /// See [`TpmError`].
+    pub fn is_software(&self) -> Result<bool, TpmError> {
+        let said = self.with_context(operation::says_software)?;
+        Ok(said || self.device.is_terminal())
+    }
+
+    /// Seals up to [`PAYLOAD_BYTES_MAX`] bytes under this TPM's storage key. With `pin`, only under the
+    /// key of that Name: whatever sits on the bus cannot put its own in the way. The first sealing of a
+    /// machine has no pin.
+    ///
+    /// # Errors
+    /// See [`TpmError`]; [`TpmError::Replaced`] when the storage key is not the pinned one.
+    pub fn seal(&self, payload: &[u8], pin: Option<&Name>) -> Result<SealedBlob, TpmError> {
+        if payload.is_empty() || payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(TpmError::PayloadSize { bytes: payload.len() });
+        }
+        self.with_context(|context| operation::seal(context, payload, Policy::Unseal, pin))
+    }
+
+    /// Opens what [`Self::seal`] made.
+    ///
+    /// # Errors
+    /// See [`TpmError`].
+    pub fn unseal(&self, blob: &SealedBlob) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        self.with_context(|context| operation::unseal(context, blob))
+    }
+
+    /// One operation: the process-wide lock, the device, a fresh context whose end flushes everything
+    /// made in it, and a bounded number of tries where the TPM asks for that.
+    fn with_context<T>(
+        &self,
+        mut operation: impl FnMut(&mut Context) -> Result<T, Stop>,
+    ) -> Result<T, TpmError> {
+        // Nothing is guarded but the TPM itself, so a panic elsewhere spoils nothing.
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = || self.device.path().to_owned();
+        let _held = self.device.hold().map_err(|error| match error {
+            HoldError::Busy => TpmError::Busy { device: path() },
+            HoldError::Unusable(source) => TpmError::Absent { device: path(), source },
+        })?;
+        let mut waits = waits();
+        loop {
+            let stop = match self.context().and_then(|mut context| operation(&mut context)) {
+                Ok(value) => return Ok(value),
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Damaged => return Err(TpmError::Damaged),
+                Stop::Replaced => return Err(TpmError::Replaced),
+                Stop::Unexpected(what) => return Err(TpmError::Failure { text: what.to_owned() }),
+                Stop::Tss { error, .. } if operation::wants_another_try(error) => match waits.next() {
+                    Some(pause) => thread::sleep(pause),
+                    None => return Err(TpmError::Busy { device: path() }),
+                },
+                Stop::Tss { what, error } => {
+                    return Err(TpmError::Failure { text: format!("{what}: {error}") });
+                }
+            }
+        }
+    }
+
+    fn context(&self) -> Result<Context, Stop> {
+        let wrong = |error| Stop::Tss { what: "speak to the device (libtss2-tcti-device0 is needed)", error };
+        // Never the library's own parser: it takes what it does not understand for a TPM on localhost.
+        let path = self.device.path().to_str().unwrap_or_default();
+        let device: DeviceConfig = path.parse().map_err(wrong)?;
+        Context::new(TctiNameConf::Device(device)).map_err(wrong)
+    }
+}
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// What stands between a secret and its use, in the words an operator needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// No TPM, or it may not be opened.
+    Absent,
+    /// The TPM is in use or still testing itself.
+    Busy,
+    /// The right TPM, and a sealed object that it does not open.
+    Damaged,
+    /// The disk refused.
+    Disk,
+    /// The TPM refused for another reason.
+    Failure,
+    /// The file is not what this crate writes.
+    Malformed,
+    /// There is no file.
+    Missing,
+    /// The path in the configuration is no TPM device.
+    NotADevice,
+    /// The secrets are stored the other way than asked for.
+    OtherStorage,
+    /// Another TPM, or a cleared one.
+    Replaced,
+    /// Others can read the file, or it belongs to someone else.
+    TooOpen,
+}
+
+/// Why a TPM did not do it. In no case was anything in it changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TpmError {
+    /// The device cannot be opened.
+    Absent {
+        /// Its path.
+        device: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Held by another program, or busy with itself, through every try.
+    Busy {
+        /// Its path.
+        device: PathBuf,
+    },
+    /// The storage key is the right one and the object still does not load.
+    Damaged,
+    /// The TPM's own words for something without a better name.
+    Failure {
+        /// What was being done, and the answer.
+        text: String,
+    },
+    /// The path names no TPM device.
+    NotADevice(DeviceError),
+    /// Empty, or more than every TPM takes.
+    PayloadSize {
+        /// The bytes given.
+        bytes: usize,
+    },
+    /// The storage key is not the one the object was sealed under: another TPM, or a cleared one.
+    Replaced,
+}
+
+impl TpmError {
+    /// Which of the cases a person can act on.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Absent { .. } => Kind::Absent,
+            Self::Busy { .. } => Kind::Busy,
+            Self::Damaged => Kind::Damaged,
+            Self::Failure { .. } | Self::PayloadSize { .. } => Kind::Failure,
+            Self::NotADevice(_) => Kind::NotADevice,
+            Self::Replaced => Kind::Replaced,
+        }
+    }
+}
+
+impl fmt::Display for TpmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent { device, .. } => write!(f, "no TPM at {}", device.display()),
+            Self::Busy { device } => write!(f, "the TPM at {} is busy", device.display()),
+            Self::Damaged => f.write_str("the sealed object is damaged"),
+            Self::Failure { text } => write!(f, "the TPM refused: {text}"),
+            Self::NotADevice(error) => write!(f, "{error}"),
+            Self::PayloadSize { bytes } => {
+                write!(f, "{bytes} bytes cannot be sealed: 1 to {PAYLOAD_BYTES_MAX} can")
+            }
+            Self::Replaced => {
+                f.write_str("another TPM, or a cleared one: its storage key is not the one on file")
+            }
+        }
+    }
+}
+
+impl core::error::Error for TpmError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Absent { source, .. } => Some(source),
+            Self::Busy { .. }
+            | Self::Damaged
+            | Self::Failure { .. }
+            | Self::NotADevice(_)
+            | Self::PayloadSize { .. }
+            | Self::Replaced => None,
+        }
+    }
+}
