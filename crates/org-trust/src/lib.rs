@@ -17,25 +17,31 @@
 
 mod admit;
 mod assurance;
+mod base64;
+mod bundle;
 mod chain;
 mod charter;
 mod charter_signed;
 mod endpoint;
 mod enrol;
 mod exchange;
+mod manifest;
 mod payload;
+mod pem;
 mod record;
 mod report;
 mod statement;
 
 pub use admit::{Admit, NodeKeys, Possession, PossessionError};
 pub use assurance::Assurance;
+pub use bundle::{Anchor, BundleError, TrustBundle};
 pub use chain::CharterChain;
 pub use charter::{Admin, CaState, Charter, Cut, Gateway, TlsCa};
 pub use charter_signed::{CharterError, UnverifiedCharter, VerifiedCharter};
 pub use endpoint::{MalformedAddress, check_address};
 pub use enrol::{EnrolError, EnrolRequest, Redemption, VerifiedEnrol};
 pub use exchange::{Outcome, Reply, Request, Select};
+pub use manifest::{CheckedInvite, InviteManifest, ManifestError};
 pub use payload::{Cancel, Invite, Lane, Payload, Reason, Revoke};
 pub use record::{BatchTooLarge, Record, Records};
 pub use report::{Report, ReportBody, ReportError, ReportTip, UnverifiedReport};
