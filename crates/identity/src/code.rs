@@ -95,6 +95,9 @@ codes! {
     ConnectionLost = 1014, exit 75, "the connection ended early",
         "The other side closed the connection, or the network did.",
         "Try again; if it repeats, read the log of the other side.";
+    FrameMalformed = 1015, exit 76, "a message that the session does not carry",
+        "The other side sent a message that is too long or of another kind than the action has.",
+        "Check that both sides run the same major version of muster.";
 
     UnknownKey = 1401, exit 77, "not a member",
         "The key is proved but no member of this org has it.",
@@ -265,6 +268,12 @@ codes! {
     TlsFailed = 5012, exit 76, "TLS failed",
         "The TLS handshake failed for a reason that has no better name here.",
         "The log of both sides has the reason.";
+    GatewayBehind = 5013, exit 75, "the gateway holds older org settings than this machine",
+        "Settings that this machine has seen are missing there: the gateway is out of date, or set back.",
+        "Let the gateway catch up with the other members, or use another gateway.";
+    GatewayUnavailable = 5014, exit 75, "the gateway cannot answer at the moment",
+        "Its front runs, but the musterd behind it does not.",
+        "Try again; on the gateway, `systemctl status musterd` says more.";
 
     DaemonNotRunning = 6001, exit 69, "musterd is not running",
         "Nobody answers on the control socket.",

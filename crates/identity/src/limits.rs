@@ -32,6 +32,10 @@ pub const HANDSHAKE_DEADLINE_MS: u64 = 5_000;
 pub const UNPROVEN_MAX: usize = 512;
 /// Unread and unwritten bytes we keep for an unproven peer beside what the TLS library keeps.
 pub const UNPROVEN_STATE_BYTES_MAX: usize = 8 * 1024;
+/// Networks remembered because a peer in them proved its key: half of the places above are theirs.
+pub const NETWORKS_PROVEN_MAX: usize = 4096;
+/// How long one frame of a session may wait for a peer that does not read.
+pub const FRAME_WRITE_DEADLINE_MS: u64 = 10_000;
 /// How long a cut session's close frame may take to leave before the socket is dropped.
 pub const CLOSE_FLUSH_MS: u64 = 500;
 /// A dialler's patience for TCP, TLS and the four messages together.

@@ -1,1 +1,46 @@
-//! placeholder
+//! How a connection comes to be: TLS judged by the org's own anchors, one HTTP/1.1 head, a WebSocket,
+//! and the four messages of conn_auth carried over it, each step within its deadline and its bound.
+//!
+//! ```text
+//! dialler                                             acceptor
+//! Address -> TCP -> ClientTls::connect                Unproven::admit -> ServerTls::accept
+//! client::charters   GET /charters?after=ID  ------>  Incoming::next => Request::Get
+//! client::authenticate                                Incoming::next => Request::Upgrade
+//!                    Upgrade + Muster-Hello  ------>  Upgrade::challenge
+//!                    <----- 101 + Muster-Challenge
+//!                    PROOF (text)            ------>  AwaitProof::proof
+//!                    <-------------- VERDICT (text)   AwaitVerdict::accept | refuse
+//! Session            <-- binary frames, close -->     Session
+//! ```
+//!
+//! The acceptor's caller decides between the steps; nothing here knows a member. What it refuses to
+//! do: trust a public CA, resume TLS or speak anything older than 1.3, read more than its bound from
+//! a stranger, wait without a deadline, or let anything but those four messages pass before VERDICT.
+
+mod address;
+pub mod client;
+mod deadline;
+mod head;
+mod line;
+mod server;
+mod session;
+mod tls;
+mod unproven;
+mod websocket;
+
+pub use address::{Address, AddressError};
+pub use deadline::{Broken, Deadlines};
+pub use head::HeadFault;
+pub use line::{LineReader, write_line};
+pub use server::{AwaitProof, AwaitVerdict, Get, Incoming, Request, ServeError, Status, Upgrade, after_of};
+pub use session::{CLOSE_CUT, Session, SessionError, SessionReceiver, SessionSender};
+pub use tls::{BundleError, CertificateFault, ClientTls, ServerTls, TlsError};
+pub use unproven::{Admission, Ticket, Unproven};
+pub use websocket::MessageFault;
+
+/// Where conn_auth is served.
+pub const AUTH_PATH: &str = "/auth";
+/// Where the org's settings are served, to anybody.
+pub const CHARTERS_PATH: &str = "/charters";
+/// The WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "muster.auth.v1";

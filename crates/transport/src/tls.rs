@@ -1,0 +1,252 @@
+//! TLS 1.3, judged by the org's anchors alone: the one verdict of preboot, node and CLI.
+
+use core::fmt;
+use std::{io, sync::Arc};
+
+use conn_auth::TLS_EXPORTER_LABEL;
+use identity::Code;
+use rustls::{
+    CertificateError, ClientConfig, RootCertStore, ServerConfig,
+    client::Resumption,
+    crypto::{CryptoProvider, ring},
+    server::NoServerSessionStorage,
+    version::TLS13,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+/// The dialler's side: which gateways' certificates hold.
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+}
+
+/// The acceptor's side: which certificate to show.
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+}
+
+/// A certificate of the bundle is no usable anchor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// This one (from 0) does not parse as a certificate of a CA.
+    Certificate {
+        /// Its place in the bundle.
+        at: usize,
+    },
+    /// There is none.
+    Empty,
+}
+
+/// A gateway's own certificate cannot be served.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum CertificateFault {
+    /// The file of certificates is no PEM, or holds none.
+    Certificates,
+    /// The file of the key is no PEM, or holds no private key.
+    Key,
+    /// The two do not belong together, or the key is of a kind that is not served.
+    Pair(rustls::Error),
+}
+
+/// TLS with the other side failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The host is neither a DNS name nor an address.
+    Host,
+    /// The connection ended or broke during the handshake.
+    Io(io::ErrorKind),
+    /// The TLS library's verdict.
+    Tls(rustls::Error),
+}
+
+impl ClientTls {
+    /// Trusts the chains that end in one of `anchors` (DER), and no other. Dates of anchors are not
+    /// looked at, as TLS libraries do: an anchor ends by leaving the bundle.
+    ///
+    /// # Errors
+    /// [`BundleError`] when there is none or one is no certificate.
+    pub fn new<'a>(anchors: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, BundleError> {
+        let mut roots = RootCertStore::empty();
+        for (at, anchor) in anchors.into_iter().enumerate() {
+            roots.add(CertificateDer::from_slice(anchor)).map_err(|_| BundleError::Certificate { at })?;
+        }
+        if roots.is_empty() {
+            return Err(BundleError::Empty);
+        }
+        let Ok(builder) = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13])
+        else {
+            return Err(BundleError::Empty);
+        };
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// TLS over `stream` with `host`, and the channel binding of the connection. The caller sets the
+    /// deadline.
+    ///
+    /// # Errors
+    /// [`TlsError`]; its code says which part of the certificate or protocol is at fault.
+    pub async fn connect<S>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> Result<(client::TlsStream<S>, [u8; 32]), TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host).map_err(|_| TlsError::Host)?.to_owned();
+        let connected = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await?;
+        let exporter = connected.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, Some(&[]));
+        Ok((connected, exporter.map_err(TlsError::Tls)?))
+    }
+}
+
+impl ServerTls {
+    /// Serves the chain (leaf first) and its key, both PEM.
+    ///
+    /// # Errors
+    /// [`CertificateFault`].
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateFault> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let chain = chain.ok().filter(|c| !c.is_empty()).ok_or(CertificateFault::Certificates)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateFault::Key)?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(CertificateFault::Pair)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(CertificateFault::Pair)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// TLS over an accepted `stream`, and the channel binding of the connection. The caller sets the
+    /// deadline.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub async fn accept<S>(&self, stream: S) -> Result<(server::TlsStream<S>, [u8; 32]), TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let accepted = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await?;
+        let exporter = accepted.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, Some(&[]));
+        Ok((accepted, exporter.map_err(TlsError::Tls)?))
+    }
+}
+
+impl BundleError {
+    /// The code for people.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        Code::BundleInvalid
+    }
+}
+
+impl TlsError {
+    /// The code for people.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Host => Code::NameNotResolved,
+            Self::Io(_) => Code::ConnectionLost,
+            Self::Tls(error) => code_of(error),
+        }
+    }
+}
+
+/// One provider, named: two may be compiled in, and then rustls refuses to guess. TLS 1.3 suites only.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+const fn code_of(error: &rustls::Error) -> Code {
+    use rustls::{AlertDescription as Alert, Error};
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library's enums grow; the rest has no better name"
+    )]
+    match error {
+        Error::InvalidCertificate(why) => match why {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Code::CertificateExpired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Code::CertificateNotYetValid
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Code::CertificateName
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Code::ChainUnknown,
+            _ => Code::TlsFailed,
+        },
+        Error::InvalidMessage(_) | Error::PeerIncompatible(_) => Code::NotTls,
+        Error::AlertReceived(Alert::ProtocolVersion) => Code::NotTls,
+        _ => Code::TlsFailed,
+    }
+}
+
+impl From<io::Error> for TlsError {
+    fn from(error: io::Error) -> Self {
+        let kind = error.kind();
+        match error.into_inner().map(|inner| inner.downcast::<rustls::Error>()) {
+            Some(Ok(error)) => Self::Tls(*error),
+            Some(Err(_)) | None => Self::Io(kind),
+        }
+    }
+}
+
+impl fmt::Display for BundleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate { at } => {
+                write!(f, "certificate {at} of the trust bundle is no CA certificate")
+            }
+            Self::Empty => f.write_str("the trust bundle is empty"),
+        }
+    }
+}
+
+impl fmt::Display for CertificateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificates => f.write_str("no certificate in PEM"),
+            Self::Key => f.write_str("no private key in PEM"),
+            Self::Pair(why) => write!(f, "certificate and key cannot be served: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("the host is neither a name nor an address"),
+            Self::Io(kind) => write!(f, "the connection broke during TLS: {kind}"),
+            Self::Tls(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl core::error::Error for BundleError {}
+impl core::error::Error for CertificateFault {}
+impl core::error::Error for TlsError {}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientTls(..)")
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerTls(..)")
+    }
+}
