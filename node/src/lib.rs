@@ -7,3 +7,4 @@
 
 pub mod config;
 pub mod store;
+pub mod tunnel;

@@ -1,0 +1,500 @@
+//! The tunnels of one node without their sockets: datagrams, packets and time in, outputs out.
+//!
+//! WireGuard itself is `boringtun::noise::Tunn`, which reads its own clock and draws its own ephemeral
+//! keys; everything around it (who may have a tunnel, which packet belongs to which, where a peer
+//! lives, what may pass) is decided here from what the caller hands in.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use boringtun::{
+    noise::{
+        Packet as WireGuard, Tunn, TunnResult, handshake::parse_handshake_anon, rate_limiter::RateLimiter,
+    },
+    x25519::{PublicKey as X25519Public, StaticSecret},
+};
+use identity::{
+    SecretKey, WireGuardKey,
+    limits::{ENDPOINTS_MAX, TUNNEL_HANDSHAKES_PER_S, TUNNELS_MAX},
+};
+
+use super::{
+    filter::{Allow, Filter, Gate, Verdict},
+    output::{Out, Output, PeerStats, Stats, TunnelEvent},
+    packet::Packet,
+    peer::{Index, Peer, Tunnel},
+};
+
+/// How often time must be reported.
+const TICK: Duration = Duration::from_millis(250);
+/// A member that is wanted but unlinked is reported this often at most.
+const WANT_LINK_INTERVAL: Duration = Duration::from_secs(1);
+/// The org's prefix is a /48 (RFC 4193).
+const PREFIX_BYTES: usize = 6;
+/// The largest UDP payload there is.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+/// `Tunn` wants 32 bytes more than the packet.
+const SCRATCH_BYTES: usize = DATAGRAM_BYTES_MAX + 64;
+/// What `Tunn` adds to a packet.
+const OVERHEAD_BYTES: usize = 32;
+const COOKIE_REPLY_BYTES: usize = 64;
+
+/// A member to whom a tunnel may exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelPeer {
+    /// Its WireGuard key.
+    pub wireguard: WireGuardKey,
+    /// Its overlay address.
+    pub address: Ipv6Addr,
+    /// Where it said it can be reached; tried in turn.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// What an engine is made of.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Our overlay address.
+    pub address: Ipv6Addr,
+    /// The TCP port of conn_auth, ours and theirs.
+    pub auth_port: u16,
+    /// What members may reach once linked, besides conn_auth and echo.
+    pub allow: Vec<Allow>,
+}
+
+/// The public half that WireGuard computes differs from the one the org signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyMismatch;
+
+impl fmt::Display for KeyMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the WireGuard key does not match its public half")
+    }
+}
+
+impl std::error::Error for KeyMismatch {}
+
+/// All tunnels of one node.
+pub struct Engine {
+    secret: StaticSecret,
+    public: X25519Public,
+    address: Ipv6Addr,
+    filter: Filter,
+    peers: HashMap<WireGuardKey, Peer>,
+    by_address: HashMap<Ipv6Addr, WireGuardKey>,
+    by_index: HashMap<Index, WireGuardKey>,
+    /// Counts handshakes of everyone; the only place that does.
+    limiter: Arc<RateLimiter>,
+    /// What the `Tunn`s ask once more, and which never refuses: otherwise each handshake counts twice.
+    unlimited: Arc<RateLimiter>,
+    tunnels_max: usize,
+    draw_index: Box<dyn FnMut() -> u32 + Send>,
+    next_tick: Instant,
+    scratch: Vec<u8>,
+    out: Out,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("address", &self.address)
+            .field("peers", &self.peers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine without peers. `draw_index` gives random numbers for receiver indices.
+    ///
+    /// # Errors
+    /// [`KeyMismatch`] when X25519 and Ed25519 disagree about the key's public half.
+    pub fn new(
+        config: EngineConfig,
+        key: &SecretKey,
+        draw_index: Box<dyn FnMut() -> u32 + Send>,
+        now: Instant,
+    ) -> Result<Self, KeyMismatch> {
+        let secret = StaticSecret::from(*key.wireguard_scalar());
+        let public = X25519Public::from(&secret);
+        if public.as_bytes() != &key.public().to_wireguard().0 {
+            return Err(KeyMismatch);
+        }
+        Ok(Self {
+            limiter: Arc::new(RateLimiter::new(&public, TUNNEL_HANDSHAKES_PER_S)),
+            unlimited: Arc::new(RateLimiter::new(&public, u64::MAX)),
+            secret,
+            public,
+            address: config.address,
+            filter: Filter::new(config.auth_port, config.allow),
+            peers: HashMap::new(),
+            by_address: HashMap::new(),
+            by_index: HashMap::new(),
+            tunnels_max: TUNNELS_MAX,
+            draw_index,
+            next_tick: now + TICK,
+            scratch: vec![0; SCRATCH_BYTES],
+            out: Out::default(),
+        })
+    }
+
+    /// Makes `wanted` the peers, all of them. Whoever is missing has lost its tunnel, session,
+    /// endpoints, flows and gate when this returns. Returns the entries that were left out: ourselves,
+    /// an address outside the org's network, a key or address that stands twice.
+    pub fn set_peers(&mut self, wanted: Vec<TunnelPeer>) -> Vec<TunnelPeer> {
+        let (mut keys, mut addresses) = (HashSet::new(), HashSet::new());
+        let (accepted, left_out): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|peer| {
+            peer.wireguard.0 != *self.public.as_bytes()
+                && peer.address != self.address
+                && self.is_overlay(IpAddr::V6(peer.address))
+                && keys.insert(peer.wireguard)
+                && addresses.insert(peer.address)
+        });
+        let stays: HashMap<WireGuardKey, Ipv6Addr> =
+            accepted.iter().map(|p| (p.wireguard, p.address)).collect();
+        let gone: Vec<WireGuardKey> = self
+            .peers
+            .iter()
+            .filter(|(key, peer)| stays.get(key) != Some(&peer.address))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in gone {
+            self.remove(&key);
+        }
+        for peer in accepted {
+            let endpoints = self.usable(peer.endpoints);
+            self.by_address.insert(peer.address, peer.wireguard);
+            self.peers
+                .entry(peer.wireguard)
+                .and_modify(|known| known.report_endpoints(endpoints.clone()))
+                .or_insert_with(|| Peer::new(peer.address, endpoints));
+        }
+        left_out
+    }
+
+    /// A link session with the member was accepted: the filter decides from now on. Says whether the
+    /// member is a peer.
+    pub fn open_gate(&mut self, key: &WireGuardKey) -> bool {
+        let Some(peer) = self.peers.get_mut(key) else { return false };
+        peer.gate = Gate::Open;
+        self.filter.opened(peer.address);
+        true
+    }
+
+    /// The last link session with the member ended: only conn_auth passes. Says whether
+    /// the member is a peer.
+    pub fn close_gate(&mut self, key: &WireGuardKey) -> bool {
+        let Some(peer) = self.peers.get_mut(key) else { return false };
+        peer.gate = Gate::Closed;
+        self.filter.forget(peer.address);
+        true
+    }
+
+    /// The key behind an overlay address, if a WireGuard session with it exists.
+    #[must_use]
+    pub fn channel_of(&self, address: Ipv6Addr) -> Option<WireGuardKey> {
+        let key = self.by_address.get(&address)?;
+        self.peers.get(key)?.tunnel.as_ref()?.has_session().then_some(*key)
+    }
+
+    /// What may be shown to a person.
+    #[must_use]
+    pub fn stats(&self, now: Instant) -> Stats {
+        let mut peers: Vec<_> = self.peers.iter().map(|(key, peer)| PeerStats::of(*key, peer, now)).collect();
+        peers.sort_by_key(|peer| peer.address);
+        Stats { peers, tunnels: self.by_index.len(), flows: self.filter.flows(), drops: self.out.drops }
+    }
+
+    /// A datagram came from the network.
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if datagram.len() > DATAGRAM_BYTES_MAX || self.is_overlay(from.ip()) {
+            self.out.drops.malformed += 1;
+            return;
+        }
+        match Tunn::parse_incoming_packet(datagram) {
+            Ok(WireGuard::HandshakeInit(_)) => self.on_initiation(from, datagram, now),
+            Ok(WireGuard::HandshakeResponse(response)) => {
+                self.on_response(from, datagram, response.receiver_idx, now)
+            }
+            Ok(WireGuard::PacketCookieReply(reply)) => {
+                self.on_cookie_reply(from, datagram, reply.receiver_idx)
+            }
+            Ok(WireGuard::PacketData(data)) => self.on_data(from, datagram, data.receiver_idx, now),
+            Err(_) => self.out.drops.malformed += 1,
+        }
+    }
+
+    /// The network stack sent a packet.
+    pub fn handle_packet(&mut self, bytes: &[u8], now: Instant) {
+        let Ok(packet) = Packet::parse(bytes) else {
+            self.out.drops.unreadable_out += 1;
+            return;
+        };
+        if packet.source != self.address || bytes.len() > SCRATCH_BYTES - OVERHEAD_BYTES {
+            self.out.drops.unreadable_out += 1;
+            return;
+        }
+        let Some(key) = self.by_address.get(&packet.destination).copied() else {
+            self.out.drops.no_such_member += 1;
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match self.filter.outbound(peer.gate, &packet, now) {
+            Verdict::Pass => self.send_packet(key, bytes, now),
+            Verdict::GateClosed => {
+                self.out.drops.gate_out += 1;
+                if peer.want_link_due(now, WANT_LINK_INTERVAL) {
+                    self.out.event(TunnelEvent::WantLink(key));
+                }
+            }
+            Verdict::NotAllowed => self.out.drops.filter_out += 1,
+            Verdict::FlowsFull => self.out.drops.flows_full += 1,
+        }
+    }
+
+    /// Time passed. Must be called when [`Engine::poll_timeout`] says so.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        self.limiter.reset_count();
+        self.filter.purge(now);
+        for peer in self.peers.values_mut() {
+            peer.tick(&mut self.scratch, now, &mut self.out);
+        }
+    }
+
+    /// When [`Engine::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// What is to be done, one thing at a time, until there is nothing.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.queue.pop_front()
+    }
+
+    /// Only here can a stranger's packet cost more than a table lookup, and it leaves no state behind:
+    /// the limiter first, then the key inside, then the member's whole handshake.
+    fn on_initiation(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        if !self.within_limit(from, datagram) {
+            return;
+        }
+        let Ok(WireGuard::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(datagram) else { return };
+        let Ok(half) = parse_handshake_anon(&self.secret, &self.public, &initiation) else {
+            self.out.drops.handshake += 1;
+            return;
+        };
+        let key = WireGuardKey(half.peer_static_public);
+        if !self.peers.contains_key(&key) {
+            self.out.drops.unknown_key += 1;
+            return;
+        }
+        // Naming a member's key is not having it: a new tunnel is kept only if the handshake verifies.
+        let known = self.peers.get_mut(&key).and_then(|peer| peer.tunnel.take());
+        let created = known.is_none();
+        let mut tunnel = known.unwrap_or_else(|| self.new_tunnel(&key, now));
+        let verified = match tunnel.tunn.decapsulate(Some(from.ip()), datagram, &mut self.scratch) {
+            TunnResult::WriteToNetwork(response) => {
+                tunnel.answered(response, now);
+                self.out.datagram(Some(from), response);
+                true
+            }
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => {
+                self.out.drops.handshake += 1;
+                false
+            }
+        };
+        if verified || !created {
+            self.keep(&key, tunnel);
+        }
+    }
+
+    fn on_response(&mut self, from: SocketAddr, datagram: &[u8], receiver: u32, now: Instant) {
+        let Some(key) = self.by_index.get(&Index::of_receiver(receiver)).copied() else {
+            self.out.drops.unknown_index += 1;
+            return;
+        };
+        if !self.within_limit(from, datagram) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(tunnel) = &mut peer.tunnel else { return };
+        match tunnel.tunn.decapsulate(Some(from.ip()), datagram, &mut self.scratch) {
+            TunnResult::WriteToNetwork(keepalive) => {
+                self.out.datagram(Some(from), keepalive);
+                self.out.event(TunnelEvent::Handshake { wireguard: key, endpoint: from });
+                peer.established(from, now);
+                peer.flush(&mut self.scratch, &mut self.out);
+            }
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => self.out.drops.handshake += 1,
+        }
+    }
+
+    /// A cookie reply says nothing about where a peer lives: anyone who saw our initiation can replay
+    /// one, so the endpoint stays.
+    fn on_cookie_reply(&mut self, from: SocketAddr, datagram: &[u8], receiver: u32) {
+        let Some(key) = self.by_index.get(&Index::of_receiver(receiver)).copied() else {
+            self.out.drops.unknown_index += 1;
+            return;
+        };
+        let Some(tunnel) = self.peers.get_mut(&key).and_then(|peer| peer.tunnel.as_mut()) else { return };
+        if let TunnResult::Err(_) = tunnel.tunn.decapsulate(Some(from.ip()), datagram, &mut self.scratch) {
+            self.out.drops.handshake += 1;
+        }
+    }
+
+    fn on_data(&mut self, from: SocketAddr, datagram: &[u8], receiver: u32, now: Instant) {
+        let Some(key) = self.by_index.get(&Index::of_receiver(receiver)).copied() else {
+            self.out.drops.unknown_index += 1;
+            return;
+        };
+        let Self { peers, scratch, out, filter, address, .. } = self;
+        let Some(peer) = peers.get_mut(&key) else { return };
+        let Some(tunnel) = &mut peer.tunnel else { return };
+        let inner = match tunnel.tunn.decapsulate(Some(from.ip()), datagram, scratch) {
+            TunnResult::Done => None,
+            TunnResult::WriteToTunnelV6(inner, _) | TunnResult::WriteToTunnelV4(inner, _) => Some(inner),
+            TunnResult::Err(_) | TunnResult::WriteToNetwork(_) => {
+                out.drops.undecryptable += 1;
+                return;
+            }
+        };
+        if let Some(inner) = inner {
+            peer.rx_bytes += inner.len() as u64;
+            tunnel.used = now;
+            match Packet::parse(inner) {
+                Err(_) => out.drops.unreadable_in += 1,
+                Ok(packet) if packet.source != peer.address || packet.destination != *address => {
+                    out.drops.foreign_address += 1;
+                }
+                Ok(packet) => match filter.inbound(peer.gate, &packet, now) {
+                    Verdict::Pass => out.queue.push_back(Output::Packet(inner.to_vec())),
+                    Verdict::GateClosed => out.drops.gate_in += 1,
+                    Verdict::NotAllowed | Verdict::FlowsFull => out.drops.filter_in += 1,
+                },
+            }
+        }
+        // Data proves that the peer holds the session's keys, so it lives where this came from.
+        if tunnel.confirms(receiver) {
+            out.event(TunnelEvent::Handshake { wireguard: key, endpoint: from });
+            peer.established(from, now);
+        }
+        peer.endpoint = Some(from);
+        peer.flush(scratch, out);
+    }
+
+    fn send_packet(&mut self, key: WireGuardKey, bytes: &[u8], now: Instant) {
+        if self.peers.get(&key).is_some_and(|peer| peer.tunnel.is_none() && peer.can_be_called()) {
+            let tunnel = self.new_tunnel(&key, now);
+            self.keep(&key, tunnel);
+        }
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.send(bytes, &mut self.scratch, now, &mut self.out);
+        }
+    }
+
+    /// Counts a handshake message against the one limiter; above it, a cookie is all there is.
+    fn within_limit(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
+        let mut reply = [0; COOKIE_REPLY_BYTES];
+        match self.limiter.verify_packet(Some(from.ip()), datagram, &mut reply) {
+            Ok(_) => true,
+            Err(TunnResult::WriteToNetwork(cookie)) => {
+                self.out.drops.rate_limited += 1;
+                self.out.datagram(Some(from), cookie);
+                false
+            }
+            Err(_) => {
+                self.out.drops.handshake += 1;
+                false
+            }
+        }
+    }
+
+    fn new_tunnel(&mut self, key: &WireGuardKey, now: Instant) -> Box<Tunnel> {
+        let index = self.free_index();
+        let (secret, peer) = (self.secret.clone(), X25519Public::from(key.0));
+        let tunn = Tunn::new(secret, peer, None, None, index.number(), Some(Arc::clone(&self.unlimited)));
+        Tunnel::new(tunn, index, now)
+    }
+
+    fn free_index(&mut self) -> Index {
+        loop {
+            let index = Index::from_draw((self.draw_index)());
+            if !self.by_index.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+
+    fn keep(&mut self, key: &WireGuardKey, tunnel: Box<Tunnel>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        self.by_index.insert(tunnel.index, *key);
+        peer.tunnel = Some(tunnel);
+        self.evict_above_limit(key);
+    }
+
+    /// Gives up the tunnel that was silent for longest; its peer, gate and flows stay.
+    fn evict_above_limit(&mut self, keep: &WireGuardKey) {
+        while self.by_index.len() > self.tunnels_max {
+            let idle = self
+                .peers
+                .iter_mut()
+                .filter(|(key, peer)| *key != keep && peer.tunnel.is_some())
+                .min_by_key(|(_, peer)| peer.tunnel.as_ref().map(|tunnel| tunnel.used));
+            let Some((_, peer)) = idle else { return };
+            if let Some(tunnel) = peer.tunnel.take() {
+                self.by_index.remove(&tunnel.index);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &WireGuardKey) {
+        let Some(peer) = self.peers.remove(key) else { return };
+        if let Some(tunnel) = &peer.tunnel {
+            self.by_index.remove(&tunnel.index);
+        }
+        self.by_address.remove(&peer.address);
+        self.filter.forget(peer.address);
+    }
+
+    /// An endpoint inside the org's own network would send a tunnel through itself.
+    fn usable(&self, endpoints: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let mut usable = Vec::new();
+        for endpoint in endpoints {
+            let ip = endpoint.ip().to_canonical();
+            let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+            let bad = ip.is_unspecified() || ip.is_multicast() || broadcast || endpoint.port() == 0;
+            let endpoint = SocketAddr::new(ip, endpoint.port());
+            if !bad && !self.is_overlay(ip) && !usable.contains(&endpoint) && usable.len() < ENDPOINTS_MAX {
+                usable.push(endpoint);
+            }
+        }
+        usable
+    }
+
+    fn is_overlay(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => {
+                ip.octets().iter().zip(self.address.octets()).take(PREFIX_BYTES).all(|(a, b)| *a == b)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -1,0 +1,154 @@
+use std::net::Ipv6Addr;
+
+use super::*;
+use crate::tunnel::packet::build;
+
+const US: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+const PEER: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+const AUTH: u16 = 4714;
+
+fn filter(allow: &[&str]) -> Filter {
+    Filter::new(AUTH, allow.iter().map(|text| text.parse().unwrap()).collect())
+}
+
+fn inbound(filter: &mut Filter, gate: Gate, bytes: &[u8], now: Instant) -> Verdict {
+    filter.inbound(gate, &Packet::parse(bytes).unwrap(), now)
+}
+
+fn outbound(filter: &mut Filter, gate: Gate, bytes: &[u8], now: Instant) -> Verdict {
+    filter.outbound(gate, &Packet::parse(bytes).unwrap(), now)
+}
+
+#[test]
+fn allow_entries_have_one_spelling() {
+    for text in ["tcp/22", "udp/53", "all"] {
+        assert_eq!(text.parse::<Allow>().unwrap().to_string(), text);
+    }
+    for text in
+        ["", "tcp", "tcp/", "tcp/0", "tcp/65536", "tcp/+22", "TCP/22", "tcp/22 ", "sctp/1", "ALL", "/22"]
+    {
+        assert_eq!(text.parse::<Allow>(), Err(AllowError), "{text:?}");
+    }
+}
+
+#[test]
+fn a_closed_gate_passes_only_conn_auth_to_our_port() {
+    let (mut filter, now) = (filter(&["all"]), Instant::now());
+    let mut come = |bytes: &[u8]| inbound(&mut filter, Gate::Closed, bytes, now);
+    assert_eq!(come(&build::syn((PEER, 40_000), (US, AUTH))), Verdict::Pass);
+    assert_eq!(come(&build::ack((PEER, 40_000), (US, AUTH))), Verdict::Pass);
+    assert_eq!(come(&build::syn((PEER, 40_000), (US, 22))), Verdict::GateClosed);
+    assert_eq!(come(&build::udp((PEER, 40_000), (US, AUTH))), Verdict::GateClosed);
+    assert_eq!(come(&build::echo(PEER, US, false, 1)), Verdict::GateClosed);
+    let error = build::unreachable(PEER, US, &build::syn((US, 5), (PEER, AUTH)));
+    assert_eq!(come(&error), Verdict::GateClosed);
+}
+
+#[test]
+fn a_closed_gate_lets_our_listener_answer_but_not_open() {
+    let (mut filter, now) = (filter(&["all"]), Instant::now());
+    let mut go = |bytes: &[u8]| outbound(&mut filter, Gate::Closed, bytes, now);
+    assert_eq!(go(&build::syn_ack((US, AUTH), (PEER, 40_000))), Verdict::Pass);
+    assert_eq!(go(&build::syn((US, AUTH), (PEER, 22))), Verdict::GateClosed);
+    assert_eq!(go(&build::syn((US, 40_000), (PEER, 22))), Verdict::GateClosed);
+    assert_eq!(go(&build::udp((US, AUTH), (PEER, 1))), Verdict::GateClosed);
+    assert_eq!(go(&build::echo(US, PEER, false, 1)), Verdict::GateClosed);
+}
+
+#[test]
+fn a_closed_gate_passes_the_flow_that_we_opened_and_no_other() {
+    let (mut filter, now) = (filter(&[]), Instant::now());
+    let answer = build::syn_ack((PEER, AUTH), (US, 40_000));
+    assert_eq!(inbound(&mut filter, Gate::Closed, &answer, now), Verdict::GateClosed);
+    let before = build::ack((US, 40_000), (PEER, AUTH));
+    assert_eq!(outbound(&mut filter, Gate::Closed, &before, now), Verdict::GateClosed);
+    let open = build::syn((US, 40_000), (PEER, AUTH));
+    assert_eq!(outbound(&mut filter, Gate::Closed, &open, now), Verdict::Pass);
+    assert_eq!(inbound(&mut filter, Gate::Closed, &answer, now), Verdict::Pass);
+    assert_eq!(outbound(&mut filter, Gate::Closed, &before, now), Verdict::Pass);
+    let other_port = build::syn_ack((PEER, AUTH), (US, 40_001));
+    assert_eq!(inbound(&mut filter, Gate::Closed, &other_port, now), Verdict::GateClosed);
+    let their_syn = build::syn((PEER, AUTH), (US, 40_000));
+    assert_eq!(inbound(&mut filter, Gate::Closed, &their_syn, now), Verdict::GateClosed);
+}
+
+#[test]
+fn pending_flows_are_bounded() {
+    let (mut filter, now) = (filter(&[]), Instant::now());
+    for port in 1..=u16::try_from(PENDING_FLOWS_MAX).unwrap() {
+        assert_eq!(
+            outbound(&mut filter, Gate::Closed, &build::syn((US, port), (PEER, AUTH)), now),
+            Verdict::Pass
+        );
+    }
+    let one_more = build::syn((US, 60_000), (PEER, AUTH));
+    assert_eq!(outbound(&mut filter, Gate::Closed, &one_more, now), Verdict::FlowsFull);
+    filter.forget(PEER);
+    assert_eq!(filter.flows(), 0);
+    assert_eq!(outbound(&mut filter, Gate::Closed, &one_more, now), Verdict::Pass);
+}
+
+#[test]
+fn an_open_gate_keeps_the_flow_it_was_opened_over() {
+    let (mut filter, now) = (filter(&[]), Instant::now());
+    outbound(&mut filter, Gate::Closed, &build::syn((US, 40_000), (PEER, AUTH)), now);
+    filter.opened(PEER);
+    assert_eq!(inbound(&mut filter, Gate::Open, &build::ack((PEER, AUTH), (US, 40_000)), now), Verdict::Pass);
+}
+
+#[test]
+fn an_open_gate_admits_conn_auth_echo_and_what_is_configured() {
+    let (mut filter, now) = (filter(&["tcp/22", "udp/53"]), Instant::now());
+    let mut come = |bytes: &[u8]| inbound(&mut filter, Gate::Open, bytes, now);
+    assert_eq!(come(&build::syn((PEER, 40_000), (US, AUTH))), Verdict::Pass);
+    assert_eq!(come(&build::echo(PEER, US, false, 1)), Verdict::Pass);
+    assert_eq!(come(&build::syn((PEER, 40_000), (US, 22))), Verdict::Pass);
+    assert_eq!(come(&build::udp((PEER, 40_000), (US, 53))), Verdict::Pass);
+    assert_eq!(come(&build::udp((PEER, 40_000), (US, 22))), Verdict::NotAllowed);
+    assert_eq!(come(&build::syn((PEER, 40_000), (US, 53))), Verdict::NotAllowed);
+    assert_eq!(come(&build::echo(PEER, US, true, 1)), Verdict::NotAllowed);
+}
+
+#[test]
+fn an_open_gate_returns_the_answers_to_what_we_asked() {
+    let (mut filter, now) = (filter(&[]), Instant::now());
+    for (ask, answer) in [
+        (build::syn((US, 40_000), (PEER, 80)), build::syn_ack((PEER, 80), (US, 40_000))),
+        (build::udp((US, 40_000), (PEER, 53)), build::udp((PEER, 53), (US, 40_000))),
+        (build::echo(US, PEER, false, 9), build::echo(PEER, US, true, 9)),
+    ] {
+        assert_eq!(inbound(&mut filter, Gate::Open, &answer, now), Verdict::NotAllowed);
+        assert_eq!(outbound(&mut filter, Gate::Open, &ask, now), Verdict::Pass);
+        assert_eq!(inbound(&mut filter, Gate::Open, &answer, now), Verdict::Pass);
+    }
+    let open_back = build::syn((PEER, 80), (US, 40_000));
+    assert_eq!(inbound(&mut filter, Gate::Open, &open_back, now), Verdict::NotAllowed);
+}
+
+#[test]
+fn answers_of_an_open_service_take_no_place_in_the_flow_table() {
+    let (mut filter, now) = (filter(&["tcp/22"]), Instant::now());
+    let answer = build::syn_ack((US, 22), (PEER, 40_000));
+    assert_eq!(outbound(&mut filter, Gate::Open, &answer, now), Verdict::Pass);
+    assert_eq!(filter.flows(), 0);
+}
+
+#[test]
+fn an_error_passes_only_about_a_flow_of_ours() {
+    let (mut filter, now) = (filter(&[]), Instant::now());
+    let ask = build::udp((US, 40_000), (PEER, 53));
+    let error = build::unreachable(PEER, US, &ask);
+    assert_eq!(inbound(&mut filter, Gate::Open, &error, now), Verdict::NotAllowed);
+    outbound(&mut filter, Gate::Open, &ask, now);
+    assert_eq!(inbound(&mut filter, Gate::Open, &error, now), Verdict::Pass);
+    let about_another = build::unreachable(PEER, US, &build::udp((PEER, 40_000), (PEER, 53)));
+    assert_eq!(inbound(&mut filter, Gate::Open, &about_another, now), Verdict::NotAllowed);
+}
+
+#[test]
+fn all_opens_every_port_but_only_behind_an_open_gate() {
+    let (mut filter, now) = (filter(&["all"]), Instant::now());
+    let knock = build::syn((PEER, 40_000), (US, 8080));
+    assert_eq!(inbound(&mut filter, Gate::Open, &knock, now), Verdict::Pass);
+    assert_eq!(inbound(&mut filter, Gate::Closed, &knock, now), Verdict::GateClosed);
+}
