@@ -17,6 +17,8 @@ use std::{
 use identity::{Code, limits};
 use toml::{Table, Value};
 
+use crate::tunnel::Allow;
+
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/muster/muster.toml";
 
@@ -27,17 +29,6 @@ pub enum Storage {
     File,
     /// Sealed by the TPM.
     Tpm,
-}
-
-/// A service of this machine that members may reach through the overlay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allow {
-    /// Everything.
-    All,
-    /// One TCP port.
-    Tcp(u16),
-    /// One UDP port.
-    Udp(u16),
 }
 
 /// The settings of musterd.
@@ -306,21 +297,11 @@ const SETTINGS: &[Setting] = &[
     Setting {
         key: "network.allow",
         expected: "a list of \"tcp/PORT\", \"udp/PORT\" or \"all\"",
-        set: |c, v| Some(c.allow = v.list(allow)?),
+        set: |c, v| Some(c.allow = v.list(|item| item.parse().ok())?),
     },
     Setting { key: "control.socket", expected: PATH, set: |c, v| Some(c.control_socket = v.path()?) },
     Setting { key: "gateway.socket", expected: PATH, set: |c, v| Some(c.gateway_socket = Some(v.path()?)) },
 ];
-
-fn allow(text: &str) -> Option<Allow> {
-    let port = |digits: &str| digits.parse().ok().filter(|&port| port != 0);
-    match text.split_once('/') {
-        None if text == "all" => Some(Allow::All),
-        Some(("tcp", digits)) => port(digits).map(Allow::Tcp),
-        Some(("udp", digits)) => port(digits).map(Allow::Udp),
-        Some(_) | None => None,
-    }
-}
 
 fn nearest(key: &str) -> &'static str {
     SETTINGS.iter().map(|setting| setting.key).min_by_key(|known| edits(key, known)).unwrap_or_default()

@@ -14,7 +14,7 @@ use core::fmt;
 use std::io;
 
 use identity::{
-    Code, HashContext,
+    Code, HashContext, OrgId,
     codec::{Reader, Writer},
 };
 
@@ -46,15 +46,6 @@ pub trait Disk: fmt::Debug {
     fn sync_directory(&mut self) -> io::Result<()>;
     /// Overwrites `acknowledged`; never made durable on purpose.
     fn write_acknowledged(&mut self, bytes: &[u8]) -> io::Result<()>;
-}
-
-/// What a frame carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A piece of the document: the whole of it in the first frame, increments after that.
-    Document = 1,
-    /// The number below which reports may be signed without another write.
-    ReportCeiling = 2,
 }
 
 /// Why the store cannot be opened or written.
@@ -119,10 +110,10 @@ pub struct Store<D> {
 /// What was in the store.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// The document's pieces, one after the other; empty in a new store.
+    /// The org whose document it is; none in a new store.
+    pub org: Option<OrgId>,
+    /// The document's pieces, one after the other.
     pub document: Vec<u8>,
-    /// See [`Kind::ReportCeiling`].
-    pub report_ceiling: u64,
     /// Bytes of a write that was never acknowledged and was dropped.
     pub dropped: u64,
 }
@@ -154,11 +145,11 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// [`StoreError::Disk`]; then, and until [`Store::replace`] succeeds, [`StoreError::Unwritable`].
-    pub fn append(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), StoreError> {
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         if self.broken {
             return Err(StoreError::Unwritable);
         }
-        let frame = frame(self.generation, self.length, kind, bytes).ok_or(StoreError::Unwritable)?;
+        let frame = frame(self.generation, self.length, bytes).ok_or(StoreError::Unwritable)?;
         // Until it is known to be durable the file counts as unknown.
         self.broken = true;
         self.disk.write_at(self.length, &frame).map_err(StoreError::Disk)?;
@@ -175,13 +166,11 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// [`StoreError::Disk`]; the old file is then still in place or already replaced, both whole.
-    pub fn replace(&mut self, document: &[u8], report_ceiling: u64) -> Result<(), StoreError> {
+    pub fn replace(&mut self, org: &OrgId, document: &[u8]) -> Result<(), StoreError> {
         let generation = self.generation.saturating_add(1);
-        let mut file = header(generation);
-        for (kind, bytes) in [(Kind::Document, document), (Kind::ReportCeiling, &report_ceiling.to_le_bytes())] {
-            let at = u64::try_from(file.len()).unwrap_or(u64::MAX);
-            file.extend(frame(generation, at, kind, bytes).ok_or(StoreError::Unwritable)?);
-        }
+        let mut file = header(generation, org);
+        let at = u64::try_from(file.len()).unwrap_or(u64::MAX);
+        file.extend(frame(generation, at, document).ok_or(StoreError::Unwritable)?);
         self.broken = true;
         self.disk.write_new(&file).map_err(StoreError::Disk)?;
         self.disk.sync_new().map_err(StoreError::Disk)?;
@@ -216,6 +205,7 @@ impl<D: Disk> Store<D> {
 struct Scan<'a> {
     bytes: &'a [u8],
     generation: u64,
+    org: OrgId,
 }
 
 impl<'a> Scan<'a> {
@@ -223,23 +213,20 @@ impl<'a> Scan<'a> {
         let mut reader = Reader::new(bytes);
         let magic = reader.bytes("magic", MAGIC.len()).ok()?;
         let generation = reader.u64("generation").ok()?;
-        (magic == MAGIC).then_some(Self { bytes, generation })
+        let org = OrgId(reader.array("org").ok()?);
+        let checksum: [u8; CHECKSUM_BYTES] = reader.array("checksum").ok()?;
+        let whole = checksum == self::checksum(generation, 0, org.as_bytes());
+        (magic == MAGIC && whole).then_some(Self { bytes, generation, org })
     }
 
     fn run(&self, acknowledged: u64) -> Result<(Contents, u64), StoreError> {
-        let mut contents = Contents::default();
+        let mut contents = Contents { org: Some(self.org), ..Contents::default() };
         let mut at = HEADER_BYTES;
         while let Some(rest) = self.bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let offset = u64::try_from(at).unwrap_or(u64::MAX);
             match self.frame(offset, rest) {
-                Ok((kind, body)) => {
-                    match kind {
-                        Kind::Document => contents.document.extend_from_slice(body),
-                        Kind::ReportCeiling => {
-                            let ceiling = Reader::new(body).u64("ceiling");
-                            contents.report_ceiling = ceiling.map_err(|_| StoreError::Damaged { at: offset })?;
-                        }
-                    }
+                Ok(body) => {
+                    contents.document.extend_from_slice(body);
                     at = at.saturating_add(FRAME_HEAD_BYTES).saturating_add(body.len());
                 }
                 // The file appears by a rename after fsync, so its first frame was acknowledged; and
@@ -260,49 +247,51 @@ impl<'a> Scan<'a> {
         Ok((contents, length))
     }
 
-    fn frame(&self, offset: u64, rest: &'a [u8]) -> Result<(Kind, &'a [u8]), Torn> {
-        let torn = Torn { followed: false };
-        let mut reader = Reader::new(rest);
-        let length = reader.u32("length").map_err(|_| torn)?;
-        let kind = reader.u8("kind").map_err(|_| torn)?;
-        let checksum: [u8; CHECKSUM_BYTES] = reader.array("checksum").map_err(|_| torn)?;
-        let length = usize::try_from(length).map_err(|_| torn)?;
-        let kind = match kind {
-            1 => Kind::Document,
-            2 => Kind::ReportCeiling,
-            _ => return Err(torn),
+    fn frame(&self, offset: u64, rest: &'a [u8]) -> Result<&'a [u8], Torn> {
+        let Some((body, sound, after)) = self.split(offset, rest) else {
+            return Err(Torn { followed: false });
         };
-        let body = reader.bytes("body", length).map_err(|_| torn)?;
-        if self::checksum(self.generation, offset, kind, body) == checksum {
-            Ok((kind, body))
-        } else {
-            Err(Torn { followed: !reader.rest().is_empty() })
+        if sound {
+            return Ok(body);
         }
+        let next = u64::try_from(rest.len().saturating_sub(after.len())).unwrap_or(u64::MAX);
+        let following = self.split(offset.saturating_add(next), after);
+        Err(Torn { followed: following.is_some_and(|(_, sound, _)| sound) })
+    }
+
+    /// The body of a frame as its head has it, whether its checksum holds, and what follows.
+    fn split(&self, offset: u64, rest: &'a [u8]) -> Option<(&'a [u8], bool, &'a [u8])> {
+        let mut reader = Reader::new(rest);
+        let length = usize::try_from(reader.u32("length").ok()?).ok()?;
+        let checksum: [u8; CHECKSUM_BYTES] = reader.array("checksum").ok()?;
+        let body = reader.bytes("body", length).ok()?;
+        Some((body, checksum == self::checksum(self.generation, offset, body), reader.rest()))
     }
 }
 
-/// A frame that does not read back, and whether its head says that more follows it.
+/// A frame that does not read back, and whether a sound one follows it.
 #[derive(Clone, Copy)]
 struct Torn {
     followed: bool,
 }
 
-fn header(generation: u64) -> Vec<u8> {
+fn header(generation: u64, org: &OrgId) -> Vec<u8> {
     let mut writer = Writer::new();
-    writer.bytes(MAGIC).u64(generation);
+    writer.bytes(MAGIC).u64(generation).bytes(org.as_bytes());
+    writer.bytes(&checksum(generation, 0, org.as_bytes()));
     writer.into_bytes()
 }
 
-fn frame(generation: u64, offset: u64, kind: Kind, bytes: &[u8]) -> Option<Vec<u8>> {
+fn frame(generation: u64, offset: u64, bytes: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(bytes.len()).ok()?;
     let mut writer = Writer::new();
-    writer.u32(length).u8(kind as u8).bytes(&checksum(generation, offset, kind, bytes)).bytes(bytes);
+    writer.u32(length).bytes(&checksum(generation, offset, bytes)).bytes(bytes);
     Some(writer.into_bytes())
 }
 
-fn checksum(generation: u64, offset: u64, kind: Kind, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+fn checksum(generation: u64, offset: u64, bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let place = marker_body(generation, offset);
-    let hash = HashContext::STORE_FRAME.hash(&[&place, &[kind as u8], bytes]);
+    let hash = HashContext::STORE_FRAME.hash(&[&place, bytes]);
     let mut checksum = [0; CHECKSUM_BYTES];
     for (out, byte) in checksum.iter_mut().zip(hash) {
         *out = byte;
@@ -331,8 +320,8 @@ fn read_marker(bytes: &[u8], generation: u64) -> Option<u64> {
 }
 
 const MAGIC: &[u8] = b"muster members 1\n";
-const HEADER_BYTES: usize = MAGIC.len() + 8;
+const HEADER_BYTES: usize = MAGIC.len() + 8 + 32 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 16;
-const FRAME_HEAD_BYTES: usize = 4 + 1 + CHECKSUM_BYTES;
+const FRAME_HEAD_BYTES: usize = 4 + CHECKSUM_BYTES;
 /// Increments beyond this are folded into a whole file: loading replays every one of them.
 const INCREMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;

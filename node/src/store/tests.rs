@@ -2,6 +2,8 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::*;
 
+const ORG: OrgId = OrgId([8; 32]);
+
 /// What survives of unsynced bytes when the machine stops.
 #[derive(Clone, Copy, Debug)]
 enum Survives {
@@ -125,9 +127,9 @@ fn write_some(disk: &TestDisk) -> Vec<u8> {
     for record in 1..=6 {
         document.push(record);
         let written = if store.wants_replacing() || record == 4 {
-            store.replace(&document, u64::from(record))
+            store.replace(&ORG, &document)
         } else {
-            store.append(Kind::Document, &[record])
+            store.append(&[record])
         };
         if written.is_ok() {
             acknowledged.clone_from(&document);
@@ -157,9 +159,9 @@ fn a_kill_at_any_operation_leaves_a_store_that_opens_with_every_acknowledged_rec
                 // And it can be written on.
                 let (mut store, _) = Store::open(after.clone()).unwrap();
                 let more = if store.wants_replacing() {
-                    store.replace(&[9], 0)
+                    store.replace(&ORG, &[9])
                 } else {
-                    store.append(Kind::Document, &[9])
+                    store.append(&[9])
                 };
                 more.unwrap();
                 let (_, contents) = Store::open(after.restart(Survives::Nothing, false)).unwrap();
@@ -213,16 +215,6 @@ fn damage_in_what_was_acknowledged_is_an_error_and_changes_nothing() {
 }
 
 #[test]
-fn the_report_ceiling_survives() {
-    let disk = TestDisk::default();
-    let (mut store, _) = Store::open(disk.clone()).unwrap();
-    store.replace(b"d", 7).unwrap();
-    store.append(Kind::ReportCeiling, &1007_u64.to_le_bytes()).unwrap();
-    let (_, contents) = Store::open(disk).unwrap();
-    assert_eq!((contents.document.as_slice(), contents.report_ceiling), (b"d".as_slice(), 1007));
-}
-
-#[test]
 fn a_directory_belongs_to_one_process_and_reads_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
@@ -230,12 +222,12 @@ fn a_directory_belongs_to_one_process_and_reads_back() {
     assert_eq!(contents, Contents::default());
     assert_eq!(DirectoryDisk::open(&path).unwrap_err().code(), Code::StoreInUse);
     assert!(store.wants_replacing());
-    store.replace(b"one", 0).unwrap();
-    store.append(Kind::Document, b"two").unwrap();
+    store.replace(&ORG, b"one").unwrap();
+    store.append(b"two").unwrap();
     drop(store);
     let (mut store, contents) = Store::open(DirectoryDisk::open(&path).unwrap()).unwrap();
-    assert_eq!(contents.document, b"onetwo");
-    store.append(Kind::Document, b"three").unwrap();
+    assert_eq!((contents.org, contents.document.as_slice()), (Some(ORG), b"onetwo".as_slice()));
+    store.append(b"three").unwrap();
     drop(store);
     let (_, contents) = Store::open(DirectoryDisk::open(&path).unwrap()).unwrap();
     assert_eq!(contents.document, b"onetwothree");
