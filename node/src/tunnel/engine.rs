@@ -388,6 +388,7 @@ impl Engine {
             }
         }
         // Data proves that the peer holds the session's keys, so it lives where this came from.
+        tunnel.heard();
         if tunnel.confirms(receiver) {
             out.event(TunnelEvent::Handshake { wireguard: key, endpoint: from });
             peer.established(from, now);

@@ -424,6 +424,22 @@ fn initiations_go_through_the_reported_endpoints_in_turn() {
 }
 
 #[test]
+fn a_peer_that_started_anew_is_called_again_within_seconds() {
+    let (mut a, _) = pair();
+    let mut b = Node::new(2, &[]);
+    b.knows(&[1]);
+    let now = Instant::now();
+    a.engine.handle_packet(&knock(1, 2), now);
+    let [_, (packets, _)] = settle([&mut a, &mut b]);
+    assert_eq!(packets, Vec::<Vec<u8>>::new());
+    a.engine.handle_timeout(now + Duration::from_secs(3));
+    settle([&mut a, &mut b]);
+    a.engine.handle_packet(&knock(1, 2), now);
+    let [_, (packets, _)] = settle([&mut a, &mut b]);
+    assert_eq!(packets, [knock(1, 2)]);
+}
+
+#[test]
 fn endpoints_inside_the_overlay_and_senseless_ones_are_left_out() {
     let mut a = Node::new(1, &[]);
     let endpoints = vec![

@@ -16,6 +16,9 @@ use super::{filter::Gate, output::Out};
 const EAGER_RETRY: Duration = Duration::from_secs(1);
 /// How often, at least; every endpoint gets its turn.
 const EAGER_RETRIES: usize = 4;
+/// Packets that nobody answers for this long: the peer may have started anew and lost the session.
+/// `Tunn` alone would wait 15 s.
+const UNHEARD: Duration = Duration::from_secs(3);
 const TYPE_INITIATION: u8 = 1;
 
 /// The 24 bits that name a tunnel in the packets we receive.
@@ -48,6 +51,8 @@ pub(super) struct Tunnel {
     queue: VecDeque<Vec<u8>>,
     /// When the last initiation left that nobody has answered.
     initiated: Option<Instant>,
+    /// When the first packet left since the peer was last heard.
+    unheard: Option<Instant>,
     /// Initiations since the last answer; picks the endpoint.
     attempts: usize,
     /// The session that we answered for and whose initiator has not yet shown its keys.
@@ -62,6 +67,7 @@ impl Tunnel {
             used: now,
             queue: VecDeque::new(),
             initiated: None,
+            unheard: None,
             attempts: 0,
             unconfirmed: None,
         })
@@ -76,6 +82,21 @@ impl Tunnel {
         self.unconfirmed = response.get(4..8).and_then(|index| index.try_into().ok()).map(u32::from_le_bytes);
         self.initiated = None;
         self.used = now;
+    }
+
+    /// The peer proved to hold the session's keys.
+    pub(super) fn heard(&mut self) {
+        self.unheard = None;
+    }
+
+    /// Whether another initiation is due before `Tunn` thinks so.
+    fn presses(&self, retries: usize, now: Instant) -> bool {
+        let since = |at: Instant, wait| now.saturating_duration_since(at) >= wait;
+        let lost = self.unheard.is_some_and(|at| since(at, UNHEARD));
+        match self.initiated {
+            Some(at) => since(at, EAGER_RETRY) && self.attempts < retries && (lost || !self.has_session()),
+            None => lost,
+        }
     }
 
     /// Whether data under this receiver index is the first of a session that we answered for.
@@ -135,6 +156,7 @@ impl Peer {
         self.established = Some(now);
         if let Some(tunnel) = &mut self.tunnel {
             tunnel.initiated = None;
+            tunnel.unheard = None;
             tunnel.attempts = 0;
         }
     }
@@ -149,6 +171,7 @@ impl Peer {
         if tunnel.has_session() {
             if let TunnResult::WriteToNetwork(datagram) = tunnel.tunn.encapsulate(packet, scratch) {
                 self.tx_bytes += packet.len() as u64;
+                tunnel.unheard.get_or_insert(now);
                 out.datagram(self.endpoint, datagram);
             }
             return;
@@ -187,15 +210,14 @@ impl Peer {
             TunnResult::Err(WireGuardError::ConnectionExpired) => {
                 tunnel.queue.clear();
                 tunnel.initiated = None;
+                tunnel.unheard = None;
                 tunnel.attempts = 0;
             }
             TunnResult::Done
             | TunnResult::Err(_)
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => {
-                let overdue =
-                    tunnel.initiated.is_some_and(|at| now.saturating_duration_since(at) >= EAGER_RETRY);
-                if overdue && tunnel.attempts < eager_retries && !tunnel.has_session() {
+                if tunnel.presses(eager_retries, now) {
                     self.initiate(true, scratch, now, out);
                 }
             }
