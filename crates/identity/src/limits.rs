@@ -111,6 +111,9 @@ pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
 pub const SYNC_DIAL_MAX: usize = 2;
 /// Sessions of `action=sync` in both directions; beyond it a dialler is told to try another.
 pub const SYNC_SESSIONS_MAX: usize = 8;
+/// Lane ends in one tips frame, 73 bytes each: two lanes of every role key a charter may name, with
+/// room for forks. Lanes beyond it are found by their buckets.
+pub const SYNC_TIPS_MAX: usize = 512;
 /// Between two tips exchanges on one session.
 pub const TIPS_INTERVAL_MS: u64 = 5_000;
 /// Records that wait for their predecessor, for each session; dropped with it.

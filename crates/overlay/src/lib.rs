@@ -1,1 +1,17 @@
-//! placeholder
+//! Whom to keep a session of `action=sync` with, when to compare tips, whom to cut.
+//!
+//! Members stand on a ring in the order of hashes of their keys. Each keeps a session with the first
+//! member behind it that it can reach, and with the first behind a point of its own elsewhere on the
+//! ring. The successors alone connect everybody who is up; the points make the way between any two
+//! short. Liveness is nobody's verdict: who cannot be reached is tried again later and stays a member.
+//!
+//! [`Overlay`] is shaped by polling: give it what happened by `handle_*` with the time, then take
+//! [`Overlay::poll_output`] until it is empty, and call [`Overlay::handle_timeout`] at
+//! [`Overlay::poll_timeout`]. It opens no socket, reads no clock, draws no randomness, and trusts nobody:
+//! who is a member is told to it.
+
+mod backoff;
+mod overlay;
+mod ring;
+
+pub use overlay::{Direction, Output, Overlay};

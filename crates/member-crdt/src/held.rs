@@ -1,0 +1,566 @@
+//! The statements held: lanes, forks, and the indexes that the rules ask.
+//!
+//! What is kept depends only on a statement's own chain prefix and on the charters, never on who else
+//! said what, and nothing kept here ever evicts another. The one exception has no successors: of the
+//! Leaves of one node key the lowest id stays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
+
+use identity::{
+    PublicKey, StatementId, WireGuardKey,
+    limits::{EARLY_REVOKES_MAX, FORK_BRANCHES_MAX},
+};
+use org_trust::{Admit, Charter, CharterChain, Lane, Payload, Statement};
+
+use crate::replica::{Broken, Rejected};
+
+/// The 32 bytes of a key; a quarter of the size of a parsed one.
+pub(crate) type KeyBytes = [u8; 32];
+
+/// Which of a machine's keys a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    Node,
+    WireGuard,
+    Boot,
+}
+
+/// One Admit's word that a key is in a slot of a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) admit: StatementId,
+    pub(crate) node: KeyBytes,
+    pub(crate) slot: Slot,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) statement: Arc<Statement>,
+    /// Version of the charter it cites.
+    pub(crate) version: u32,
+    /// Which of its lane's branches it stands on.
+    branch: usize,
+    /// Of an Admit: how many Admits under the same invite stand before it.
+    pub(crate) nth: u32,
+    /// Of an Admit: whether the invite's key signed it; asked once, when both are held.
+    pub(crate) invited: OnceLock<bool>,
+}
+
+/// Two or more statements of one author at one place, as proof.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fork {
+    /// The author's key.
+    pub author: PublicKey,
+    /// Its lane.
+    pub lane: Lane,
+    /// The place.
+    pub seq: u64,
+    /// The statements there, ascending.
+    pub ids: Vec<StatementId>,
+}
+
+/// The end of one branch of one author's lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tip {
+    /// The author's key.
+    pub author: PublicKey,
+    /// Its lane.
+    pub lane: Lane,
+    /// The place of the last statement.
+    pub seq: u64,
+    /// The last statement.
+    pub id: StatementId,
+}
+
+#[derive(Debug, Default)]
+struct Chain {
+    /// Where each branch leaves another; the first one leaves none.
+    branches: Vec<Option<StatementId>>,
+    places: BTreeMap<u64, BTreeSet<StatementId>>,
+    tips: BTreeSet<(u64, StatementId)>,
+    burned: bool,
+    /// What a few tips have behind them, newest last; rebuilt by a walk when a tip is not among them.
+    behind: Vec<(StatementId, Prefix)>,
+}
+
+/// What the rules ask of a chain prefix.
+#[derive(Clone, Debug, Default)]
+struct Prefix {
+    admits_under: BTreeMap<StatementId, u32>,
+    revoked: BTreeSet<KeyBytes>,
+}
+
+/// Every statement held.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    entries: BTreeMap<StatementId, Entry>,
+    lanes: BTreeMap<(KeyBytes, Lane), Chain>,
+    admits_of: BTreeMap<KeyBytes, Vec<StatementId>>,
+    admits_under: BTreeMap<StatementId, Vec<KeyBytes>>,
+    claims: BTreeMap<WireGuardKey, Vec<Claim>>,
+    invites: BTreeSet<StatementId>,
+    /// By invite: the most Admits under it that one chain holds.
+    spent: BTreeMap<StatementId, u32>,
+    cancels_of: BTreeMap<StatementId, Vec<StatementId>>,
+    cancel_tips: BTreeMap<StatementId, Vec<StatementId>>,
+    revokes_of: BTreeMap<KeyBytes, BTreeSet<StatementId>>,
+    /// By author: the keys it revoked that no Admit held names.
+    early: BTreeMap<KeyBytes, BTreeSet<KeyBytes>>,
+    revoked_by: BTreeSet<(KeyBytes, KeyBytes)>,
+    leaves: BTreeMap<KeyBytes, StatementId>,
+    role_keys: BTreeSet<WireGuardKey>,
+}
+
+/// Where a statement fits, or why it does not.
+pub(crate) enum Fit {
+    Known,
+    /// The record with this id must come first.
+    Waiting([u8; 32]),
+    Here(Spot),
+}
+
+/// A checked place for one statement.
+pub(crate) struct Spot {
+    version: u32,
+    branch: Branch,
+    nth: u32,
+}
+
+enum Branch {
+    /// A node's own Leave has no lane.
+    Leave,
+    New,
+    /// Behind this statement.
+    After(StatementId),
+    /// A Revoke of a burned author, kept wherever it stands.
+    Loose,
+}
+
+/// What changed by keeping a statement.
+pub(crate) struct Kept {
+    /// The Leave that this one replaced.
+    pub(crate) replaced: Option<StatementId>,
+    /// The author has just been found to have signed too many branches.
+    pub(crate) burned: bool,
+    /// The place now has two or more statements.
+    pub(crate) fork: bool,
+}
+
+impl Held {
+    pub(crate) fn get(&self, id: &StatementId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    /// Decides whether and where a verified statement is kept.
+    pub(crate) fn fit(&self, chain: &CharterChain, s: &Statement) -> Result<Fit, Rejected> {
+        if self.entries.contains_key(&s.id()) {
+            return Ok(Fit::Known);
+        }
+        let Some(charter) = chain.get(&s.charter()) else {
+            return Ok(Fit::Waiting(*s.charter().as_bytes()));
+        };
+        let charter = charter.charter();
+        let author = *s.author();
+        let is_admin = charter.admin(&author).is_some();
+        let (allowed, lane) = match s.payload() {
+            Payload::Leave => return self.fit_leave(charter.version, s),
+            Payload::Admit(a) => {
+                let gateway = charter.gateway(&author).is_some() && a.invite.is_some();
+                (gateway || (is_admin && a.invite.is_none()), Lane::Main)
+            }
+            Payload::Invite(_) | Payload::Cancel(_) => (is_admin, Lane::Main),
+            Payload::Revoke(_) => (is_admin, Lane::Revokes),
+        };
+        if !allowed {
+            return Err(Rejected::NotAuthorised { author });
+        }
+        if s.lane() != lane {
+            return Err(Rejected::Broken(Broken::Lane));
+        }
+        self.fit_lane(chain, charter.version, s)
+    }
+
+    fn fit_leave(&self, version: u32, s: &Statement) -> Result<Fit, Rejected> {
+        if s.lane() != Lane::Main || s.seq() != 0 {
+            return Err(Rejected::Broken(Broken::Lane));
+        }
+        let Some(admit) = self.entries.get(&StatementId(s.prev())) else {
+            return Ok(Fit::Waiting(s.prev()));
+        };
+        match admit.statement.payload() {
+            Payload::Admit(a) if a.node == *s.author() => {}
+            Payload::Admit(_)
+            | Payload::Revoke(_)
+            | Payload::Invite(_)
+            | Payload::Cancel(_)
+            | Payload::Leave => return Err(Rejected::NotAuthorised { author: *s.author() }),
+        }
+        match self.leaves.get(s.author().as_bytes()) {
+            Some(held) if *held < s.id() => Err(Rejected::Surplus),
+            Some(_) | None => Ok(Fit::Here(Spot { version, branch: Branch::Leave, nth: 0 })),
+        }
+    }
+
+    fn fit_lane(&self, chain: &CharterChain, version: u32, s: &Statement) -> Result<Fit, Rejected> {
+        let author = *s.author();
+        let lane = self.lanes.get(&(*author.as_bytes(), s.lane()));
+        let burned = lane.is_some_and(|lane| lane.burned);
+        let empty = Prefix::default();
+        let mut walked = None;
+        let (branch, prefix) = if s.seq() == 0 {
+            let first = chain.named(&author).map(|c| *c.id().as_bytes());
+            if first != Some(s.prev()) {
+                return Err(Rejected::Broken(Broken::Start));
+            }
+            (Branch::New, &empty)
+        } else {
+            let prev = StatementId(s.prev());
+            match self.entries.get(&prev) {
+                Some(before) => {
+                    let b = &before.statement;
+                    let follows = *b.author() == author && b.lane() == s.lane();
+                    if !follows || b.seq().checked_add(1) != Some(s.seq()) {
+                        return Err(Rejected::Broken(Broken::Previous));
+                    }
+                    if before.version > version {
+                        return Err(Rejected::Broken(Broken::OlderCharter));
+                    }
+                    let cached = lane.and_then(|lane| lane.behind.iter().find(|(tip, _)| *tip == prev));
+                    let prefix = match cached {
+                        Some((_, prefix)) => prefix,
+                        None => walked.insert(self.walk(prev)),
+                    };
+                    (Branch::After(prev), &*prefix)
+                }
+                None if burned && s.lane() == Lane::Revokes => (Branch::Loose, &empty),
+                None => return Ok(Fit::Waiting(s.prev())),
+            }
+        };
+        self.fit_revoke(s, prefix, burned)?;
+        let crowded = lane.and_then(|lane| lane.places.get(&s.seq()));
+        let crowded = crowded.is_some_and(|place| place.len() > FORK_BRANCHES_MAX);
+        let branch = match s.lane() {
+            Lane::Main if crowded => return Err(Rejected::Surplus),
+            // A burned author's Revokes stay: each target once, wherever the statement stands.
+            Lane::Revokes if crowded => Branch::Loose,
+            Lane::Main | Lane::Revokes => branch,
+        };
+        if let (Branch::Loose, Payload::Revoke(r)) = (&branch, s.payload())
+            && self.revoked_by.contains(&(*author.as_bytes(), *r.node.as_bytes()))
+        {
+            return Err(Rejected::Surplus);
+        }
+        let nth = match s.payload() {
+            Payload::Admit(a) => {
+                a.invite.and_then(|invite| prefix.admits_under.get(&invite).copied()).unwrap_or(0)
+            }
+            Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => 0,
+        };
+        Ok(Fit::Here(Spot { version, branch, nth }))
+    }
+
+    fn fit_revoke(&self, s: &Statement, prefix: &Prefix, burned: bool) -> Result<(), Rejected> {
+        let Payload::Revoke(r) = s.payload() else { return Ok(()) };
+        let target = r.node.as_bytes();
+        if prefix.revoked.contains(target) {
+            // A burned author's loose Revoke may become the predecessor of its own copy.
+            let why = if burned { Rejected::Surplus } else { Rejected::AlreadyRevoked { node: r.node } };
+            return Err(why);
+        }
+        let early = self.early.get(s.author().as_bytes());
+        let full = early.is_some_and(|keys| keys.len() >= EARLY_REVOKES_MAX && !keys.contains(target));
+        if full && !self.admits_of.contains_key(target) {
+            return Err(Rejected::TooManyEarlyRevokes { author: *s.author() });
+        }
+        Ok(())
+    }
+
+    /// What stands behind and including `tip`, by walking its chain.
+    fn walk(&self, tip: StatementId) -> Prefix {
+        let mut prefix = Prefix::default();
+        let mut at = Some(tip);
+        while let Some(entry) = at.and_then(|id| self.entries.get(&id)) {
+            prefix.note(&entry.statement);
+            at = (entry.statement.seq() > 0).then(|| StatementId(entry.statement.prev()));
+        }
+        prefix
+    }
+
+    /// Keeps a statement at its spot.
+    pub(crate) fn keep(&mut self, s: Arc<Statement>, spot: Spot) -> Kept {
+        let id = s.id();
+        let mut kept = Kept { replaced: None, burned: false, fork: false };
+        let mut branch = 0;
+        match spot.branch {
+            Branch::Leave => {
+                kept.replaced = self.leaves.insert(*s.author().as_bytes(), id);
+                if let Some(old) = kept.replaced {
+                    self.entries.remove(&old);
+                }
+            }
+            Branch::New | Branch::After(_) | Branch::Loose => {
+                let before = match spot.branch {
+                    Branch::After(prev) => Some(prev),
+                    Branch::New | Branch::Leave | Branch::Loose => None,
+                };
+                branch = self.grow(&s, before, &mut kept);
+            }
+        }
+        self.index(&s, spot.nth);
+        let entry =
+            Entry { statement: s, version: spot.version, branch, nth: spot.nth, invited: OnceLock::new() };
+        self.entries.insert(id, entry);
+        kept
+    }
+
+    fn grow(&mut self, s: &Statement, before: Option<StatementId>, kept: &mut Kept) -> usize {
+        let id = s.id();
+        let before_branch = before.and_then(|prev| self.entries.get(&prev)).map(|e| e.branch);
+        let cached = |chain: &Chain| chain.behind.iter().position(|(tip, _)| Some(*tip) == before);
+        let key = (*s.author().as_bytes(), s.lane());
+        let walked = match (before, self.lanes.get(&key).and_then(cached)) {
+            (Some(prev), None) => self.walk(prev),
+            (Some(_) | None, _) => Prefix::default(),
+        };
+        let chain = self.lanes.entry(key).or_default();
+        let tip = before.map(|prev| (s.seq().saturating_sub(1), prev));
+        let continues = tip.is_some_and(|tip| chain.tips.remove(&tip));
+        let branch = match before_branch {
+            Some(branch) if continues => branch,
+            Some(_) | None => {
+                chain.branches.push(before);
+                chain.branches.len() - 1
+            }
+        };
+        let at = chain.behind.iter().position(|(tip, _)| Some(*tip) == before);
+        let mut prefix = match at {
+            Some(at) if continues => chain.behind.remove(at).1,
+            Some(at) => chain.behind.get(at).map(|(_, p)| p.clone()).unwrap_or_default(),
+            None => walked,
+        };
+        prefix.note(s);
+        if chain.behind.len() >= FORK_BRANCHES_MAX {
+            chain.behind.remove(0);
+        }
+        chain.behind.push((id, prefix));
+        chain.tips.insert((s.seq(), id));
+        let place = chain.places.entry(s.seq()).or_default();
+        place.insert(id);
+        kept.fork = place.len() > 1;
+        if place.len() > FORK_BRANCHES_MAX && !chain.burned {
+            chain.burned = true;
+            kept.burned = true;
+        }
+        branch
+    }
+
+    fn index(&mut self, s: &Statement, nth: u32) {
+        let id = s.id();
+        match s.payload() {
+            Payload::Admit(a) => {
+                let node = *a.node.as_bytes();
+                self.admits_of.entry(node).or_default().push(id);
+                for (slot, key) in slots(a) {
+                    self.claims.entry(key).or_default().push(Claim { admit: id, node, slot });
+                }
+                if let Some(invite) = a.invite {
+                    self.admits_under.entry(invite).or_default().push(node);
+                    let spent = self.spent.entry(invite).or_default();
+                    *spent = (*spent).max(nth.saturating_add(1));
+                }
+                for keys in self.early.values_mut() {
+                    keys.remove(&node);
+                }
+            }
+            Payload::Revoke(r) => {
+                let (author, node) = (*s.author().as_bytes(), *r.node.as_bytes());
+                self.revokes_of.entry(node).or_default().insert(id);
+                self.revoked_by.insert((author, node));
+                if !self.admits_of.contains_key(&node) {
+                    self.early.entry(author).or_default().insert(node);
+                }
+            }
+            Payload::Invite(_) => {
+                self.invites.insert(id);
+            }
+            Payload::Cancel(c) => {
+                self.cancels_of.entry(c.invite).or_default().push(id);
+                if let Some(tip) = c.tip {
+                    self.cancel_tips.entry(tip).or_default().push(c.invite);
+                }
+            }
+            Payload::Leave => {}
+        }
+    }
+
+    /// Whether `id` is `tip` or stands before it in the same chain; none when the tip is not held.
+    pub(crate) fn stands_before(&self, id: &StatementId, tip: &StatementId) -> Option<bool> {
+        let mut tip = self.entries.get(tip)?;
+        let entry = self.entries.get(id)?;
+        let (s, t) = (&entry.statement, &tip.statement);
+        let Some(chain) = self.lanes.get(&(*t.author().as_bytes(), t.lane())) else { return Some(false) };
+        if s.author() != t.author() || s.lane() != t.lane() {
+            return Some(false);
+        }
+        loop {
+            if tip.branch == entry.branch {
+                return Some(s.seq() <= tip.statement.seq());
+            }
+            let origin = chain.branches.get(tip.branch).copied().flatten();
+            match origin.and_then(|id| self.entries.get(&id)) {
+                Some(before) => tip = before,
+                None => return Some(false),
+            }
+        }
+    }
+
+    pub(crate) fn is_burned(&self, author: &PublicKey) -> bool {
+        self.lanes.get(&(*author.as_bytes(), Lane::Main)).is_some_and(|lane| lane.burned)
+    }
+
+    pub(crate) fn admits_of(&self, node: &KeyBytes) -> &[StatementId] {
+        self.admits_of.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn admits_under(&self, invite: &StatementId) -> &[KeyBytes] {
+        self.admits_under.get(invite).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn claims_on(&self, key: &WireGuardKey) -> &[Claim] {
+        self.claims.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn cancels_of(&self, invite: &StatementId) -> &[StatementId] {
+        self.cancels_of.get(invite).map_or(&[], Vec::as_slice)
+    }
+
+    /// The invites of Cancels that name this statement as a tip.
+    pub(crate) fn cancelled_at(&self, tip: &StatementId) -> &[StatementId] {
+        self.cancel_tips.get(tip).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn revokes_of(&self, node: &KeyBytes) -> impl Iterator<Item = &StatementId> {
+        self.revokes_of.get(node).into_iter().flatten()
+    }
+
+    pub(crate) fn leave_of(&self, node: &KeyBytes) -> Option<StatementId> {
+        self.leaves.get(node).copied()
+    }
+
+    /// How many uses of an invite are spent.
+    pub(crate) fn spent(&self, invite: &StatementId) -> u32 {
+        self.spent.get(invite).copied().unwrap_or(0)
+    }
+
+    /// Remembers that a charter gives these keys to roles.
+    pub(crate) fn name_roles(&mut self, charter: &Charter) {
+        let roles = charter.admins.iter().map(|a| a.key).chain(charter.gateways.iter().map(|g| g.key));
+        self.role_keys.extend(roles.chain(charter.root_keys.iter().copied()).map(|k| k.to_wireguard()));
+    }
+
+    /// Whether any charter gave this key to a role.
+    pub(crate) fn is_role_key(&self, key: &WireGuardKey) -> bool {
+        self.role_keys.contains(key)
+    }
+
+    /// Every node key that an Admit names.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &KeyBytes> {
+        self.admits_of.keys()
+    }
+
+    pub(crate) fn invites(&self) -> impl Iterator<Item = &StatementId> {
+        self.invites.iter()
+    }
+
+    /// The ends of all lanes of role keys.
+    pub(crate) fn tips(&self) -> impl Iterator<Item = Tip> {
+        self.lanes.values().flat_map(|chain| &chain.tips).filter_map(|(seq, id)| {
+            let s = &self.entries.get(id)?.statement;
+            Some(Tip { author: *s.author(), lane: s.lane(), seq: *seq, id: *id })
+        })
+    }
+
+    /// Where an author's next statement of a lane goes, but for the charter: its seq and prev.
+    pub(crate) fn next(&self, author: &PublicKey, lane: Lane) -> Option<(u64, StatementId)> {
+        let (seq, _) = *self.lanes.get(&(*author.as_bytes(), lane))?.tips.last()?;
+        let chain = self.lanes.get(&(*author.as_bytes(), lane))?;
+        let lowest = chain.tips.range((seq, StatementId([0; 32]))..).next()?;
+        Some((seq.checked_add(1)?, lowest.1))
+    }
+
+    /// Statements of a lane from this place on.
+    pub(crate) fn from_place(
+        &self,
+        author: &PublicKey,
+        lane: Lane,
+        seq: u64,
+    ) -> impl Iterator<Item = (u64, &StatementId)> {
+        let chain = self.lanes.get(&(*author.as_bytes(), lane));
+        let places = chain.into_iter().flat_map(move |chain| chain.places.range(seq..));
+        places.flat_map(|(seq, ids)| ids.iter().map(|id| (*seq, id)))
+    }
+
+    pub(crate) fn forks(&self) -> Vec<Fork> {
+        let mut forks = Vec::new();
+        for chain in self.lanes.values() {
+            for (seq, ids) in chain.places.iter().filter(|(_, ids)| ids.len() > 1) {
+                let first = ids.first().and_then(|id| self.entries.get(id));
+                if let Some(s) = first.map(|e| &e.statement) {
+                    let ids = ids.iter().copied().collect();
+                    forks.push(Fork { author: *s.author(), lane: s.lane(), seq: *seq, ids });
+                }
+            }
+        }
+        forks
+    }
+
+    /// Statements of a lane that are neither one of `known` nor before one, in order of their places.
+    pub(crate) fn beyond(&self, author: &PublicKey, lane: Lane, known: &[StatementId]) -> Vec<StatementId> {
+        let Some(chain) = self.lanes.get(&(*author.as_bytes(), lane)) else { return Vec::new() };
+        let mut missing = BTreeSet::new();
+        for (seq, tip) in &chain.tips {
+            let mut at = (*seq, *tip);
+            while !known.iter().any(|k| self.stands_before(&at.1, k) == Some(true)) && missing.insert(at) {
+                let Some(e) = self.entries.get(&at.1).filter(|_| at.0 > 0) else { break };
+                at = (at.0 - 1, StatementId(e.statement.prev()));
+            }
+        }
+        missing.into_iter().map(|(_, id)| id).filter(|id| self.entries.contains_key(id)).collect()
+    }
+
+    /// Everything, each after what it builds on.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        let lanes = self.lanes.values().flat_map(|chain| chain.places.values().flatten());
+        lanes.chain(self.leaves.values()).filter_map(|id| Some(&self.entries.get(id)?.statement))
+    }
+}
+
+impl Prefix {
+    fn note(&mut self, s: &Statement) {
+        match s.payload() {
+            Payload::Admit(a) => {
+                if let Some(invite) = a.invite {
+                    let spent = self.admits_under.entry(invite).or_default();
+                    *spent = spent.saturating_add(1);
+                }
+            }
+            Payload::Revoke(r) => {
+                self.revoked.insert(*r.node.as_bytes());
+            }
+            Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => {}
+        }
+    }
+}
+
+/// A machine's keys by slot, in the one form in which two of them can be compared: a key and its
+/// negative share their Montgomery u, and whoever holds one can sign with the other.
+pub(crate) fn slots(admit: &Admit) -> [(Slot, WireGuardKey); 3] {
+    [
+        (Slot::Node, admit.node.to_wireguard()),
+        (Slot::WireGuard, admit.wireguard.to_wireguard()),
+        (Slot::Boot, admit.boot.to_wireguard()),
+    ]
+}

@@ -1,0 +1,581 @@
+//! One node's copy of everything the org signed: verified, kept, resolved.
+
+use std::sync::Arc;
+
+use identity::{Code, Heads, OrgId, PublicKey, RosterDigest, StatementId, codec::DecodeError};
+use org_trust::{
+    CharterChain, CharterError, Lane, Payload, Place, Record, Report, ReportError, ReportTip, Statement,
+    StatementError, UnverifiedCharter, UnverifiedReport, UnverifiedStatement, VerifiedCharter,
+};
+
+use crate::{
+    digest::{IdTree, RecordId},
+    document::{Document, DocumentError},
+    held::{Fit, Fork, Held, Tip},
+    reports::{Coverage, Reports, Taken},
+    resolve::Rules,
+    roster::Roster,
+};
+
+/// Everything held, its roster, and the document that goes to disk.
+#[derive(Debug)]
+pub struct Replica {
+    chain: CharterChain,
+    held: Held,
+    reports: Reports,
+    ids: IdTree,
+    roster: Arc<Roster>,
+    document: Document,
+    own: Option<PublicKey>,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Verified, kept and in force. Pass it on.
+    New {
+        /// Its id.
+        id: RecordId,
+        /// The author signed another statement at the same place; [`Replica::forks`] has both.
+        fork: bool,
+    },
+    /// Held already, or older than what is held of its kind.
+    Known,
+    /// Not kept: the record with this id must come first.
+    Waiting {
+        /// That record.
+        prev: RecordId,
+    },
+}
+
+/// Why a record is not kept. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// This author revoked this key before in the same chain.
+    AlreadyRevoked {
+        /// The key.
+        node: PublicKey,
+    },
+    /// It does not continue its author's chain.
+    Broken(Broken),
+    /// A charter that does not hold.
+    Charter(CharterError),
+    /// The bytes are no record.
+    Malformed(DecodeError),
+    /// The author does not have the role that the statement needs.
+    NotAuthorised {
+        /// The author.
+        author: PublicKey,
+    },
+    /// A report that does not hold.
+    Report(ReportError),
+    /// A report by a node that no Admit held names.
+    ReportOfStranger {
+        /// The node.
+        node: PublicKey,
+    },
+    /// A statement whose signatures do not hold.
+    Statement(StatementError),
+    /// As many branches of its author's lane are kept as prove the fork, or a Leave with a lower id.
+    Surplus,
+    /// The author revoked too many keys that nobody admitted.
+    TooManyEarlyRevokes {
+        /// The author.
+        author: PublicKey,
+    },
+}
+
+/// How a statement fails to continue a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Broken {
+    /// The kind does not belong into the lane.
+    Lane,
+    /// It cites an older charter than the statement before it.
+    OlderCharter,
+    /// The statement it names as previous is another author's, another lane's or not the one before.
+    Previous,
+    /// The first of a lane does not name the charter that first named its author.
+    Start,
+}
+
+/// Who is to blame for a record that is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Whoever sent it: an honest replica neither keeps nor passes on such a record.
+    Sender,
+    /// Its author; an honest replica may hold what this one does not.
+    Author,
+    /// Nobody: another order of arrival may change the answer.
+    Nobody,
+}
+
+/// Why a file does not become a replica.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It is not a document of this org.
+    Document(DocumentError),
+    /// It holds no charter that begins the org.
+    NoGenesis,
+}
+
+/// A replica read from a file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The replica.
+    pub replica: Replica,
+    /// The end of the file was unreadable and is lost, as after a write that was cut off: write the
+    /// file anew before appending to it.
+    pub torn: bool,
+    /// Records of the file that did not hold; they are not in the replica.
+    pub refused: Vec<Rejected>,
+}
+
+impl Replica {
+    /// A replica that holds an org's first charter and nothing else.
+    ///
+    /// # Errors
+    /// [`LoadError::NoGenesis`] when the charter is a later one.
+    pub fn new(genesis: &VerifiedCharter) -> Result<Self, LoadError> {
+        let document = Document::new(genesis.org()).map_err(LoadError::Document)?;
+        let mut replica = Self::over(genesis.clone(), document)?;
+        replica.document.put_charter(genesis.charter().version, genesis.bytes());
+        Ok(replica)
+    }
+
+    /// Opens what [`Self::save`] and [`Self::save_incremental`] wrote, one after the other in one
+    /// file. Every record is verified again; the file is trusted with nothing.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the file is damaged beyond its end, or another org's.
+    pub fn load(bytes: &[u8], org: &OrgId) -> Result<Loaded, LoadError> {
+        let opened = Document::open(bytes, org).map_err(LoadError::Document)?;
+        let mut records = opened.records.into_iter();
+        let genesis = records.next().and_then(|record| match record {
+            Record::Charter(bytes) => UnverifiedCharter::decode(&bytes).ok()?.verify_genesis().ok(),
+            Record::Statement(_) | Record::Report(_) => None,
+        });
+        let genesis = genesis.filter(|g| g.org() == *org).ok_or(LoadError::NoGenesis)?;
+        let mut replica = Self::over(genesis, opened.document)?;
+        let refused = replica.fill(records);
+        Ok(Loaded { replica, torn: opened.torn, refused })
+    }
+
+    fn over(genesis: VerifiedCharter, document: Document) -> Result<Self, LoadError> {
+        let id = genesis.id();
+        let chain = CharterChain::start(genesis).map_err(|_| LoadError::NoGenesis)?;
+        let mut held = Held::default();
+        held.name_roles(chain.head().charter());
+        let mut ids = IdTree::new();
+        ids.insert(id.0);
+        let roster = Arc::new(Rules { chain: &chain, held: &held }.whole());
+        Ok(Self { chain, held, reports: Reports::default(), ids, roster, document, own: None })
+    }
+
+    /// Takes the records of a file: all of them, then one resolution of the whole.
+    fn fill(&mut self, records: impl Iterator<Item = Record>) -> Vec<Rejected> {
+        let mut refused = Vec::new();
+        let mut statements = Vec::new();
+        let mut reports = Vec::new();
+        for record in records {
+            match record {
+                Record::Charter(bytes) => {
+                    if let Err(why) = self.take_charter(&bytes) {
+                        refused.push(why);
+                    }
+                }
+                Record::Statement(bytes) => match verified_statement(&bytes, &self.org()) {
+                    Ok(statement) => statements.push(Arc::new(statement)),
+                    Err(why) => refused.push(why),
+                },
+                Record::Report(bytes) => reports.push(bytes),
+            }
+        }
+        // By place, so that a predecessor comes first; Leaves after the Admits they follow.
+        statements.sort_by_key(|s| (*s.payload() == Payload::Leave, s.seq()));
+        for statement in statements {
+            match self.held.fit(&self.chain, &statement) {
+                Ok(Fit::Here(spot)) => {
+                    self.ids.insert(statement.id().0);
+                    self.held.keep(statement, spot);
+                }
+                Ok(Fit::Known) => {}
+                Ok(Fit::Waiting(_)) => refused.push(Rejected::Broken(Broken::Previous)),
+                Err(why) => refused.push(why),
+            }
+        }
+        for bytes in reports {
+            if let Err(why) = self.take_report(&bytes) {
+                refused.push(why);
+            }
+        }
+        self.document.forget_pending();
+        self.roster = Arc::new(self.rules().whole());
+        refused
+    }
+
+    /// Names the node that this replica belongs to: its own reports always go to disk, because their
+    /// numbers must grow over restarts; of other nodes' reports only what a restart needs.
+    pub const fn belongs_to(&mut self, node: PublicKey) {
+        self.own = Some(node);
+    }
+
+    /// Verifies a record and takes it in. What is new is in force when this returns; it is on disk
+    /// when what [`Self::save_incremental`] returns is.
+    ///
+    /// # Errors
+    /// [`Rejected`]; nothing changed.
+    pub fn apply(&mut self, record: &Record) -> Result<Applied, Rejected> {
+        match record {
+            Record::Charter(bytes) => self.apply_charter(bytes),
+            Record::Statement(bytes) => self.apply_statement(bytes),
+            Record::Report(bytes) => self.take_report(bytes),
+        }
+    }
+
+    fn apply_charter(&mut self, bytes: &[u8]) -> Result<Applied, Rejected> {
+        let applied = self.take_charter(bytes)?;
+        if matches!(applied, Applied::New { .. }) {
+            self.roster = Arc::new(self.rules().whole());
+        }
+        Ok(applied)
+    }
+
+    fn take_charter(&mut self, bytes: &[u8]) -> Result<Applied, Rejected> {
+        let charter = UnverifiedCharter::decode(bytes).map_err(Rejected::Malformed)?;
+        let id = charter.id();
+        if self.chain.get(&id).is_some() {
+            return Ok(Applied::Known);
+        }
+        let newest = self.chain.head().charter().version;
+        match charter.charter().parent {
+            Some(parent) if self.chain.get(&parent).is_none() && charter.charter().version > newest => {
+                return Ok(Applied::Waiting { prev: parent.0 });
+            }
+            Some(_) | None => {}
+        }
+        self.chain.extend(charter).map_err(Rejected::Charter)?;
+        let head = self.chain.head();
+        self.held.name_roles(head.charter());
+        self.document.put_charter(head.charter().version, head.bytes());
+        self.ids.insert(id.0);
+        Ok(Applied::New { id: id.0, fork: false })
+    }
+
+    fn apply_statement(&mut self, bytes: &[u8]) -> Result<Applied, Rejected> {
+        let unverified = UnverifiedStatement::decode(bytes).map_err(Rejected::Malformed)?;
+        // The cheap checks on what it claims come before the signatures.
+        match self.held.fit(&self.chain, unverified.claimed())? {
+            Fit::Known => Ok(Applied::Known),
+            Fit::Waiting(prev) => Ok(Applied::Waiting { prev }),
+            Fit::Here(spot) => {
+                let statement = unverified.verify(&self.org()).map_err(Rejected::Statement)?;
+                let (statement, id) = (Arc::new(statement.clone()), statement.id());
+                let kept = self.held.keep(Arc::clone(&statement), spot);
+                if let Some(old) = kept.replaced {
+                    self.ids.remove(&old.0);
+                    self.document.forget_statement(&old.0);
+                }
+                self.ids.insert(id.0);
+                self.document.put_statement(&id.0, statement.bytes());
+                let rules = Rules { chain: &self.chain, held: &self.held };
+                if kept.burned || rules.is_cut_tip(&id) {
+                    self.roster = Arc::new(rules.whole());
+                } else {
+                    rules.update(Arc::make_mut(&mut self.roster), &rules.touched_by(&statement));
+                }
+                Ok(Applied::New { id: id.0, fork: kept.fork })
+            }
+        }
+    }
+
+    fn take_report(&mut self, bytes: &[u8]) -> Result<Applied, Rejected> {
+        let unverified = UnverifiedReport::decode(bytes).map_err(Rejected::Malformed)?;
+        let node = *unverified.claimed().node();
+        if self.held.admits_of(node.as_bytes()).is_empty() {
+            return Err(Rejected::ReportOfStranger { node });
+        }
+        let held = self.reports.of(&node);
+        let same = held.is_some_and(|held| held.id() == unverified.claimed().id());
+        let older = held.is_some_and(|held| held.body().seq > unverified.claimed().body().seq);
+        if same || older {
+            return Ok(Applied::Known);
+        }
+        let report = Arc::new(unverified.verify(&self.org()).map_err(Rejected::Report)?);
+        match self.reports.take(Arc::clone(&report)) {
+            Taken::Older => Ok(Applied::Known),
+            Taken::New(old) => {
+                if self.own == Some(node) || old.as_deref().is_none_or(|old| lasts_longer(&report, old)) {
+                    self.document.put_report(node.as_bytes(), report.bytes());
+                }
+                if let Some(old) = old {
+                    self.ids.remove(&old.id());
+                }
+                self.ids.insert(report.id());
+                Ok(Applied::New { id: report.id(), fork: false })
+            }
+        }
+    }
+
+    /// The member list as it stands. Costs a reference count; the snapshot never changes.
+    #[must_use]
+    pub fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster)
+    }
+
+    /// The org.
+    #[must_use]
+    pub const fn org(&self) -> OrgId {
+        self.chain.org()
+    }
+
+    /// The charters.
+    #[must_use]
+    pub const fn chain(&self) -> &CharterChain {
+        &self.chain
+    }
+
+    /// The digest of everything held: two replicas' are equal iff they hold the same.
+    #[must_use]
+    pub fn heads(&self) -> Heads {
+        self.ids.heads()
+    }
+
+    /// How many records are held.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.ids.count()
+    }
+
+    /// The digest of the roster.
+    #[must_use]
+    pub fn roster_digest(&self) -> RosterDigest {
+        self.roster.digest()
+    }
+
+    /// The ends of the lanes of all role keys, by author and lane.
+    #[must_use]
+    pub fn tips(&self) -> Vec<Tip> {
+        self.held.tips().collect()
+    }
+
+    /// The tips as a report carries them: at most as many as fit, highest numbers first.
+    #[must_use]
+    pub fn report_tips(&self) -> Vec<ReportTip> {
+        let mut tips = self.tips();
+        tips.sort_by_key(|tip| core::cmp::Reverse(tip.seq));
+        tips.truncate(identity::limits::REPORT_TIPS_MAX);
+        let mut tips: Vec<ReportTip> =
+            tips.iter().map(|tip| ReportTip::new(&tip.author, tip.lane, tip.seq, &tip.id)).collect();
+        tips.sort_unstable();
+        tips
+    }
+
+    /// Where the next statement of an author goes: behind its last one; the first of a role key
+    /// behind the charter that first named it, a node's Leave behind its Admit. None when the key is
+    /// neither.
+    #[must_use]
+    pub fn next_place(&self, author: &PublicKey, lane: Lane) -> Option<Place> {
+        let charter = self.chain.head().id();
+        if let Some((seq, prev)) = self.held.next(author, lane) {
+            return Some(Place { charter, lane, seq, prev: prev.0 });
+        }
+        let first = match self.chain.named(author) {
+            Some(named) => named.id().0,
+            None => self.roster.get(author)?.admit.0,
+        };
+        Some(Place { charter, lane, seq: 0, prev: first })
+    }
+
+    /// The statement with this id.
+    #[must_use]
+    pub fn statement(&self, id: &StatementId) -> Option<&Statement> {
+        self.held.get(id).map(|entry| &*entry.statement)
+    }
+
+    /// The newest report of a node.
+    #[must_use]
+    pub fn report_of(&self, node: &PublicKey) -> Option<&Report> {
+        self.reports.of(node).map(|report| &**report)
+    }
+
+    /// Node keys that signed two reports of one number: two machines may hold one key.
+    #[must_use]
+    pub fn report_clashes(&self) -> Vec<PublicKey> {
+        let clashes = self.reports.clashes();
+        clashes.filter_map(|node| PublicKey::from_bytes(node).ok()).collect()
+    }
+
+    /// Which members have reported a statement as applied; none when it is not held.
+    #[must_use]
+    pub fn coverage(&self, id: &StatementId) -> Option<Coverage> {
+        self.reports.coverage(&self.roster, &self.held, id)
+    }
+
+    /// Places where one author signed several statements.
+    #[must_use]
+    pub fn forks(&self) -> Vec<Fork> {
+        self.held.forks()
+    }
+
+    /// Every record, each after what it builds on: charters, statements, reports.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let charters = self.chain.iter().map(Record::from);
+        let statements = self.held.in_order().map(|s| Record::from(&**s));
+        charters.chain(statements).chain(self.reports.iter().map(|r| Record::from(&**r)))
+    }
+
+    /// Those of them whose ids pass, in the same order.
+    pub(crate) fn records_where(&self, pass: impl Fn(&RecordId) -> bool) -> impl Iterator<Item = Record> {
+        let pass = &pass;
+        let charters = self.chain.iter().filter(|c| pass(&c.id().0)).map(Record::from);
+        let statements = self.held.in_order().filter(|s| pass(&s.id().0)).map(|s| Record::from(&**s));
+        let reports = self.reports.iter().filter(|r| pass(&r.id())).map(|r| Record::from(&**r));
+        charters.chain(statements).chain(reports).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether something was taken in that neither save has returned yet.
+    #[must_use]
+    pub fn is_unsaved(&self) -> bool {
+        self.document.is_pending()
+    }
+
+    /// What to append to the file for everything taken in since the last save; empty when that is
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`DocumentError`] when the document does not take a record, which is a defect of ours.
+    pub fn save_incremental(&mut self) -> Result<Vec<u8>, DocumentError> {
+        self.document.save_incremental()
+    }
+
+    /// The whole file anew.
+    ///
+    /// # Errors
+    /// As [`Self::save_incremental`].
+    pub fn save(&mut self) -> Result<Vec<u8>, DocumentError> {
+        self.document.save()
+    }
+
+    pub(crate) const fn ids(&self) -> &IdTree {
+        &self.ids
+    }
+
+    pub(crate) const fn held(&self) -> &Held {
+        &self.held
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { chain: &self.chain, held: &self.held }
+    }
+}
+
+fn verified_statement(bytes: &[u8], org: &OrgId) -> Result<Statement, Rejected> {
+    let unverified = UnverifiedStatement::decode(bytes).map_err(Rejected::Malformed)?;
+    unverified.verify(org).map_err(Rejected::Statement)
+}
+
+/// Whether a report tells what a restart needs and the older one did not. Tips and heads are heard
+/// again at once, so they are not worth a write for every member at every change.
+fn lasts_longer(new: &Report, old: &Report) -> bool {
+    let (new, old) = (new.body(), old.body());
+    (&new.endpoints, &new.version, new.boot_nonce) != (&old.endpoints, &old.version, old.boot_nonce)
+}
+
+impl Rejected {
+    /// The code people see.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::AlreadyRevoked { .. } => Code::AlreadyRevoked,
+            Self::Broken(_) => Code::ChangeBroken,
+            Self::Charter(why) => why.code(),
+            Self::Malformed(_) => Code::ChangeMalformed,
+            Self::NotAuthorised { .. } | Self::TooManyEarlyRevokes { .. } => Code::ChangeNotAuthorised,
+            Self::Report(why) => why.code(),
+            Self::ReportOfStranger { .. } => Code::UnknownKey,
+            Self::Statement(why) => why.code(),
+            Self::Surplus => Code::ForkDetected,
+        }
+    }
+
+    /// Who is to blame, which decides whether a session that brought it is closed.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::AlreadyRevoked { .. }
+            | Self::Broken(_)
+            | Self::Malformed(_)
+            | Self::NotAuthorised { .. }
+            | Self::Report(_)
+            | Self::Statement(_) => Fault::Sender,
+            Self::Charter(CharterError::Fork { .. } | CharterError::TooMany { .. }) => Fault::Author,
+            Self::Charter(CharterError::NotNext { .. }) => Fault::Nobody,
+            Self::Charter(_) => Fault::Sender,
+            Self::Surplus | Self::TooManyEarlyRevokes { .. } => Fault::Author,
+            Self::ReportOfStranger { .. } => Fault::Nobody,
+        }
+    }
+}
+
+impl core::fmt::Display for Rejected {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::AlreadyRevoked { node } => write!(f, "this author revoked {} before", node.short()),
+            Self::Broken(why) => write!(f, "{why}"),
+            Self::Charter(why) => write!(f, "{why}"),
+            Self::Malformed(why) => write!(f, "{why}"),
+            Self::NotAuthorised { author } => write!(f, "key {} may not say this", author.short()),
+            Self::Report(why) => write!(f, "{why}"),
+            Self::ReportOfStranger { node } => write!(f, "nobody admitted {}", node.short()),
+            Self::Statement(why) => write!(f, "{why}"),
+            Self::Surplus => f.write_str("as much of this is held as proves it"),
+            Self::TooManyEarlyRevokes { author } => {
+                write!(f, "key {} revoked too many keys that nobody admitted", author.short())
+            }
+        }
+    }
+}
+
+impl core::error::Error for Rejected {}
+
+impl core::fmt::Display for Broken {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Lane => "this kind does not stand in this lane",
+            Self::OlderCharter => "it cites an older charter than the statement before it",
+            Self::Previous => "it does not continue its author's chain",
+            Self::Start => "its author's chain does not begin so",
+        })
+    }
+}
+
+impl LoadError {
+    /// The code people see.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Document(_) | Self::NoGenesis => Code::StoreDamaged,
+        }
+    }
+}
+
+impl core::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Document(why) => write!(f, "{why}"),
+            Self::NoGenesis => f.write_str("the file does not begin with the org's first charter"),
+        }
+    }
+}
+
+impl core::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Document(why) => Some(why),
+            Self::NoGenesis => None,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Reports: of each node the newest. They never affect anybody's standing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use identity::{PublicKey, StatementId};
+use org_trust::{Report, ReportTip};
+
+use crate::{
+    held::{Held, KeyBytes},
+    roster::Roster,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    newest: BTreeMap<KeyBytes, Arc<Report>>,
+    /// Nodes that signed two reports of one number: two machines may hold one key.
+    clashes: BTreeSet<KeyBytes>,
+}
+
+/// Who has confirmed a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// Members in good standing whose report covers it.
+    pub applied: usize,
+    /// Members in good standing.
+    pub of: usize,
+    /// The node keys of the others, ascending.
+    pub missing: Vec<PublicKey>,
+}
+
+pub(crate) enum Taken {
+    /// The newest of its node; the one it replaces.
+    New(Option<Arc<Report>>),
+    Older,
+}
+
+impl Reports {
+    pub(crate) fn take(&mut self, report: Arc<Report>) -> Taken {
+        let node = *report.node().as_bytes();
+        if let Some(held) = self.newest.get(&node) {
+            if held.body().seq == report.body().seq && held.id() != report.id() {
+                self.clashes.insert(node);
+            }
+            if !report.supersedes(held) {
+                return Taken::Older;
+            }
+        }
+        Taken::New(self.newest.insert(node, report))
+    }
+
+    pub(crate) fn of(&self, node: &PublicKey) -> Option<&Arc<Report>> {
+        self.newest.get(node.as_bytes())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Report>> {
+        self.newest.values()
+    }
+
+    pub(crate) fn clashes(&self) -> impl Iterator<Item = &KeyBytes> {
+        self.clashes.iter()
+    }
+
+    /// A member covers a statement when a tip that it reports is the statement or stands after it in
+    /// the chain as held here. A tip that is not held here proves nothing yet.
+    pub(crate) fn coverage(&self, roster: &Roster, held: &Held, id: &StatementId) -> Option<Coverage> {
+        let statement = &held.get(id)?.statement;
+        let (author, lane, seq) = (statement.author(), statement.lane(), statement.seq());
+        let after: BTreeSet<ReportTip> = held
+            .from_place(author, lane, seq)
+            .filter(|(_, tip)| held.stands_before(id, tip) == Some(true))
+            .map(|(seq, tip)| ReportTip::new(author, lane, seq, &tip.clone()))
+            .collect();
+        let mut coverage = Coverage { applied: 0, of: 0, missing: Vec::new() };
+        for member in roster.good() {
+            coverage.of += 1;
+            let tips = self.of(&member.node).map(|report| report.body().tips.as_slice());
+            if tips.is_some_and(|tips| tips.iter().any(|tip| after.contains(tip))) {
+                coverage.applied += 1;
+            } else {
+                coverage.missing.push(member.node);
+            }
+        }
+        coverage.missing.sort_unstable();
+        Some(coverage)
+    }
+}

@@ -1,0 +1,333 @@
+//! Bringing two replicas to the same set: tips first, whole buckets of ids when tips do not suffice.
+//!
+//! A session belongs to one connection between two members and never waits: [`Session::handle`] takes a
+//! frame and returns what to send. A hostile peer can withhold and nothing else: every record is
+//! verified, every frame bounded, and each step of a round is taken once.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use identity::{
+    Code, PublicKey, StatementId,
+    codec::DecodeError,
+    limits::{ORPHAN_BYTES_MAX, ORPHANS_MAX, SYNC_FRAME_BYTES_MAX, SYNC_TIPS_MAX},
+};
+use org_trust::{Lane, Record};
+
+use crate::{
+    digest::RecordId,
+    frame::{Frame, IDS_PER_FRAME, Summary},
+    replica::{Applied, Fault, Rejected, Replica},
+};
+
+/// One side of one session of `action=sync`.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// A round that this side began and whose answer is due.
+    asked: bool,
+    /// This side told its digest or its buckets and may be answered with what is next.
+    checked: bool,
+    told_buckets: bool,
+    /// Ids that this side listed and the other may ask for, each once.
+    offered: BTreeSet<RecordId>,
+    orphans: VecDeque<Orphan>,
+    orphan_bytes: usize,
+    wanted: usize,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    record: Record,
+    waits_for: RecordId,
+}
+
+/// What a frame led to.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Frames for the peer, in order.
+    pub send: Vec<Vec<u8>>,
+    /// Records that are new here: flood them to all other sessions.
+    pub new: Vec<Record>,
+    /// Records that were not kept though the peer is not to blame.
+    pub refused: Vec<Rejected>,
+}
+
+/// Why a session is closed. The replica is in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The bytes are no frame.
+    Malformed(DecodeError),
+    /// A frame that nothing asked for.
+    OutOfTurn {
+        /// Which.
+        frame: &'static str,
+    },
+    /// A record that an honest replica does not pass on.
+    Record {
+        /// What is wrong with it.
+        why: Rejected,
+        /// What the same frame had brought before it, verified and in force: flood it all the same.
+        new: Vec<Record>,
+    },
+}
+
+impl Session {
+    /// A session over a new connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The frame that begins a round: at the start of the session on the dialler's side, and on
+    /// both sides as often as the overlay says.
+    pub fn open(&mut self, replica: &Replica) -> Vec<u8> {
+        self.asked = true;
+        self.checked = false;
+        self.told_buckets = false;
+        self.offered.clear();
+        Frame::Tips(summary(replica)).encode()
+    }
+
+    /// The frame that passes one new record on.
+    #[must_use]
+    pub fn flood(record: &Record) -> Vec<u8> {
+        Frame::Records(vec![record.clone()]).encode()
+    }
+
+    /// Takes one frame of the peer.
+    ///
+    /// # Errors
+    /// [`SyncError`]: close the session. What was taken in before stays, for it was verified.
+    pub fn handle(&mut self, replica: &mut Replica, frame: &[u8]) -> Result<Output, SyncError> {
+        let mut out = Output::default();
+        match Frame::decode(frame).map_err(SyncError::Malformed)? {
+            Frame::Tips(theirs) => {
+                if theirs.heads != replica.heads() {
+                    out.push_records(lacking(replica, &theirs));
+                }
+                out.send.push(Frame::TipsReply(summary(replica)).encode());
+                self.checked = true;
+            }
+            Frame::TipsReply(theirs) => {
+                in_turn(core::mem::take(&mut self.asked), "tips reply")?;
+                if theirs.heads != replica.heads() {
+                    out.push_records(lacking(replica, &theirs));
+                    out.send.push(Frame::Check(replica.heads()).encode());
+                    self.told_buckets = true;
+                }
+            }
+            Frame::Records(records) => self.take(replica, records, &mut out)?,
+            Frame::Check(heads) => {
+                in_turn(core::mem::take(&mut self.checked), "check")?;
+                if heads != replica.heads() {
+                    let digests = replica.ids().digests().map(|digest| shortened(&digest)).collect();
+                    out.send.push(Frame::Buckets(digests).encode());
+                    self.wanted = WANT_FRAMES_MAX;
+                    self.offered.clear();
+                }
+            }
+            Frame::Buckets(theirs) => {
+                in_turn(core::mem::take(&mut self.told_buckets), "buckets")?;
+                self.list_differing(replica, &theirs, &mut out);
+            }
+            Frame::Ids(buckets) => {
+                in_turn(self.wanted > 0, "ids")?;
+                self.wanted -= 1;
+                compare(replica, &buckets, &mut out);
+            }
+            Frame::Want(ids) => {
+                in_turn(ids.iter().all(|id| self.offered.remove(id)), "want")?;
+                out.push_records(records_of(replica, ids.into_iter().collect()));
+            }
+        }
+        Ok(out)
+    }
+
+    fn list_differing(&mut self, replica: &Replica, theirs: &[[u8; 16]], out: &mut Output) {
+        self.offered.clear();
+        let mut frame: Vec<(u8, Vec<RecordId>)> = Vec::new();
+        let mut room = IDS_PER_FRAME;
+        for (number, (ours, theirs)) in (0..=u8::MAX).zip(replica.ids().digests().zip(theirs)) {
+            if shortened(&ours) == *theirs {
+                continue;
+            }
+            // More ids in one bucket than a frame holds are half a million records in all; what lies
+            // beyond waits until the others are in step.
+            let ids: Vec<RecordId> = replica.ids().bucket(number).take(IDS_PER_FRAME - 1).copied().collect();
+            if ids.len() + 1 > room {
+                out.send.push(Frame::Ids(core::mem::take(&mut frame)).encode());
+                room = IDS_PER_FRAME;
+            }
+            room -= ids.len() + 1;
+            self.offered.extend(&ids);
+            frame.push((number, ids));
+        }
+        if !frame.is_empty() {
+            out.send.push(Frame::Ids(frame).encode());
+        }
+    }
+
+    fn take(
+        &mut self,
+        replica: &mut Replica,
+        records: Vec<Record>,
+        out: &mut Output,
+    ) -> Result<(), SyncError> {
+        let mut queue: VecDeque<Record> = records.into();
+        while let Some(record) = queue.pop_front() {
+            match replica.apply(&record) {
+                Ok(Applied::New { id, .. }) => {
+                    out.new.push(record);
+                    self.release(&id, &mut queue);
+                }
+                Ok(Applied::Known) => {}
+                Ok(Applied::Waiting { prev }) => self.keep_orphan(record, prev),
+                Err(why) => match why.fault() {
+                    Fault::Sender => {
+                        return Err(SyncError::Record { why, new: core::mem::take(&mut out.new) });
+                    }
+                    Fault::Author | Fault::Nobody => out.refused.push(why),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, id: &RecordId, queue: &mut VecDeque<Record>) {
+        let (free, waiting): (VecDeque<Orphan>, VecDeque<Orphan>) =
+            core::mem::take(&mut self.orphans).into_iter().partition(|orphan| orphan.waits_for == *id);
+        self.orphans = waiting;
+        for orphan in free {
+            self.orphan_bytes = self.orphan_bytes.saturating_sub(orphan.record.encoded_len());
+            queue.push_back(orphan.record);
+        }
+    }
+
+    /// The oldest orphan goes when there are too many: a round brings it again in its turn.
+    fn keep_orphan(&mut self, record: Record, waits_for: RecordId) {
+        if self.orphans.iter().any(|orphan| orphan.record == record) {
+            return;
+        }
+        self.orphan_bytes += record.encoded_len();
+        self.orphans.push_back(Orphan { record, waits_for });
+        while self.orphans.len() > ORPHANS_MAX || self.orphan_bytes > ORPHAN_BYTES_MAX {
+            let Some(oldest) = self.orphans.pop_front() else { break };
+            self.orphan_bytes = self.orphan_bytes.saturating_sub(oldest.record.encoded_len());
+        }
+    }
+}
+
+impl Output {
+    fn push_records(&mut self, records: Vec<Record>) {
+        let mut batch: Vec<Record> = Vec::new();
+        let mut bytes = 1;
+        for record in records {
+            if bytes + record.encoded_len() > SYNC_FRAME_BYTES_MAX {
+                self.send.push(Frame::Records(core::mem::take(&mut batch)).encode());
+                bytes = 1;
+            }
+            bytes += record.encoded_len();
+            batch.push(record);
+        }
+        if !batch.is_empty() {
+            self.send.push(Frame::Records(batch).encode());
+        }
+    }
+}
+
+fn summary(replica: &Replica) -> Summary {
+    let mut tips = replica.tips();
+    tips.sort_unstable();
+    tips.truncate(SYNC_TIPS_MAX);
+    let charter = replica.chain().head().id();
+    Summary { heads: replica.heads(), count: replica.count(), charter, tips }
+}
+
+/// What the peer lacks as far as its tips tell: charters behind its newest, and of every lane what
+/// stands behind the tips of theirs that are held here. A tip not held here says that the peer is
+/// ahead in that lane, so nothing is sent of it.
+fn lacking(replica: &Replica, theirs: &Summary) -> Vec<Record> {
+    let mut records = Vec::new();
+    if replica.chain().get(&theirs.charter).is_some() {
+        records.extend(replica.chain().after(&theirs.charter).map(Record::from));
+    }
+    let mut lanes: BTreeSet<(PublicKey, Lane)> = BTreeSet::new();
+    for tip in replica.tips() {
+        lanes.insert((tip.author, tip.lane));
+    }
+    for (author, lane) in lanes {
+        let said = theirs.tips.iter().filter(|tip| tip.author == author && tip.lane == lane);
+        let said: Vec<StatementId> = said.map(|tip| tip.id).collect();
+        let known: Vec<StatementId> =
+            said.iter().copied().filter(|id| replica.held().get(id).is_some()).collect();
+        if known.is_empty() && !said.is_empty() {
+            continue;
+        }
+        let beyond = replica.held().beyond(&author, lane, &known);
+        records.extend(beyond.iter().filter_map(|id| replica.statement(id)).map(Record::from));
+    }
+    records
+}
+
+/// Sends what a listed bucket lacks and asks for what is lacking here.
+fn compare(replica: &Replica, buckets: &[(u8, Vec<RecordId>)], out: &mut Output) {
+    let mut lacks = BTreeSet::new();
+    let mut want = Vec::new();
+    for (number, theirs) in buckets {
+        let ours: BTreeSet<RecordId> = replica.ids().bucket(*number).copied().collect();
+        let theirs: BTreeSet<RecordId> = theirs.iter().copied().collect();
+        lacks.extend(ours.difference(&theirs).copied());
+        want.extend(theirs.difference(&ours).copied());
+    }
+    out.push_records(records_of(replica, lacks));
+    if !want.is_empty() {
+        out.send.push(Frame::Want(want).encode());
+    }
+}
+
+/// The records with these ids, each after what it builds on.
+fn records_of(replica: &Replica, ids: BTreeSet<RecordId>) -> Vec<Record> {
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    replica.records_where(|id| ids.contains(id)).collect()
+}
+
+fn in_turn(turn: bool, frame: &'static str) -> Result<(), SyncError> {
+    if turn { Ok(()) } else { Err(SyncError::OutOfTurn { frame }) }
+}
+
+/// Half of a digest: no second set of ids with the same half can be made.
+fn shortened(digest: &[u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    for (out, byte) in half.iter_mut().zip(digest) {
+        *out = *byte;
+    }
+    half
+}
+
+/// Frames of ids that one round may have: one for each bucket.
+const WANT_FRAMES_MAX: usize = 256;
+
+impl SyncError {
+    /// The code that the session is closed with.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Malformed(_) | Self::OutOfTurn { .. } => Code::ChangeMalformed,
+            Self::Record { why, .. } => why.code(),
+        }
+    }
+}
+
+impl core::fmt::Display for SyncError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Malformed(why) => write!(f, "{why}"),
+            Self::OutOfTurn { frame } => write!(f, "a frame {frame} that nothing asked for"),
+            Self::Record { why, .. } => write!(f, "{why}"),
+        }
+    }
+}
+
+impl core::error::Error for SyncError {}

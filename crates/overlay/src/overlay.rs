@@ -1,0 +1,281 @@
+//! The sessions of one node.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use identity::{
+    PublicKey,
+    limits::{DIAL_DEADLINE_MS, SYNC_DIAL_MAX, SYNC_SESSIONS_MAX, TIPS_INTERVAL_MS},
+};
+
+use crate::{
+    backoff::{Backoff, spread},
+    ring::{Point, Ring, chord, point},
+};
+
+/// Who dialled a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// The peer.
+    Inbound,
+    /// This node.
+    Outbound,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Close this session: its peer is no longer a member.
+    Cut(PublicKey, Direction),
+    /// Dial this member; answer with [`Overlay::handle_session_up`] or
+    /// [`Overlay::handle_dial_failed`].
+    Dial(PublicKey),
+    /// Close this session: a nearer member is reached, or both sides dialled each other.
+    Drop(PublicKey, Direction),
+    /// Send tips on this session.
+    ExchangeTips(PublicKey, Direction),
+    /// Close this session as busy: there are enough.
+    Refuse(PublicKey),
+}
+
+/// Which sessions one node keeps.
+#[derive(Debug)]
+pub struct Overlay {
+    me: PublicKey,
+    seed: u64,
+    ring: Ring,
+    sessions: BTreeMap<(PublicKey, Direction), Session>,
+    /// Dials under way, and when they are given up.
+    dials: BTreeMap<PublicKey, u64>,
+    backoffs: BTreeMap<PublicKey, Backoff>,
+    outputs: VecDeque<Output>,
+    /// The latest time heard of.
+    now_ms: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    tips_at_ms: u64,
+}
+
+impl Overlay {
+    /// A node without sessions. The seed spreads its timers; two nodes should not share one.
+    #[must_use]
+    pub fn new(me: PublicKey, seed: u64) -> Self {
+        Self {
+            me,
+            seed,
+            ring: Ring::default(),
+            sessions: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            backoffs: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            now_ms: 0,
+        }
+    }
+
+    /// Members in good standing, this node among them or not. Sessions with others are cut at once.
+    pub fn handle_members(&mut self, now_ms: u64, members: impl IntoIterator<Item = PublicKey>) {
+        self.ring = Ring::new(members.into_iter().chain([self.me]));
+        let ring = &self.ring;
+        let strangers: Vec<(PublicKey, Direction)> =
+            self.sessions.keys().filter(|(peer, _)| !ring.contains(peer)).copied().collect();
+        self.dials.retain(|peer, _| ring.contains(peer));
+        self.backoffs.retain(|peer, _| ring.contains(peer));
+        for (peer, direction) in strangers {
+            self.sessions.remove(&(peer, direction));
+            self.outputs.push_back(Output::Cut(peer, direction));
+        }
+        self.choose(now_ms);
+    }
+
+    /// A session was accepted on both sides.
+    pub fn handle_session_up(&mut self, now_ms: u64, peer: PublicKey, direction: Direction) {
+        if direction == Direction::Outbound {
+            self.dials.remove(&peer);
+        }
+        if peer == self.me || !self.ring.contains(&peer) {
+            self.outputs.push_back(Output::Cut(peer, direction));
+            return;
+        }
+        self.backoffs.remove(&peer);
+        if direction == Direction::Inbound && !self.has_session(&peer) && !self.has_room(&peer) {
+            self.outputs.push_back(Output::Refuse(peer));
+            return;
+        }
+        // Both dialled each other: the session of the lower key stays, and both sides agree on it.
+        let keep = if self.me < peer { Direction::Outbound } else { Direction::Inbound };
+        let other = direction.other();
+        if self.sessions.contains_key(&(peer, other)) {
+            if direction != keep {
+                self.outputs.push_back(Output::Drop(peer, direction));
+                return;
+            }
+            self.sessions.remove(&(peer, other));
+            self.outputs.push_back(Output::Drop(peer, other));
+        }
+        // The dialler begins with tips; the other side joins in at an interval of its own.
+        let first = match direction {
+            Direction::Outbound => {
+                self.outputs.push_back(Output::ExchangeTips(peer, direction));
+                now_ms.saturating_add(TIPS_INTERVAL_MS)
+            }
+            Direction::Inbound => now_ms.saturating_add(self.interval(&peer)),
+        };
+        self.sessions.insert((peer, direction), Session { tips_at_ms: first });
+        self.choose(now_ms);
+    }
+
+    /// A session ended, for whatever reason. One that ended by our own word needs no such call.
+    pub fn handle_session_down(&mut self, now_ms: u64, peer: PublicKey, direction: Direction) {
+        if self.sessions.remove(&(peer, direction)).is_some() && !self.has_session(&peer) {
+            // A peer that ends a session of its own need not be out of reach: only a dial can tell.
+            if direction == Direction::Outbound {
+                self.back_off(now_ms, peer);
+            }
+            self.choose(now_ms);
+        }
+    }
+
+    /// A dial failed, or the peer was busy.
+    pub fn handle_dial_failed(&mut self, now_ms: u64, peer: PublicKey) {
+        if self.dials.remove(&peer).is_some() {
+            self.back_off(now_ms, peer);
+            self.choose(now_ms);
+        }
+    }
+
+    /// The peer was heard on another path, so it is worth trying now.
+    pub fn handle_reachable(&mut self, now_ms: u64, peer: &PublicKey) {
+        if self.backoffs.remove(peer).is_some() {
+            self.choose(now_ms);
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        let late: Vec<PublicKey> =
+            self.dials.iter().filter(|&(_, &until)| until <= now_ms).map(|(peer, _)| *peer).collect();
+        for peer in late {
+            self.dials.remove(&peer);
+            self.back_off(now_ms, peer);
+        }
+        let due: Vec<(PublicKey, Direction)> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.tips_at_ms <= now_ms)
+            .map(|(key, _)| *key)
+            .collect();
+        for (peer, direction) in due {
+            let next = now_ms.saturating_add(self.interval(&peer));
+            if let Some(session) = self.sessions.get_mut(&(peer, direction)) {
+                session.tips_at_ms = next;
+            }
+            self.outputs.push_back(Output::ExchangeTips(peer, direction));
+        }
+        self.choose(now_ms);
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let tips = self.sessions.values().map(|session| session.tips_at_ms);
+        let dials = self.dials.values().copied();
+        let waits = self.backoffs.values().map(|b| b.until_ms).filter(|until| *until > self.now_ms);
+        tips.chain(dials).chain(waits).min()
+    }
+
+    /// Whom to pass a new record on to: every session but the one it came by.
+    pub fn flood_targets(&self, source: Option<&PublicKey>) -> impl Iterator<Item = (PublicKey, Direction)> {
+        let source = source.copied();
+        self.sessions.keys().filter(move |(peer, _)| Some(*peer) != source).copied()
+    }
+
+    /// The sessions there are.
+    pub fn sessions(&self) -> impl Iterator<Item = (PublicKey, Direction)> {
+        self.sessions.keys().copied()
+    }
+
+    /// Dials whoever should be dialled and is not, and drops what a nearer member makes idle.
+    fn choose(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        self.backoffs.retain(|_, backoff| backoff.is_young(now_ms));
+        let mut wanted = BTreeSet::new();
+        for from in [point(&self.me), chord(&self.me)].into_iter().take(SYNC_DIAL_MAX) {
+            wanted.extend(self.reach(now_ms, &from, &wanted));
+        }
+        let missing: Vec<PublicKey> = wanted.iter().filter(|peer| !self.has_session(peer)).copied().collect();
+        for peer in &missing {
+            if self.dials.contains_key(peer) {
+                continue;
+            }
+            if self.sessions.len() + self.dials.len() >= SYNC_SESSIONS_MAX {
+                self.drop_idle(&wanted, 1);
+            }
+            self.dials.insert(*peer, now_ms.saturating_add(DIAL_DEADLINE_MS));
+            self.outputs.push_back(Output::Dial(*peer));
+        }
+        // What was dialled instead of somebody unreachable goes when that one is reached again.
+        if missing.is_empty() {
+            self.drop_idle(&wanted, usize::MAX);
+        }
+    }
+
+    fn drop_idle(&mut self, wanted: &BTreeSet<PublicKey>, most: usize) {
+        let idle: Vec<PublicKey> = self
+            .sessions
+            .keys()
+            .filter(|(peer, direction)| *direction == Direction::Outbound && !wanted.contains(peer))
+            .map(|(peer, _)| *peer)
+            .take(most)
+            .collect();
+        for peer in idle {
+            self.sessions.remove(&(peer, Direction::Outbound));
+            self.outputs.push_back(Output::Drop(peer, Direction::Outbound));
+        }
+    }
+
+    /// Whether one more inbound session is taken. Room for our own dials is kept, and one place for
+    /// the member right before this one on the ring, so that the ring closes however many others come.
+    fn has_room(&self, peer: &PublicKey) -> bool {
+        let inbound = self.sessions.keys().filter(|(_, d)| *d == Direction::Inbound).count();
+        let before = self.ring.behind(&point(peer)).next() == Some(&self.me);
+        inbound + usize::from(!before) < SYNC_SESSIONS_MAX - SYNC_DIAL_MAX
+    }
+
+    /// The first member behind a point that is not known to be out of reach.
+    fn reach(&self, now_ms: u64, from: &Point, taken: &BTreeSet<PublicKey>) -> Option<PublicKey> {
+        let waits = |peer: &PublicKey| self.backoffs.get(peer).is_some_and(|b| b.until_ms > now_ms);
+        let mut others = self.ring.behind(from).filter(|peer| **peer != self.me && !taken.contains(peer));
+        others.find(|peer| self.has_session(peer) || !waits(peer)).copied()
+    }
+
+    fn has_session(&self, peer: &PublicKey) -> bool {
+        [Direction::Inbound, Direction::Outbound].iter().any(|d| self.sessions.contains_key(&(*peer, *d)))
+    }
+
+    fn back_off(&mut self, now_ms: u64, peer: PublicKey) {
+        if self.ring.contains(&peer) {
+            let before = self.backoffs.get(&peer).copied();
+            self.backoffs.insert(peer, Backoff::after(before, now_ms, self.seed, &peer));
+        }
+    }
+
+    /// Between three and five quarters of the interval, so that sessions do not fall into step.
+    fn interval(&self, peer: &PublicKey) -> u64 {
+        TIPS_INTERVAL_MS * 3 / 4 + spread(self.seed, peer, 0) % (TIPS_INTERVAL_MS / 2)
+    }
+}
+
+impl Direction {
+    const fn other(self) -> Self {
+        match self {
+            Self::Inbound => Self::Outbound,
+            Self::Outbound => Self::Inbound,
+        }
+    }
+}
