@@ -1,2 +1,168 @@
-//! placeholder
-fn main() {}
+//! muster-gateway: the TLS front of a gateway.
+//!
+//! ```text
+//! outside machines --TLS 1.3, WebSocket--> muster-gateway --unix socket--> musterd
+//! ```
+//!
+//! It ends TLS and HTTP, holds strangers to their bounds and deadlines, and moves bytes. It holds the
+//! TLS key and no other, knows no member, verifies no identity and decides nothing: musterd beside it,
+//! under another user, does. While musterd is away it answers 503.
+
+mod config;
+mod connection;
+mod front;
+mod link;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use identity::Code;
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{Signal as UnixSignal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    config::Config,
+    front::{Front, Signal, bind},
+    link::Link,
+};
+
+/// The TLS front of a gateway: machines outside the overlay join and boot through it.
+#[derive(Debug, Parser)]
+#[command(name = "muster-gateway", version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/muster/muster-gateway.toml")]
+    config: PathBuf,
+    /// Checks the configuration, the certificate and its key, and exits.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What ends the program, as people see it.
+struct Failure {
+    code: Code,
+    detail: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    match run(&arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, detail }) => {
+            eprintln!("muster-gateway: {code}: {}: {detail}", code.title());
+            eprintln!("  {}", code.remedy());
+            ExitCode::from(code.exit_status())
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = load(&arguments.config)?;
+    let tls = config.server_tls().map_err(|why| Failure { code: why.code(), detail: why.to_string() })?;
+    if arguments.check {
+        return Ok(());
+    }
+    let listeners = bind(&config.listen).await.map_err(|(address, error)| Failure {
+        code: bind_code(&error),
+        detail: format!("{address}: {error}"),
+    })?;
+    let no_signals = |error: std::io::Error| Failure { code: Code::FileProblem, detail: error.to_string() };
+    let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+    let terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    if let Err(error) = link::probe(&config.musterd).await {
+        tracing::info!(%error, "musterd is not there yet; answering 503 until it is");
+    }
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "listening");
+        }
+    }
+    let (link, queue) = Link::new();
+    let linked = tokio::spawn(link::run(config.musterd.clone(), queue));
+    let (signals, received) = mpsc::channel(1);
+    let watching = tokio::spawn(watch(arguments.config.clone(), hangup, terminate, interrupt, signals));
+    notify(&[NotifyState::Ready, NotifyState::Status("listening")]);
+    Front { listeners, tls, link }.run(received).await;
+    watching.abort();
+    // The last handle is gone, so this ends after what was queued.
+    if let Err(error) = linked.await {
+        tracing::error!(%error, "the link to musterd ended badly");
+    }
+    Ok(())
+}
+
+/// Turns signals into what the front does.
+async fn watch(
+    config: PathBuf,
+    mut hangup: UnixSignal,
+    mut terminate: UnixSignal,
+    mut interrupt: UnixSignal,
+    front: mpsc::Sender<Signal>,
+) {
+    loop {
+        let what = tokio::select! {
+            _ = hangup.recv() => {
+                if let Ok(now) = NotifyState::monotonic_usec_now() {
+                    notify(&[NotifyState::Reloading, now]);
+                }
+                let newer = reload(&config);
+                notify(&[NotifyState::Ready]);
+                match newer {
+                    Some(signal) => signal,
+                    None => continue,
+                }
+            }
+            _ = terminate.recv() => Signal::Stop,
+            _ = interrupt.recv() => Signal::Stop,
+        };
+        if matches!(what, Signal::Stop) {
+            notify(&[NotifyState::Stopping]);
+        }
+        if front.send(what).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The certificate as it lies on disk now; connections that stand keep theirs.
+fn reload(config: &Path) -> Option<Signal> {
+    match Config::load(config).and_then(|config| config.server_tls()) {
+        Ok(tls) => {
+            tracing::info!("certificate loaded");
+            Some(Signal::Certificate(tls))
+        }
+        Err(why) => {
+            tracing::error!(code = %why.code(), %why, "the certificate in use is kept");
+            None
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path)
+        .map_err(|why| Failure { code: why.code(), detail: format!("{}: {why}", path.display()) })
+}
+
+fn bind_code(error: &std::io::Error) -> Code {
+    if error.kind() == std::io::ErrorKind::AddrInUse { Code::PortInUse } else { Code::FileProblem }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd cannot be told");
+    }
+}

@@ -29,6 +29,7 @@ mod unproven;
 mod websocket;
 
 pub use address::{Address, AddressError};
+pub use client::encode_charters;
 pub use deadline::{Broken, Deadlines};
 pub use head::HeadFault;
 pub use line::{LineReader, write_line};

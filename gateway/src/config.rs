@@ -1,0 +1,216 @@
+//! What an operator sets for the gateway's front: one TOML file of four keys.
+
+use core::fmt;
+use std::{
+    fs,
+    io::Read as _,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use identity::{
+    Code,
+    limits::{BUNDLE_BYTES_MAX, CONFIG_BYTES_MAX},
+};
+use toml::{Table, Value};
+use transport::{CertificateFault, ServerTls};
+
+/// The settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Where TLS is listened for.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// The certificate chain, leaf first, PEM.
+    pub(crate) certificate: PathBuf,
+    /// Its key, PEM.
+    pub(crate) key: PathBuf,
+    /// musterd's socket for its gateway.
+    pub(crate) musterd: PathBuf,
+}
+
+/// Why the front does not start, or keeps the certificate it has.
+#[derive(Debug)]
+pub(crate) enum ConfigError {
+    /// A value of the wrong type or out of range, or a key that is missing.
+    BadValue { key: &'static str, expected: &'static str },
+    /// Certificate and key cannot be served.
+    Certificate { file: PathBuf, why: CertificateFault },
+    /// The key's file is open to others.
+    ModeTooOpen { file: PathBuf, mode: u32 },
+    /// A file is missing, too large, or not what it should be.
+    Unreadable { file: PathBuf, why: String },
+    /// A key that this release does not know.
+    UnknownKey { key: String, nearest: &'static str },
+}
+
+impl Config {
+    /// Reads the file.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = read(path, CONFIG_BYTES_MAX)?;
+        let text = String::from_utf8(bytes).map_err(|_| unreadable(path, "not UTF-8"))?;
+        let table = text.parse::<Table>().map_err(|error| unreadable(path, error.message()))?;
+        Self::of(&table)
+    }
+
+    fn of(table: &Table) -> Result<Self, ConfigError> {
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(ConfigError::UnknownKey { key: key.clone(), nearest: nearest(key) });
+        }
+        let path = |key: &'static str, default: Option<&str>| {
+            let text = match table.get(key) {
+                Some(value) => value.as_str(),
+                None => default,
+            };
+            let path = text.map(PathBuf::from).filter(|path| path.is_absolute());
+            path.ok_or(ConfigError::BadValue { key, expected: "an absolute path" })
+        };
+        let listen = match table.get("listen") {
+            None => Some(vec![SocketAddr::from(([0u16; 8], DEFAULT_PORT))]),
+            Some(Value::Array(items)) => items.iter().map(socket_address).collect(),
+            Some(value) => socket_address(value).map(|one| vec![one]),
+        };
+        let listen = listen.filter(|l| !l.is_empty() && l.len() <= LISTENERS_MAX);
+        Ok(Self {
+            listen: listen.ok_or(ConfigError::BadValue {
+                key: "listen",
+                expected: "ADDRESS:PORT, or a list of up to 16 of them",
+            })?,
+            certificate: path("certificate", None)?,
+            key: path("key", None)?,
+            musterd: path("musterd", Some("/run/muster/gateway.sock"))?,
+        })
+    }
+
+    /// Reads certificate and key; called again on SIGHUP.
+    pub(crate) fn server_tls(&self) -> Result<ServerTls, ConfigError> {
+        let mode = fs::metadata(&self.key).map_err(|e| unreadable(&self.key, &e.to_string()))?;
+        let mode = mode.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(ConfigError::ModeTooOpen { file: self.key.clone(), mode });
+        }
+        let chain = read(&self.certificate, BUNDLE_BYTES_MAX)?;
+        let key = read(&self.key, BUNDLE_BYTES_MAX)?;
+        ServerTls::from_pem(&chain, &key).map_err(|why| {
+            let file = if why == CertificateFault::Key { &self.key } else { &self.certificate };
+            ConfigError::Certificate { file: file.clone(), why }
+        })
+    }
+}
+
+fn socket_address(value: &Value) -> Option<SocketAddr> {
+    value.as_str()?.parse().ok()
+}
+
+fn read(path: &Path, max: usize) -> Result<Vec<u8>, ConfigError> {
+    let file = fs::File::open(path).map_err(|e| unreadable(path, &e.to_string()))?;
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e.to_string()))?;
+    if bytes.len() > max { Err(unreadable(path, "too large")) } else { Ok(bytes) }
+}
+
+fn unreadable(file: &Path, why: &str) -> ConfigError {
+    ConfigError::Unreadable { file: file.to_owned(), why: why.to_owned() }
+}
+
+/// The known key that takes the fewest single-letter changes.
+fn nearest(key: &str) -> &'static str {
+    KEYS.iter().copied().min_by_key(|known| distance(known, key)).unwrap_or("listen")
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
+            let best = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
+            diagonal = core::mem::replace(cell, best);
+            left = best;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}
+
+impl ConfigError {
+    pub(crate) const fn code(&self) -> Code {
+        match self {
+            Self::BadValue { .. } | Self::Certificate { .. } => Code::ConfigBadValue,
+            Self::ModeTooOpen { .. } => Code::FileModeTooOpen,
+            Self::Unreadable { .. } => Code::ConfigUnreadable,
+            Self::UnknownKey { .. } => Code::ConfigUnknownKey,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadValue { key, expected } => write!(f, "{key} takes {expected}"),
+            Self::Certificate { file, why } => write!(f, "{}: {why}", file.display()),
+            Self::ModeTooOpen { file, mode } => {
+                write!(f, "{} has mode {mode:04o}, 0600 or less wanted", file.display())
+            }
+            Self::Unreadable { file, why } => write!(f, "{}: {why}", file.display()),
+            Self::UnknownKey { key, nearest } => {
+                write!(f, "unknown setting {key}, the nearest is {nearest}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+const KEYS: &[&str] = &["listen", "certificate", "key", "musterd"];
+const DEFAULT_PORT: u16 = 443;
+const LISTENERS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<Config, ConfigError> {
+        Config::of(&text.parse().unwrap())
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest() {
+        let text = "certificate = \"/c\"\nkey = \"/k\"\ncertficate = \"/x\"";
+        assert!(matches!(of(text), Err(ConfigError::UnknownKey { nearest: "certificate", .. })));
+        assert!(matches!(of("muster = 1"), Err(ConfigError::UnknownKey { nearest: "musterd", .. })));
+    }
+
+    #[test]
+    fn values_of_the_wrong_kind_are_named() {
+        assert!(matches!(of("key = \"/k\""), Err(ConfigError::BadValue { key: "certificate", .. })));
+        for listen in ["\"nonsense\"", "443", "[]", "[\"127.0.0.1:70000\"]"] {
+            let text = format!("certificate = \"/c\"\nkey = \"/k\"\nlisten = {listen}");
+            assert!(matches!(of(&text), Err(ConfigError::BadValue { key: "listen", .. })), "{listen}");
+        }
+        assert!(matches!(of("certificate = \"c\""), Err(ConfigError::BadValue { key: "certificate", .. })));
+    }
+
+    #[test]
+    fn one_address_or_several_and_port_443_of_all_by_default() {
+        let base = "certificate = \"/c\"\nkey = \"/k\"\n";
+        assert_eq!(of(base).unwrap().listen, ["[::]:443".parse().unwrap()]);
+        assert_eq!(of(&format!("{base}listen = \"127.0.0.1:1\"")).unwrap().listen.len(), 1);
+        let two = of(&format!("{base}listen = [\"127.0.0.1:1\", \"[::1]:1\"]")).unwrap();
+        assert_eq!(two.listen.len(), 2);
+        assert_eq!(two.musterd, Path::new("/run/muster/gateway.sock"));
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key.pem");
+        fs::write(&key, "x").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let config = Config { key, ..of("certificate = \"/c\"\nkey = \"/k\"").unwrap() };
+        assert!(matches!(config.server_tls(), Err(ConfigError::ModeTooOpen { mode: 0o640, .. })));
+    }
+}

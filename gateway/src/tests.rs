@@ -1,0 +1,1 @@
+//! The front against real sockets, with a musterd that this file plays.
