@@ -20,7 +20,7 @@ pub struct Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ActionError {
-    /// The parameter's key is not `[a-z0-9_.-]{1,32}`.
+    /// The parameter's key is not `[a-z0-9_.-]{1,32}`, or it is the name of a field of HELLO.
     Key {
         /// The key given.
         key: String,
@@ -125,8 +125,12 @@ pub(crate) fn is_name(text: &[u8]) -> bool {
         && text.iter().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
+/// The fields of HELLO name no parameter, so that a doubled field is refused and a reader is not fooled.
+const FIELDS: [&[u8]; 5] = [b"action", b"bind", b"nonce", b"pubkey", b"to"];
+
 pub(crate) fn is_key(text: &[u8]) -> bool {
     (1..=PARAMETER_KEY_BYTES_MAX).contains(&text.len())
+        && !FIELDS.contains(&text)
         && text.iter().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-'))
 }
 
