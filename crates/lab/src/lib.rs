@@ -1,7 +1,7 @@
 //! Machines that are not there: software TPMs, network namespaces and daemons for tests, benchmarks
 //! and the demo.
 //!
-//! Everything is made inside a [`sandbox`], a set of namespaces of its own in which the calling
+//! Everything is made inside a [`Sandbox`], a set of namespaces of its own in which the calling
 //! program runs once more; when that program ends, however it ends, the kernel removes it all. Every
 //! process started here is ended by its own id.
 //!
@@ -10,7 +10,18 @@
 //! is the one exception and runs only when it is called.
 
 mod command;
+mod hosts;
+mod network;
+pub mod packages;
+mod program;
+mod sandbox;
 mod swtpm;
+mod watch;
 
 pub use command::CommandError;
+pub use hosts::{Host, Lab, LabConfig, LabError, Tpms};
+pub use network::{Bridge, Namespace, NetworkError, Underlay};
+pub use program::{Daemon, Ended, Program, ProgramError, Ready};
+pub use rustix::process::Signal;
+pub use sandbox::{Sandbox, SandboxError, test};
 pub use swtpm::{Swtpm, SwtpmError};

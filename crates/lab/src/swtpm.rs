@@ -127,9 +127,9 @@ impl fmt::Display for SwtpmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { what, .. } => write!(f, "swtpm: cannot {what}"),
-            Self::NotInstalled => {
-                f.write_str("swtpm is not installed: apt-get install --no-install-recommends swtpm swtpm-tools")
-            }
+            Self::NotInstalled => f.write_str(
+                "swtpm is not installed: apt-get install --no-install-recommends swtpm swtpm-tools",
+            ),
         }
     }
 }
