@@ -1,5 +1,7 @@
 //! Sealing and opening against a software TPM that is driven like a real one.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
@@ -180,7 +182,7 @@ fn the_payload_is_not_on_the_bus() {
 fn node_and_boot_secrets_are_kept_and_tested() {
     let machine = Machine::new();
     let dir = TempDir::new().unwrap();
-    let custody = Custody::Tpm(machine.tpm.clone());
+    let custody = Custody::Tpm(machine.tpm);
     assert!(!Custody::is_kept::<NodeSecrets>(dir.path()).unwrap());
     assert_eq!(custody.load::<NodeSecrets>(dir.path()).unwrap_err().kind(), Kind::Missing);
     custody.store(dir.path(), &node(1)).unwrap();
@@ -205,9 +207,9 @@ fn node_and_boot_secrets_are_kept_and_tested() {
 fn a_stolen_directory_does_not_open_elsewhere_and_is_not_overwritten_there() {
     let (mine, theirs) = (Machine::new(), Machine::new());
     let dir = TempDir::new().unwrap();
-    Custody::Tpm(mine.tpm.clone()).store(dir.path(), &node(1)).unwrap();
+    Custody::Tpm(mine.tpm).store(dir.path(), &node(1)).unwrap();
     let before = fs::read(dir.path().join("node.sealed")).unwrap();
-    let elsewhere = Custody::Tpm(theirs.tpm.clone());
+    let elsewhere = Custody::Tpm(theirs.tpm);
     assert_eq!(elsewhere.load::<NodeSecrets>(dir.path()).unwrap_err().kind(), Kind::Replaced);
     assert_eq!(elsewhere.store(dir.path(), &node(2)).unwrap_err().kind(), Kind::Replaced);
     assert_eq!(fs::read(dir.path().join("node.sealed")).unwrap(), before);
@@ -216,7 +218,7 @@ fn a_stolen_directory_does_not_open_elsewhere_and_is_not_overwritten_there() {
 #[test]
 fn one_storage_is_never_taken_for_the_other() {
     let machine = Machine::new();
-    let sealed = Custody::Tpm(machine.tpm.clone());
+    let sealed = Custody::Tpm(machine.tpm);
     let dir = TempDir::new().unwrap();
     Custody::File.store(dir.path(), &node(1)).unwrap();
     assert!(Custody::File.load::<NodeSecrets>(dir.path()).unwrap() == node(1));
@@ -400,7 +402,7 @@ fn node(byte: u8) -> NodeSecrets {
     NodeSecrets {
         identity: Seed::new(&[byte; 32]),
         wireguard: Seed::new(&[byte ^ 1; 32]),
-        gateway: (byte % 2 == 0).then(|| Seed::new(&[byte ^ 2; 32])),
+        gateway: byte.is_multiple_of(2).then(|| Seed::new(&[byte ^ 2; 32])),
     }
 }
 
