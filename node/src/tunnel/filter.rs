@@ -200,8 +200,7 @@ impl Filter {
             Payload::OtherIcmp => return pass_if(self.allow.contains(&Allow::All), Verdict::NotAllowed),
         };
         let Some(flow) = packet.flow_out() else { return Verdict::NotAllowed };
-        let (protocol, ours) = (flow.protocol, flow.ours);
-        if !matches!(packet.payload, Payload::EchoRequest(_)) && !opens && self.port_open(protocol, ours) {
+        if flow.protocol != Protocol::Echo && self.port_open(flow.protocol, flow.ours) {
             return Verdict::Pass;
         }
         let noted = if opens { self.flows.opened(flow, now) } else { self.flows.sent(flow, closes, now) };
