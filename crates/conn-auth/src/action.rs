@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use identity::limits::{
-    ACTION_BYTES_MAX, ENROL_FRAME_BYTES_MAX, PARAMETER_KEY_BYTES_MAX, PARAMETER_VALUE_BYTES_MAX,
-    PARAMETERS_MAX, PING_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MAX,
+    ACTION_BYTES_MAX, PARAMETER_KEY_BYTES_MAX, PARAMETER_VALUE_BYTES_MAX, PARAMETERS_MAX,
+    PING_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MAX,
 };
 
 use crate::{Bind, refusal::Holder};
@@ -170,7 +170,8 @@ pub struct ActionRule {
     pub who: Who,
     /// Over which channel.
     pub bind: Bind,
-    /// Most bytes in one frame after VERDICT.
+    /// Most bytes in one frame after VERDICT, either way; what a request may take of that is less where
+    /// its codec says so.
     pub frame_bytes_max: usize,
 }
 
