@@ -43,7 +43,7 @@ pub const DIAL_DEADLINE_MS: u64 = 10_000;
 
 // Frames after VERDICT, by action
 
-/// `enrol`: one request (three keys, four signatures, a name) of under 700 bytes.
+/// `enrol`: one request (four keys, four signatures, a name) of at most 514 bytes.
 pub const ENROL_FRAME_BYTES_MAX: usize = 4 * 1024;
 /// `boot`, `fetch` and `submit` requests: a submit carries a charter of the largest size, or some
 /// thirty other changes.
@@ -55,7 +55,7 @@ pub const PING_FRAME_BYTES_MAX: usize = 256;
 
 // What the org signs
 
-/// One statement; an Admit with the longest name takes 720.
+/// One statement; an Admit with the longest name takes 653.
 pub const STATEMENT_BYTES_MAX: usize = 1024;
 /// One report.
 pub const REPORT_BYTES_MAX: usize = 1024;

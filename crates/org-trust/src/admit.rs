@@ -143,14 +143,14 @@ impl Admit {
         if self.invite.is_none() && self.signatures.invite != Signature([0; 64]) {
             return Err(E::InviteWithout);
         }
+        if let Some(key) = [node, wireguard, boot].into_iter().find(|key| !key.is_torsion_free()) {
+            return Err(E::TorsionKey { key: *key.as_bytes() });
+        }
         let (message, by) = (self.message(org), &self.signatures);
         node.verify(Label::ADMIT_NODE, &message, &by.node).map_err(|_| E::Node)?;
         wireguard.verify(Label::ADMIT_WIREGUARD, &message, &by.wireguard).map_err(|_| E::WireGuard)?;
         boot.verify(Label::ADMIT_BOOT, &message, &by.boot).map_err(|_| E::Boot)?;
-        match [node, wireguard, boot].into_iter().find(|key| !key.is_torsion_free()) {
-            Some(key) => Err(E::TorsionKey { key: *key.as_bytes() }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Checks that the invite with this key was spent on exactly this.

@@ -119,7 +119,7 @@ impl Charter {
         next
     }
 
-    /// Hash of the body.
+    /// Hash of the body as it will be signed.
     #[must_use]
     pub fn id(&self) -> CharterId {
         id_of_body(&self.encode())
@@ -143,16 +143,21 @@ impl Charter {
         self.gateways.iter().find(|g| g.key == *key)
     }
 
-    /// Puts every list in the order of the encoding.
-    pub(crate) fn sort(&mut self) {
+    /// With every list in the order of the encoding.
+    pub(crate) fn sorted(mut self) -> Self {
         self.root_keys.sort();
         self.admins.sort();
         self.gateways.sort();
         self.tls_cas.sort_by(|a, b| a.certificate.cmp(&b.certificate));
         self.cuts.sort();
+        self
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
+        self.clone().sorted().encode_sorted()
+    }
+
+    fn encode_sorted(&self) -> Vec<u8> {
         let mut out = Writer::new();
         out.u8(FORMAT).u32(self.version);
         out.bytes(self.parent.unwrap_or(CharterId([0; 32])).as_bytes());

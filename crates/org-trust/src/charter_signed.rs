@@ -124,8 +124,8 @@ impl UnverifiedCharter {
     ///
     /// # Errors
     /// [`CharterError`] when the charter breaks a rule that needs no other charter to see.
-    pub fn sign(mut charter: Charter, keys: &[&SecretKey]) -> Result<Self, CharterError> {
-        charter.sort();
+    pub fn sign(charter: Charter, keys: &[&SecretKey]) -> Result<Self, CharterError> {
+        let charter = charter.sorted();
         let body = charter.encode();
         let mut signed = Self { charter, body, signatures: BTreeMap::new() };
         for key in keys {
@@ -133,7 +133,8 @@ impl UnverifiedCharter {
         }
         // What is signed is what will be read: a value that does not survive its encoding is refused here.
         let signed = Self::decode(&signed.to_bytes()).map_err(CharterError::Malformed)?;
-        signed.charter.check_alone()?;
+        signed.charter.check_rules()?;
+        signed.charter.check_torsion()?;
         Ok(signed)
     }
 
@@ -223,7 +224,7 @@ impl UnverifiedCharter {
     }
 
     fn verify(self, org: OrgId, parent: Option<&Charter>) -> Result<VerifiedCharter, CharterError> {
-        self.charter.check_alone()?;
+        self.charter.check_rules()?;
         let own: BTreeSet<_> = self.charter.root_keys.iter().collect();
         let parents: BTreeSet<_> = parent.iter().flat_map(|p| &p.root_keys).collect();
         for (signer, signature) in &self.signatures {
@@ -244,6 +245,7 @@ impl UnverifiedCharter {
                 return Err(CharterError::TooFewParents { wanted, got });
             }
         }
+        self.charter.check_torsion()?;
         let (id, bytes) = (self.id(), self.to_bytes());
         Ok(VerifiedCharter { charter: self.charter, id, org, bytes })
     }
@@ -309,8 +311,8 @@ impl Charter {
         roots.chain(admins).chain(gateways)
     }
 
-    /// The rules that need no other charter to see.
-    fn check_alone(&self) -> Result<(), CharterError> {
+    /// The rules that need no other charter and no arithmetic to see.
+    fn check_rules(&self) -> Result<(), CharterError> {
         let keys = self.root_keys.len();
         let threshold = usize::from(self.root_threshold);
         if threshold > keys || 2 * threshold <= keys {
@@ -329,11 +331,15 @@ impl Charter {
             if !seen.insert(key) {
                 return Err(CharterError::KeyTwice { key: *key.as_bytes() });
             }
-            if !key.is_torsion_free() {
-                return Err(CharterError::TorsionKey { key: *key.as_bytes() });
-            }
         }
         Ok(())
+    }
+
+    fn check_torsion(&self) -> Result<(), CharterError> {
+        match self.keys().find(|(key, _)| !key.is_torsion_free()) {
+            Some((key, _)) => Err(CharterError::TorsionKey { key: *key.as_bytes() }),
+            None => Ok(()),
+        }
     }
 }
 
