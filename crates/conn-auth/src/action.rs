@@ -177,41 +177,15 @@ pub struct ActionRule {
 
 /// Every action this release serves; anything else is refused.
 pub const ACTIONS: &[ActionRule] = &[
-    ActionRule {
-        name: "boot",
-        who: Who::Only(Holder::BootKey),
-        bind: Bind::Tls,
-        frame_bytes_max: SYNC_FRAME_BYTES_MAX,
-    },
-    ActionRule { name: "enrol", who: Who::Newcomer, bind: Bind::Tls, frame_bytes_max: ENROL_FRAME_BYTES_MAX },
-    ActionRule {
-        name: "fetch",
-        who: Who::Only(Holder::Admin),
-        bind: Bind::Tls,
-        frame_bytes_max: SYNC_FRAME_BYTES_MAX,
-    },
-    ActionRule {
-        name: "link",
-        who: Who::Only(Holder::Member),
-        bind: Bind::WireGuard,
-        frame_bytes_max: PING_FRAME_BYTES_MAX,
-    },
-    ActionRule {
-        name: "ping",
-        who: Who::Only(Holder::Member),
-        bind: Bind::WireGuard,
-        frame_bytes_max: PING_FRAME_BYTES_MAX,
-    },
-    ActionRule {
-        name: "submit",
-        who: Who::Only(Holder::Admin),
-        bind: Bind::Tls,
-        frame_bytes_max: REQUEST_FRAME_BYTES_MAX,
-    },
-    ActionRule {
-        name: "sync",
-        who: Who::Only(Holder::Member),
-        bind: Bind::WireGuard,
-        frame_bytes_max: SYNC_FRAME_BYTES_MAX,
-    },
+    rule("boot", Who::Only(Holder::BootKey), Bind::Tls, SYNC_FRAME_BYTES_MAX),
+    rule("enrol", Who::Newcomer, Bind::Tls, SYNC_FRAME_BYTES_MAX),
+    rule("fetch", Who::Only(Holder::Admin), Bind::Tls, SYNC_FRAME_BYTES_MAX),
+    rule("link", Who::Only(Holder::Member), Bind::WireGuard, PING_FRAME_BYTES_MAX),
+    rule("ping", Who::Only(Holder::Member), Bind::WireGuard, PING_FRAME_BYTES_MAX),
+    rule("submit", Who::Only(Holder::Admin), Bind::Tls, REQUEST_FRAME_BYTES_MAX),
+    rule("sync", Who::Only(Holder::Member), Bind::WireGuard, SYNC_FRAME_BYTES_MAX),
 ];
+
+const fn rule(name: &'static str, who: Who, bind: Bind, frame_bytes_max: usize) -> ActionRule {
+    ActionRule { name, who, bind, frame_bytes_max }
+}
