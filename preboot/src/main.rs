@@ -1,2 +1,52 @@
-//! placeholder
-fn main() {}
+//! muster-preboot: what happens between power and musterd.
+//!
+//! At the first start it reads an invite, makes this machine's keys, seals them and asks a gateway of
+//! the org for admission. At every start it proves the boot key to a gateway, fetches what the org's
+//! members hold, and hands it to musterd as bytes in a directory.
+//!
+//! It trusts what it has pinned: the org's first settings, each later one by the signatures that the
+//! one before asks for, and the newest that it has seen, which is sealed with the boot key. It judges
+//! no member, makes no key where one was sealed before, and opens no shell.
+
+mod console;
+mod failure;
+mod files;
+mod gateway;
+mod keys;
+mod pinned;
+mod settings;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{console::Console, settings::Arguments};
+
+fn main() -> ExitCode {
+    // Both before anything else: the first needs to be alone in the process, the second to be early.
+    let quiet = tpm_seal::quiet_tpm_library();
+    let hardened = tpm_seal::harden_process();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    tracing::debug!(quiet, ?hardened, "started");
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("muster-preboot: {error}");
+            return ExitCode::from(71);
+        }
+    };
+    let mut console = Console::default();
+    match runtime.block_on(start::start(&arguments, &mut console)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.failure(&failure);
+            ExitCode::from(failure.code.exit_status())
+        }
+    }
+}

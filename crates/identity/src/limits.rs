@@ -105,6 +105,9 @@ pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
 /// A trust bundle as a file.
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
 
+/// Everything a gateway hands to a machine that boots: 100,000 members with their reports and changes.
+pub const BOOT_RECORDS_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 // Keeping in step
 
 /// Sessions of `action=sync` a node dials: a ring successor and a chord make the graph connected.

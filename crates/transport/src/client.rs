@@ -92,6 +92,8 @@ pub struct GatewayDial<'a> {
     pub address: &'a Address,
     /// Whose certificates hold.
     pub tls: &'a ClientTls,
+    /// Settings that the gateway must hold: the newest this machine has seen.
+    pub anchor: Option<CharterId>,
     /// Our key.
     pub key: &'a SecretKey,
     /// What for.
@@ -115,10 +117,13 @@ pub async fn dial_gateway(
     chain: &mut CharterChain,
 ) -> Result<(GatewaySession, Accepted), DialError> {
     let until = Instant::now() + Duration::from_millis(DIAL_DEADLINE_MS);
-    let GatewayDial { address, tls, key, action, heads, count } = dial;
+    let GatewayDial { address, tls, anchor, key, action, heads, count } = dial;
     let tcp = connect(address, until).await?;
     let (mut stream, exporter) = secure(tls, address.host(), tcp, until).await?;
     walk(&mut stream, address, chain, until).await?;
+    if anchor.is_some_and(|anchor| chain.get(&anchor).is_none()) {
+        return Err(at(Step::Charters, DialFault::Behind));
+    }
     let gateways: Vec<PublicKey> = chain.head().charter().gateways.iter().map(|g| g.key).collect();
     let bound = action.rule().map_or(0, |rule| rule.frame_bytes_max);
     let pending =

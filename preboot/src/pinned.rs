@@ -1,0 +1,133 @@
+//! What this machine holds for true about its org before it asks anybody: the settings' chain from the
+//! first one on, the trust bundle, the gateways' addresses, and its own admission.
+
+use std::path::{Path, PathBuf};
+
+use identity::{
+    Code, OrgId,
+    limits::{BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, CHARTERS_MAX, MANIFEST_BYTES_MAX, STATEMENT_BYTES_MAX},
+};
+use org_trust::{
+    Admit, CharterChain, CheckedInvite, Payload, Record, Records, Statement, TrustBundle, UnverifiedCharter,
+    UnverifiedStatement,
+};
+use transport::Address;
+
+use crate::{
+    failure::{Failure, Outcome},
+    files,
+};
+
+/// The directory `preboot` in the state directory, checked.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) chain: CharterChain,
+    pub(crate) bundle: TrustBundle,
+    pub(crate) gateways: Vec<Address>,
+    /// The statement by which this machine became a member.
+    pub(crate) admit: Option<Statement>,
+}
+
+impl Pinned {
+    /// From an invite; `bundle` is the image's own and stands above the invite's.
+    pub(crate) fn of(invite: &CheckedInvite, bundle: Option<TrustBundle>) -> Outcome<Self> {
+        Ok(Self {
+            chain: invite.chain().clone(),
+            bundle: bundle.unwrap_or_else(|| invite.bundle().clone()),
+            gateways: addresses(invite.gateways().iter().map(String::as_str))?,
+            admit: None,
+        })
+    }
+
+    /// What is pinned in this state directory, if anything is.
+    pub(crate) fn load(state: &Path) -> Outcome<Option<Self>> {
+        let dir = directory(state);
+        let Some(charters) = files::read(&dir.join(CHARTERS), CHARTERS_MAX * CHARTER_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let damaged =
+            |what: &str| Failure::new(Code::HandoverRejected, format_args!("{}: {what}", dir.display()));
+        let needed = |name: &str, max: usize| files::read(&dir.join(name), max)?.ok_or_else(|| damaged(name));
+        let chain = read_chain(&charters).ok_or_else(|| damaged(CHARTERS))?;
+        let bundle = TrustBundle::read(&needed(BUNDLE, BUNDLE_BYTES_MAX)?);
+        let bundle = bundle.map_err(|why| Failure::new(Code::BundleInvalid, why))?;
+        let gateways =
+            String::from_utf8(needed(GATEWAYS, MANIFEST_BYTES_MAX)?).map_err(|_| damaged(GATEWAYS))?;
+        let admit = match files::read(&dir.join(ADMIT), STATEMENT_BYTES_MAX)? {
+            None => None,
+            Some(bytes) => Some(read_admit(&bytes, &chain.org()).ok_or_else(|| damaged(ADMIT))?),
+        };
+        Ok(Some(Self { chain, bundle, gateways: addresses(gateways.lines())?, admit }))
+    }
+
+    /// Writes all of it, at once.
+    pub(crate) fn store(&self, state: &Path) -> Outcome<()> {
+        let charters = self.charters();
+        let bundle = self.bundle.to_pem();
+        let gateways: String = self.gateways.iter().map(|gateway| format!("{gateway}\n")).collect();
+        let mut content: Vec<(&str, &[u8])> =
+            vec![(CHARTERS, &charters), (BUNDLE, bundle.as_bytes()), (GATEWAYS, gateways.as_bytes())];
+        if let Some(admit) = &self.admit {
+            content.push((ADMIT, admit.bytes()));
+        }
+        files::replace_directory(&directory(state), &content)
+    }
+
+    /// The chain as a file.
+    pub(crate) fn charters(&self) -> Vec<u8> {
+        Records::batches(self.chain.iter().map(Record::from), usize::MAX).flatten().collect()
+    }
+
+    pub(crate) fn org(&self) -> OrgId {
+        self.chain.org()
+    }
+
+    /// Puts a gateway in front: it answered.
+    pub(crate) fn prefer(&mut self, gateway: &Address) {
+        self.gateways.sort_by_key(|other| other != gateway);
+    }
+}
+
+/// The admission in these bytes, if its four proofs and its author's signature hold.
+pub(crate) fn read_admit(bytes: &[u8], org: &OrgId) -> Option<Statement> {
+    let statement = UnverifiedStatement::decode(bytes).ok()?.verify(org).ok()?;
+    admit_of(&statement).is_some().then_some(statement)
+}
+
+/// What an admission says.
+pub(crate) fn admit_of(statement: &Statement) -> Option<&Admit> {
+    match statement.payload() {
+        Payload::Admit(admit) => Some(admit),
+        Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => None,
+    }
+}
+
+fn read_chain(bytes: &[u8]) -> Option<CharterChain> {
+    let mut charters = Records::decode_all(bytes).ok()?.into_iter().map(|record| match record {
+        Record::Charter(bytes) => UnverifiedCharter::decode(&bytes).ok(),
+        Record::Statement(_) | Record::Report(_) => None,
+    });
+    let mut chain = CharterChain::start(charters.next()??.verify_genesis().ok()?).ok()?;
+    for next in charters {
+        chain.extend(next?).ok()?;
+    }
+    Some(chain)
+}
+
+fn addresses<'a>(lines: impl Iterator<Item = &'a str>) -> Outcome<Vec<Address>> {
+    lines
+        .map(|line| {
+            Address::parse(line)
+                .map_err(|why| Failure::new(Code::InviteBroken, format_args!("{line}: {why}")))
+        })
+        .collect()
+}
+
+fn directory(state: &Path) -> PathBuf {
+    state.join("preboot")
+}
+
+const CHARTERS: &str = "charters";
+const BUNDLE: &str = "bundle.pem";
+const GATEWAYS: &str = "gateways";
+const ADMIT: &str = "admit";

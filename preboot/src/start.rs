@@ -1,0 +1,262 @@
+//! The two starts: the first, which ends with an admission, and the returning one, which each ends in.
+
+use std::{path::Path, time::Duration};
+
+use identity::{
+    Code, Name,
+    limits::{BUNDLE_BYTES_MAX, MANIFEST_BYTES_MAX},
+};
+use org_trust::{
+    CharterChain, CheckedInvite, EnrolRequest, InviteManifest, Redemption, Statement, TrustBundle,
+};
+use tokio::time::sleep;
+use transport::Address;
+use zeroize::Zeroizing;
+
+use crate::{
+    console::Console,
+    failure::{Failure, Outcome},
+    files, gateway,
+    keys::{Boot, KeyStore, Node},
+    pinned::{Pinned, admit_of},
+    settings::{Arguments, Settings},
+};
+
+/// Everything, from nothing or from whatever an earlier start left.
+pub(crate) async fn start(arguments: &Arguments, console: &mut Console) -> Outcome<()> {
+    let settings = Settings::of(arguments)?;
+    let state = settings.state.as_path();
+    files::create_directory(state)?;
+    let mut pinned = Pinned::load(state)?;
+    console.checkpoint(format_args!("state in {}", state.display()));
+    let invite = read_invite(arguments.invite.as_deref(), pinned.as_ref(), console)?;
+    let mut member = match pinned.take() {
+        Some(pinned) => pinned,
+        None => first(arguments, &settings, invite.as_ref(), console)?,
+    };
+    let store = KeyStore::open(state, &settings.storage)?;
+    let (mut boot, admit) = match member.admit.take() {
+        Some(admit) => {
+            let boot = store.boot()?;
+            console.checkpoint("keys open");
+            (boot, admit)
+        }
+        None => {
+            let invite = invite.ok_or_else(needs_invite)?;
+            enrol(arguments, &settings, &store, &mut member, &invite, console).await?
+        }
+    };
+    let ours = admit_of(&admit).is_some_and(|admit| admit.boot == boot.key.public());
+    if !ours {
+        return Err(Failure::new(
+            Code::HandoverRejected,
+            "the keys are not the ones this machine was admitted with",
+        ));
+    }
+    member.admit = Some(admit);
+    returning(arguments, &store, state, &mut member, &mut boot, console).await
+}
+
+/// The invite, if one is given and still of use. Once this machine is a member only its org is looked at.
+fn read_invite(
+    path: Option<&Path>,
+    pinned: Option<&Pinned>,
+    console: &mut Console,
+) -> Outcome<Option<CheckedInvite>> {
+    let Some(path) = path else { return Ok(None) };
+    let bytes = if path == Path::new("-") {
+        files::read_all(std::io::stdin(), 2 * MANIFEST_BYTES_MAX).map_err(|e| Failure::file(path, &e))?
+    } else {
+        let bytes = files::read(path, 2 * MANIFEST_BYTES_MAX)?;
+        bytes.ok_or_else(|| Failure::file(path, &std::io::ErrorKind::NotFound.into()))?
+    };
+    let bytes = Zeroizing::new(bytes);
+    let text = core::str::from_utf8(&bytes).map_err(|_| Failure::new(Code::InviteMalformed, "not text"))?;
+    let invite = InviteManifest::parse(text).and_then(InviteManifest::check);
+    let invite = invite.map_err(|why| Failure::new(why.code(), why))?;
+    if let Some(pinned) = pinned
+        && pinned.org() != invite.org()
+    {
+        let detail = format_args!("this machine belongs to org {}", pinned.org().short()).to_string();
+        return Err(Failure::new(Code::InviteOtherOrg, detail));
+    }
+    if pinned.is_some_and(|pinned| pinned.admit.is_some()) {
+        console.note("this machine is a member already; the invite is not used");
+        return Ok(None);
+    }
+    console.checkpoint(format_args!("invite of org {} holds", invite.org().short()));
+    Ok(Some(invite))
+}
+
+/// Pins what the invite says, before any key is made: a key's first anchor is in what is pinned.
+fn first(
+    arguments: &Arguments,
+    settings: &Settings,
+    invite: Option<&CheckedInvite>,
+    console: &mut Console,
+) -> Outcome<Pinned> {
+    let state = settings.state.as_path();
+    if KeyStore::is_there(state)? {
+        return Err(Failure::new(Code::AlreadyEnrolled, "there are keys here that did not come by this way"));
+    }
+    let invite = invite.ok_or_else(needs_invite)?;
+    let bundle = match arguments.bundle.as_deref() {
+        None => None,
+        Some(path) => {
+            let file = files::read(path, BUNDLE_BYTES_MAX)?;
+            let file = file.ok_or_else(|| Failure::file(path, &std::io::ErrorKind::NotFound.into()))?;
+            Some(TrustBundle::read(&file).map_err(|why| Failure::new(why.code(), why))?)
+        }
+    };
+    let pinned = Pinned::of(invite, bundle)?;
+    pinned.store(state)?;
+    console
+        .checkpoint(format_args!("org settings, version {}, and trust bundle kept", version(&pinned.chain)));
+    Ok(pinned)
+}
+
+/// Makes or opens the keys and asks the gateways for an admission.
+async fn enrol(
+    arguments: &Arguments,
+    settings: &Settings,
+    store: &KeyStore,
+    member: &mut Pinned,
+    invite: &CheckedInvite,
+    console: &mut Console,
+) -> Outcome<(Boot, Statement)> {
+    let (mut boot, node) = store.open_or_make(member.chain.head().id())?;
+    let kept = store.assurance();
+    console
+        .checkpoint(format_args!("keys of node {} open, key storage {kept}", node.identity.public().short()));
+    let name = settings.name.clone().map_or_else(|| own_name(&node), Ok)?;
+    let redemption = Redemption { invite: invite.id(), key: invite.secret(), redeemer: invite.redeemer() };
+    let request = EnrolRequest::sign(&member.org(), node.keys(&boot), redemption, name, kept, [0; 32]);
+    let mut chain = member.chain.clone();
+    let (answered, admit) = try_each(arguments.attempts, &member.gateways, console, async |gateway| {
+        gateway::enrol(gateway, member, &mut chain, &boot, &node.identity, &request).await
+    })
+    .await?;
+    if !same_keys(&admit, &request) {
+        return Err(Failure::new(Code::FrameMalformed, "the gateway sent the admission of another machine"));
+    }
+    if chain.head().charter().gateway(admit.author()).is_none() {
+        return Err(Failure::new(
+            Code::GatewayNotNamed,
+            "the admission is not signed by a gateway of the org",
+        ));
+    }
+    console.checkpoint(format_args!("admitted by {answered}"));
+    member.prefer(&answered);
+    member.chain = chain;
+    member.admit = Some(admit.clone());
+    member.store(&settings.state)?;
+    advance(store, member, &mut boot)?;
+    Ok((boot, admit))
+}
+
+/// Asks the gateways for what a member needs and hands it over.
+async fn returning(
+    arguments: &Arguments,
+    store: &KeyStore,
+    state: &Path,
+    member: &mut Pinned,
+    boot: &mut Boot,
+    console: &mut Console,
+) -> Outcome<()> {
+    let mut chain = member.chain.clone();
+    let (answered, fetched) = try_each(arguments.attempts, &member.gateways, console, async |gateway| {
+        gateway::fetch(gateway, member, &mut chain, boot).await
+    })
+    .await?;
+    member.prefer(&answered);
+    member.chain = chain;
+    console.checkpoint(format_args!(
+        "{answered} knows this machine; {} records, org settings version {}",
+        fetched.count,
+        version(&member.chain)
+    ));
+    // First what the anchor will name, then the anchor: after a power cut between the two the file is
+    // ahead of the anchor, which is fine; the reverse would lock the machine out.
+    member.store(state)?;
+    advance(store, member, boot)?;
+    let bundle = TrustBundle::accepted(Some(&member.bundle), member.chain.head().charter())
+        .map_err(|why| Failure::new(why.code(), why))?;
+    let charters = member.charters();
+    let admit = member.admit.as_ref().map(Statement::bytes).unwrap_or_default();
+    files::replace_directory(
+        &state.join("handover"),
+        &[
+            ("charters", &charters),
+            ("bundle.pem", bundle.to_pem().as_bytes()),
+            ("admit", admit),
+            ("records", &fetched.records),
+        ],
+    )?;
+    console.checkpoint(format_args!("handed over to musterd in {}", state.join("handover").display()));
+    Ok(())
+}
+
+fn advance(store: &KeyStore, member: &Pinned, boot: &mut Boot) -> Outcome<()> {
+    let head = member.chain.head().id();
+    if head == boot.anchor() { Ok(()) } else { store.advance(boot, head) }
+}
+
+/// Asks each gateway in turn, and all of them again while what failed may pass.
+async fn try_each<T>(
+    attempts: u32,
+    gateways: &[Address],
+    console: &Console,
+    mut ask: impl AsyncFnMut(&Address) -> Outcome<T>,
+) -> Outcome<(Address, T)> {
+    let mut last = Failure::new(Code::InviteBroken, "no gateway is named");
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1..=attempts {
+        let mut passes = false;
+        for gateway in gateways {
+            match ask(gateway).await {
+                Ok(answer) => return Ok((gateway.clone(), answer)),
+                Err(failure) => {
+                    console.note(format_args!("{gateway}: {failure}"));
+                    passes |= failure.passes();
+                    last = failure;
+                }
+            }
+        }
+        if !passes || attempt == attempts {
+            break;
+        }
+        console.note(format_args!("trying again in {} s ({attempt} of {attempts})", pause.as_secs()));
+        // Machines that boot together must not come back together.
+        sleep(pause + Duration::from_millis(rand::random_range(0..1000))).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+    Err(last)
+}
+
+fn same_keys(admit: &Statement, request: &EnrolRequest) -> bool {
+    let claimed = request.claimed();
+    admit_of(admit).is_some_and(|admit| {
+        (admit.node, admit.wireguard, admit.boot) == (claimed.node, claimed.wireguard, claimed.boot)
+    })
+}
+
+/// The host's name, or one from the key where that is no name in an org.
+fn own_name(node: &Node) -> Outcome<Name> {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy().to_lowercase();
+    let label = host.split('.').next().unwrap_or_default();
+    let from_key = || Name::parse(&format!("node-{}", node.identity.public().short()));
+    let name = Name::parse(label).or_else(|_| from_key());
+    name.map_err(|why| Failure::new(Code::Usage, format_args!("--name is needed: {why}")))
+}
+
+fn needs_invite() -> Failure {
+    Failure::new(Code::NotEnrolled, "the first start needs --invite FILE")
+}
+
+fn version(chain: &CharterChain) -> u32 {
+    chain.head().charter().version
+}
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(30);

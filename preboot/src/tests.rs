@@ -1,0 +1,1 @@
+//! Whole starts, against a gateway that this file plays.
