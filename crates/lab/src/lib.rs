@@ -5,6 +5,25 @@
 //! program runs once more; when that program ends, however it ends, the kernel removes it all. Every
 //! process started here is ended by its own id.
 //!
+//! ```no_run
+//! use std::time::Duration;
+//! use lab::{Lab, LabConfig, Ready, Sandbox};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let sandbox = Sandbox::enter()?; // from here on inside
+//! let lab = Lab::build(&sandbox, LabConfig::hosts(3))?;
+//! let host = &lab.hosts()[0];
+//! let daemon = host
+//!     .program("/usr/bin/musterd")
+//!     .env("STATE_DIRECTORY", host.dir())
+//!     .spawn(&Ready::Notify, Duration::from_secs(10))?;
+//! lab.isolate(&["n1"])?; // the others go on without it
+//! lab.bridge().heal()?;
+//! daemon.stop(Duration::from_secs(5));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! This crate is never a dependency of anything that is installed. It touches no name outside the
 //! sandbox: no `/run/netns`, no packet filter table, no interface of the host. [`packages::install`]
 //! is the one exception and runs only when it is called.

@@ -16,10 +16,18 @@ use rustix::pty::OpenptFlags;
 use tempfile::TempDir;
 use tpm_seal::{BootSecrets, Custody, CustodyError, Kind, NodeSecrets, SealedBlob, Seed, Tpm, TpmError};
 use tss_esapi::Context;
-use tss_esapi::constants::CapabilityType;
-use tss_esapi::handles::AuthHandle;
+use tss_esapi::attributes::ObjectAttributesBuilder;
+use tss_esapi::constants::{CapabilityType, CommandCode, SessionType};
+use tss_esapi::handles::{AuthHandle, KeyHandle, PersistentTpmHandle};
+use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
+use tss_esapi::interface_types::dynamic_handles::Persistent;
+use tss_esapi::interface_types::ecc::EccCurve;
+use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::CapabilityData;
+use tss_esapi::structures::{
+    Auth, CapabilityData, EccParameter, EccPoint, PublicBuilder, PublicEccParametersBuilder,
+    SymmetricDefinition, SymmetricDefinitionObject,
+};
 use tss_esapi::tcti_ldr::TctiNameConf;
 
 #[test]
@@ -124,6 +132,54 @@ fn fifty_rounds_leave_nothing_in_the_tpm() {
 }
 
 #[test]
+fn a_tpm_filled_up_by_another_program_is_told_as_busy() {
+    let mut machine = Machine::new();
+    let blob = machine.tpm.seal(PAYLOAD, None).unwrap();
+    // Without a resource manager, what a killed program leaves in the TPM stays there.
+    let mut killed = machine.context();
+    for _ in 0..3 {
+        storage_key(&mut killed, EccPoint::default());
+    }
+    std::mem::forget(killed);
+    assert_eq!(machine.tpm.unseal(&blob).unwrap_err().kind(), Kind::Busy);
+    machine.swtpm.power_cycle().unwrap();
+    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+}
+
+#[test]
+fn the_persistent_storage_key_is_used_when_it_is_the_right_one() {
+    let machine = Machine::new();
+    let blob = machine.tpm.seal(PAYLOAD, None).unwrap();
+    let mut context = machine.context();
+    let key = storage_key(&mut context, EccPoint::default());
+    make_persistent(&mut context, key);
+    // With an owner password nothing can be recreated, so only the persistent key is left.
+    set_owner_password(&mut context);
+    drop(context);
+    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    let resealed = machine.tpm.seal(b"floor 2", Some(blob.parent())).unwrap();
+    assert_eq!(machine.tpm.unseal(&resealed).unwrap().as_slice(), b"floor 2");
+    let error = machine.tpm.seal(PAYLOAD, None).unwrap_err();
+    assert!(error.kind() == Kind::Failure && error.to_string().contains("owner password"), "{error}");
+}
+
+#[test]
+fn a_foreign_persistent_key_is_left_alone() {
+    let machine = Machine::new();
+    let mut context = machine.context();
+    // The form with 32 zeros, which other programs put there.
+    let zeros = EccParameter::try_from([0; 32].as_slice()).unwrap();
+    let key = storage_key(&mut context, EccPoint::new(zeros.clone(), zeros));
+    make_persistent(&mut context, key);
+    drop(context);
+    let blob = machine.tpm.seal(PAYLOAD, None).unwrap();
+    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    let (found, _) = machine.context().get_capability(CapabilityType::Handles, 0x8100_0000, 8).unwrap();
+    let CapabilityData::Handles(handles) = found else { panic!("other data") };
+    assert_eq!(handles.into_inner().len(), 1);
+}
+
+#[test]
 fn threads_share_one_tpm() {
     let machine = Machine::new();
     thread::scope(|scope| {
@@ -141,9 +197,6 @@ fn threads_share_one_tpm() {
 
 #[test]
 fn the_policy_digest_is_the_tpms_own() {
-    use tss_esapi::constants::{CommandCode, SessionType};
-    use tss_esapi::interface_types::algorithm::HashingAlgorithm;
-    use tss_esapi::structures::SymmetricDefinition;
     let machine = Machine::new();
     let blob = machine.tpm.seal(PAYLOAD, None).unwrap().encode();
     let mut context = machine.context();
@@ -359,6 +412,55 @@ impl Machine {
         let device = self.swtpm.device().to_str().unwrap();
         Context::new(TctiNameConf::Device(device.parse().unwrap())).unwrap()
     }
+}
+
+fn storage_key(context: &mut Context, unique: EccPoint) -> KeyHandle {
+    let attributes = ObjectAttributesBuilder::new()
+        .with_fixed_tpm(true)
+        .with_fixed_parent(true)
+        .with_sensitive_data_origin(true)
+        .with_user_with_auth(true)
+        .with_no_da(true)
+        .with_restricted(true)
+        .with_decrypt(true)
+        .build()
+        .unwrap();
+    let parameters = PublicEccParametersBuilder::new_restricted_decryption_key(
+        SymmetricDefinitionObject::AES_128_CFB,
+        EccCurve::NistP256,
+    );
+    let public = PublicBuilder::new()
+        .with_public_algorithm(PublicAlgorithm::Ecc)
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(attributes)
+        .with_ecc_parameters(parameters.build().unwrap())
+        .with_ecc_unique_identifier(unique)
+        .build()
+        .unwrap();
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| {
+            context.create_primary(Hierarchy::Owner, public, None, None, None, None)
+        })
+        .unwrap()
+        .key_handle
+}
+
+fn make_persistent(context: &mut Context, key: KeyHandle) {
+    let handle = Persistent::Persistent(PersistentTpmHandle::new(0x8100_0001).unwrap());
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| {
+            context.evict_control(Provision::Owner, key.into(), handle)
+        })
+        .unwrap();
+}
+
+fn set_owner_password(context: &mut Context) {
+    let password = Auth::try_from(b"someone".as_slice()).unwrap();
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| {
+            context.hierarchy_change_auth(AuthHandle::Owner, password)
+        })
+        .unwrap();
 }
 
 /// A wire with a recorder on it.
