@@ -21,13 +21,14 @@ const LAW: &[(&str, &[&str])] = &[
     ("transport", &["conn-auth", "org-trust", "identity"]),
     (
         "musterd",
-        &[
-            "overlay", "member-crdt", "transport", "control", "conn-auth", "org-trust", "tpm-seal", "identity",
-        ],
+        &["overlay", "member-crdt", "transport", "control", "conn-auth", "org-trust", "tpm-seal", "identity"],
     ),
     ("muster-gateway", &["transport", "control", "identity"]),
     ("muster-preboot", &["transport", "conn-auth", "org-trust", "tpm-seal", "identity"]),
-    ("muster", &["member-crdt", "transport", "control", "conn-auth", "org-trust", "tpm-seal", "lab", "identity"]),
+    (
+        "muster",
+        &["member-crdt", "transport", "control", "conn-auth", "org-trust", "tpm-seal", "lab", "identity"],
+    ),
 ];
 
 /// Ours, but outside the law: nothing in the product depends on them (`lab` serves one command of the CLI).
@@ -155,14 +156,25 @@ mod tests {
 
     fn package(name: &str, on: &[&str]) -> Metadata {
         let dependencies = on.iter().map(|d| Dependency { name: (*d).to_owned(), kind: None }).collect();
-        Metadata { packages: vec![Package { name: name.to_owned(), license: Some("MIT".to_owned()), dependencies }] }
+        Metadata {
+            packages: vec![Package { name: name.to_owned(), license: Some("MIT".to_owned()), dependencies }],
+        }
     }
 
     #[test]
     fn a_forbidden_edge_is_named() {
-        assert_eq!(violations(&package("muster-preboot", &["member-crdt"])), ["muster-preboot -> member-crdt: not allowed"]);
-        assert_eq!(violations(&package("musterd", &["tss-esapi"])), ["musterd -> tss-esapi: kept to other crates"]);
-        assert!(violations(&package("overlay", &["tokio"])).contains(&"overlay -> tokio: the crate is pure".to_owned()));
+        assert_eq!(
+            violations(&package("muster-preboot", &["member-crdt"])),
+            ["muster-preboot -> member-crdt: not allowed"]
+        );
+        assert_eq!(
+            violations(&package("musterd", &["tss-esapi"])),
+            ["musterd -> tss-esapi: kept to other crates"]
+        );
+        assert!(
+            violations(&package("overlay", &["tokio"]))
+                .contains(&"overlay -> tokio: the crate is pure".to_owned())
+        );
         assert_eq!(violations(&package("helpers", &[])).len(), 2);
         assert!(violations(&package("conn-auth", &["identity", "blake3"])).is_empty());
     }

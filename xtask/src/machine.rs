@@ -62,6 +62,7 @@ pub(crate) fn has_program(name: &str) -> bool {
 }
 
 fn shown(command: &Command) -> String {
-    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let program =
+        Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     command.get_args().take(4).fold(program, |line, argument| line + " " + &argument.to_string_lossy())
 }

@@ -1,0 +1,126 @@
+//! `cargo xtask demo`: the main job on this machine, with nothing prepared and nothing pretended.
+//!
+//! Machines are network namespaces with a TPM emulator each, inside a sandbox that the kernel clears away when
+//! this program ends, however it ends. The programs on them are those that are shipped.
+
+mod cluster;
+mod probe;
+mod screen;
+mod story;
+
+use std::{
+    env,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use clap::Args;
+use lab::{
+    Sandbox,
+    packages::{self, Purpose},
+};
+use serde_json::Value;
+
+use crate::machine::{self, Failure};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Machines of the org, the first one its gateway
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=50))]
+    nodes: u16,
+    /// Print one object last
+    #[arg(long)]
+    json: bool,
+    /// Run this musterd on every machine instead
+    #[arg(long, hide = true)]
+    musterd: Option<PathBuf>,
+    /// Keep the machines' directories here
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if Sandbox::if_inside().map_err(|why| Failure::Machine(why.to_string()))?.is_none() {
+        packages()?;
+        build()?;
+    }
+    let sandbox = Sandbox::enter().map_err(|why| {
+        Failure::Machine(format!(
+            "{why}\nthe demo makes network namespaces: run it as root, or allow user namespaces"
+        ))
+    })?;
+    let bin = match &options.musterd {
+        Some(musterd) => musterd.clone(),
+        None => machine::target_dir().join("debug/musterd"),
+    };
+    let outcome = story::tell(&sandbox, usize::from(options.nodes), &bin, options.keep.clone())?;
+    if options.json {
+        println!("{}", outcome.json);
+    }
+    match outcome.held {
+        true => Ok(()),
+        false => Err(Failure::Found("the revocation did not hold".to_owned())),
+    }
+}
+
+/// What the demo and the tests need from Debian: said, then installed.
+pub(crate) fn packages() -> Result<(), Failure> {
+    let missing = packages::missing(&[Purpose::Build, Purpose::Lab, Purpose::Run]);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("missing Debian packages: {}", missing.join(" "));
+    packages::install(&missing).map_err(|why| Failure::Machine(why.to_string()))
+}
+
+fn build() -> Result<(), Failure> {
+    let mut command = machine::cargo();
+    command.args(["build", "--quiet"]);
+    for package in ["musterd", "muster-gateway", "muster-preboot", "muster"] {
+        command.args(["--package", package]);
+    }
+    machine::run(&mut command)
+}
+
+/// The demo as a test: it holds, and says so in its object.
+pub(crate) fn check(nodes: u16) -> Result<(), Failure> {
+    let (held, said) = run_itself(&["--nodes", &nodes.to_string()])?;
+    let closed = said.get("live_sessions_closed").and_then(Value::as_u64);
+    let expected = u64::from(nodes) - 2;
+    match held && said.get("refused_everywhere") == Some(&Value::Bool(true)) && closed == Some(expected) {
+        true => Ok(()),
+        false => Err(Failure::Found(format!("the demo did not hold: {said}"))),
+    }
+}
+
+/// The control: with machines that ignore revocations the demo must fail, or it proves nothing.
+pub(crate) fn check_fails_without_enforcement() -> Result<(), Failure> {
+    let lawless = machine::target_dir().join("debug/lawless-musterd");
+    let package = ["build", "--quiet", "--package", "musterd", "--bin", "musterd"];
+    machine::run(machine::cargo().args(package).args(["--features", "danger-no-enforcement"]))?;
+    let built = machine::target_dir().join("debug/musterd");
+    std::fs::copy(&built, &lawless)
+        .map_err(|why| Failure::Machine(format!("{} cannot be copied: {why}", built.display())))?;
+    machine::run(machine::cargo().args(package))?;
+    let (held, said) = run_itself(&["--nodes", "3", "--musterd", &lawless.display().to_string()])?;
+    match !held && said.get("refused_everywhere") == Some(&Value::Bool(false)) {
+        true => Ok(()),
+        false => Err(Failure::Found(format!("nobody enforced, and the demo did not notice: {said}"))),
+    }
+}
+
+fn run_itself(arguments: &[&str]) -> Result<(bool, Value), Failure> {
+    let program = env::current_exe().map_err(|why| Failure::NotStarted("this program".to_owned(), why))?;
+    let output = Command::new(program)
+        .args(["demo", "--json"])
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|why| Failure::NotStarted("the demo".to_owned(), why))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    match said {
+        Some(said) => Ok((output.status.success(), said)),
+        None => Err(Failure::Found(format!("the demo ended early:\n{text}"))),
+    }
+}

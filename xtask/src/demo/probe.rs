@@ -1,0 +1,92 @@
+//! What `muster-probe` saw, line by line.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Line {
+    t_unix_ns: u128,
+    target: String,
+    kind: String,
+    outcome: String,
+    code: Option<String>,
+}
+
+/// One target's story.
+#[derive(Default, Debug)]
+pub(crate) struct Seen {
+    /// Fresh handshakes in the order they began: when each began and whether its VERDICT was ok.
+    dials: Vec<(u128, bool)>,
+    /// Codes of refusals, and how often silence met a dial.
+    pub(crate) refusals: BTreeMap<String, u64>,
+    pub(crate) silences: u64,
+    pub(crate) session_opened: bool,
+    pub(crate) session_ended: Option<(u128, Option<String>)>,
+}
+
+impl Seen {
+    /// Handshakes that were accepted.
+    pub(crate) fn accepted(&self) -> usize {
+        self.dials.iter().filter(|(_, ok)| *ok).count()
+    }
+
+    /// When the first fresh handshake began that was not accepted and after which none was.
+    pub(crate) fn refused_from(&self) -> Option<u128> {
+        let after_last_ok = self.dials.iter().rposition(|(_, ok)| *ok).map_or(0, |at| at + 1);
+        self.dials.get(after_last_ok).map(|(began, _)| *began)
+    }
+
+    /// Accepted handshakes that began after a moment, and all that did.
+    pub(crate) fn since(&self, moment: u128) -> (usize, usize) {
+        let later = self.dials.iter().filter(|(began, _)| *began > moment);
+        later.fold((0, 0), |(ok, all), (_, accepted)| (ok + usize::from(*accepted), all + 1))
+    }
+}
+
+/// Reads the probe's output; a last line that is still being written is left out.
+pub(crate) fn read(log: &str) -> BTreeMap<String, Seen> {
+    let mut targets: BTreeMap<String, Seen> = BTreeMap::new();
+    for line in log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+        let seen = targets.entry(line.target).or_default();
+        let ok = line.outcome == "ok";
+        if line.kind == "session" {
+            match ok {
+                true => seen.session_opened = true,
+                false if seen.session_opened => seen.session_ended = Some((line.t_unix_ns, line.code)),
+                false => {}
+            }
+            continue;
+        }
+        seen.dials.push((line.t_unix_ns, ok));
+        match (ok, line.code) {
+            (true, _) => {}
+            (false, Some(code)) => *seen.refusals.entry(code).or_default() += 1,
+            (false, None) => seen.silences += 1,
+        }
+    }
+    for seen in targets.values_mut() {
+        seen.dials.sort_unstable();
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(t: u128, outcome: &str) -> String {
+        format!(r#"{{"t_unix_ns":{t},"target":"n2","kind":"probe","outcome":"{outcome}","took_us":5}}"#)
+            + "\n"
+    }
+
+    #[test]
+    fn refused_is_the_first_dial_after_the_last_accepted_one() {
+        let log =
+            [line(10, "ok"), line(40, "timeout"), line(20, "timeout"), line(30, "ok"), line(50, "timeout")];
+        let seen = read(&(log.concat() + "{\"t_unix_ns\":6"));
+        let seen = &seen["n2"];
+        assert_eq!(seen.refused_from(), Some(40));
+        assert_eq!((seen.accepted(), seen.silences, seen.since(30)), (2, 3, (0, 2)));
+    }
+}
