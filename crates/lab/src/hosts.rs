@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::network::{Bridge, Namespace, NetworkError, Underlay};
 use crate::program::Program;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, temporary_dir};
 use crate::swtpm::{Swtpm, SwtpmError};
 
 /// What to build.
@@ -23,7 +23,8 @@ pub struct LabConfig {
     pub tpms: Tpms,
     /// Their addresses.
     pub underlay: Underlay,
-    /// Where their directories are made; kept afterwards. `None`: a temporary place that goes with the lab.
+    /// Where their directories are made; kept afterwards. `None`: in the sandbox's memory, from where
+    /// they go with the lab, also when it is killed.
     pub dir: Option<PathBuf>,
 }
 
@@ -70,8 +71,7 @@ impl Lab {
         let (dir, temporary) = match config.dir {
             Some(dir) => (dir, None),
             None => {
-                let temporary =
-                    tempfile::Builder::new().prefix("lab-").tempdir().map_err(io("make a directory"))?;
+                let temporary = temporary_dir("lab-").map_err(io("make a directory"))?;
                 (temporary.path().to_owned(), Some(temporary))
             }
         };

@@ -210,9 +210,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // The veth pair goes with it, but not at once; the port must be free for the next of its name.
-        drop(command::run("ip", ["link", "del", &port(&self.name)]));
-        drop(command::run("ip", ["netns", "del", &self.name]));
+        // The veth pair would go with it, but not at once; the port must be free for the next of its name.
+        let batch = format!("link del {}\nnetns del {}\n", port(&self.name), self.name);
+        drop(command::run_with_input("ip", ["-force", "-batch", "-"], &batch));
     }
 }
 

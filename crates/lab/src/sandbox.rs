@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use rustix::mount::MountFlags;
+use tempfile::TempDir;
 
 use crate::command::{self, CommandError};
 
@@ -193,6 +194,13 @@ impl fmt::Debug for SandboxError {
 }
 
 impl core::error::Error for SandboxError {}
+
+/// A directory that goes when it is dropped; inside a sandbox it goes with that in any case.
+pub(crate) fn temporary_dir(prefix: &str) -> io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    if Path::new(SET_UP).exists() { builder.tempdir_in("/run") } else { builder.tempdir() }
+}
 
 /// unshare, a first process that collects orphans and ignores Ctrl-C, and this program under it.
 fn outer_command() -> Result<Command, SandboxError> {

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
+use crate::sandbox::temporary_dir;
+
 /// Seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -111,7 +113,7 @@ pub(crate) struct NotifySocket {
 
 impl NotifySocket {
     pub(crate) fn open(watch: &Watch) -> io::Result<Self> {
-        let dir = tempfile::tempdir()?;
+        let dir = temporary_dir("lab-")?;
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path)?;
         let receiving = socket.try_clone()?;

@@ -133,7 +133,7 @@ fn to_be_killed() -> Result<(), SandboxError> {
 fn a_sandbox_is_not_this_machine() -> Result<(), SandboxError> {
     lab::test(|sandbox| {
         assert_eq!(output("ip", &["-o", "link"]).lines().count(), 1);
-        assert!(fs::read_dir("/run").unwrap().count() <= 1, "/run is the machine's");
+        assert_eq!(fs::read_dir("/run").unwrap().count(), 1, "/run is the machine's");
         assert_eq!(output("nft", &["list", "ruleset"]), "");
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("on disk"), "").unwrap();
