@@ -3,6 +3,8 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    thread,
+    time::Duration,
 };
 
 use identity::limits::TUNNEL_MTU;
@@ -18,10 +20,29 @@ const PREFIX_BITS: u8 = 48;
 /// Room for a burst of about two hundred packets from each of a few peers.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Usually the first or second try; a second in all.
+const ADDRESS_TRIES: usize = 1_000;
+const ADDRESS_RETRY: Duration = Duration::from_millis(1);
+
 /// Makes the interface with our address. The address carries the org's prefix length, so the kernel
 /// adds the route to the whole network by itself and removes it with the device.
 pub(super) fn open_tun(interface: &str, address: Ipv6Addr) -> io::Result<AsyncDevice> {
-    DeviceBuilder::new().name(interface).mtu(TUNNEL_MTU).ipv6(address, PREFIX_BITS).build_async()
+    let tun =
+        DeviceBuilder::new().name(interface).mtu(TUNNEL_MTU).ipv6(address, PREFIX_BITS).build_async()?;
+    wait_for(address)?;
+    Ok(tun)
+}
+
+/// The kernel gives a new address out only after it has looked for duplicates, in a work queue of its
+/// own even where, as here, there is nowhere to look. Until then no listener can have it.
+fn wait_for(address: Ipv6Addr) -> io::Result<()> {
+    for _ in 0..ADDRESS_TRIES {
+        match std::net::UdpSocket::bind((address, 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => thread::sleep(ADDRESS_RETRY),
+            bound => return bound.map(drop),
+        }
+    }
+    Err(io::ErrorKind::AddrNotAvailable.into())
 }
 
 /// A UDP socket for both families, or for IPv4 where there is no IPv6. Never connected: a connected
