@@ -1,0 +1,313 @@
+//! The command line: every command, option and word of help.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use identity::{Name, Tag};
+use serde::Deserialize;
+
+use crate::{duration, output::Format};
+
+const TOP: &str = "\
+Who is this machine, and is it still one of us?
+
+The five that matter:
+  muster org create NAME --gateway HOST:PORT   found an org on its first machine
+  muster invite create                         make one line that lets a machine join
+  muster join INVITE                           join with that line
+  muster status                                is it well
+  muster revoke NODE                           shut a machine out, everywhere, at once
+
+All commands:
+{subcommands}
+
+Options:
+{options}
+
+Exit status: 0 done; 2 usage; 65 bad data; 69 not running; 73 exists already; 74 file; 75 try again
+or incomplete; 76 protocol; 77 refused; 78 configuration. `muster explain MU-nnnn` explains a code.
+";
+
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, help_template = TOP, disable_help_subcommand = false)]
+#[command(infer_subcommands = false, propagate_version = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) everywhere: Everywhere,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Everywhere {
+    /// Form of the data on stdout
+    #[arg(short, long, global = true, value_name = "FORM", default_value = "table")]
+    pub(crate) output: Format,
+    /// Short for `-o json`
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Do it without asking
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+    /// Never prompt: fail where something is missing
+    #[arg(long, global = true)]
+    pub(crate) no_input: bool,
+    /// File whose first line is the passphrase [also: MUSTER_PASSPHRASE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Admin key file [default: the only one below $XDG_CONFIG_HOME/muster]
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_ADMIN", hide_env_values = true)]
+    pub(crate) admin: Option<PathBuf>,
+    /// Directory of muster.toml
+    #[arg(long, global = true, value_name = "DIR", env = "MUSTER_CONFIG_DIR", default_value = "/etc/muster")]
+    pub(crate) config_dir: PathBuf,
+    /// State directory [default: from muster.toml, or /var/lib/muster]
+    #[arg(long, global = true, value_name = "DIR", env = "MUSTER_STATE_DIR", hide_env_values = true)]
+    pub(crate) state: Option<PathBuf>,
+    /// Control socket of musterd [default: from muster.toml, or /run/muster/musterd.sock]
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_CONTROL_SOCKET", hide_env_values = true)]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl Everywhere {
+    pub(crate) const fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Found an org; show its settings
+    #[command(subcommand)]
+    Org(Org),
+    /// Let machines join
+    #[command(subcommand)]
+    Invite(Invite),
+    /// Join this machine to an org and start the service
+    Join(Join),
+    /// Leave the org for good; this machine's keys are void from then on
+    Leave,
+    /// Whether this machine and its org are well
+    Status {
+        /// Answer by exit status: 0 healthy, 1 degraded, 2 down, 3 not enrolled
+        #[arg(long)]
+        check: bool,
+    },
+    /// Shut a machine out for good, everywhere, and see who has applied it
+    Revoke(Revoke),
+    /// Who is in the org
+    #[command(subcommand)]
+    Member(Member),
+    /// What is connected to this machine
+    #[command(subcommand)]
+    Session(Session),
+    /// Reach a member and measure each step
+    Ping {
+        /// Name, or the first digits of its key
+        node: String,
+        /// Echoes to send
+        #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+        count: u32,
+    },
+    /// Bring up the link to a member
+    #[command(hide = true)]
+    Link {
+        /// Name, or the first digits of its key
+        node: String,
+    },
+    /// Find out what went wrong
+    #[command(subcommand)]
+    Debug(Debug),
+    /// What a code means and what to do; works offline
+    Explain {
+        /// MU-nnnn; all codes without it
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Org {
+    /// Found an org on its first machine, which becomes its first member and gateway
+    Create(OrgCreate),
+    /// Show the org's settings: admins, gateways, TLS CAs
+    Show,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OrgCreate {
+    /// Name of the org: a-z, 0-9 and inner hyphens
+    #[arg(value_parser = Name::parse)]
+    pub(crate) name: Name,
+    /// Where machines that join will find this one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) gateway: String,
+    /// Name of this machine [default: its host name]
+    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    pub(crate) node_name: Option<Name>,
+    /// Name of the admin [default: admin]
+    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    pub(crate) admin_name: Option<Name>,
+    /// Where this machine keeps its keys [default: from muster.toml, or tpm]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) key_storage: Option<KeyStorage>,
+    /// TPM device [default: from muster.toml, or /dev/tpmrm0]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) tpm: Option<PathBuf>,
+    /// Directory for the key files [default: $XDG_CONFIG_HOME/muster/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) admin_dir: Option<PathBuf>,
+    /// A passphrase of its own for the admin key file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_passphrase_file: Option<PathBuf>,
+    /// Write the recovery sheet there instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_sheet: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KeyStorage {
+    /// Sealed by this machine's TPM
+    Tpm,
+    /// A file: whoever copies it is this machine. Every member sees that it is so
+    File,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Invite {
+    /// Make an invite: one line on stdout to paste into `muster join`
+    Create(InviteCreate),
+    /// Show what an invite says, offline
+    Inspect {
+        /// The line, a file with it, or `-` for stdin
+        invite: String,
+    },
+    /// All invites and who used them
+    #[command(alias = "ls")]
+    List,
+    /// Withdraw an invite; machines that joined with it stay
+    Cancel {
+        /// Id, or its first digits
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteCreate {
+    /// Machines that may join with it
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(identity::limits::INVITE_USES_MAX)))]
+    pub(crate) uses: u32,
+    /// How long it can be used: 12h, 7d, 4w [default: until it is used up]
+    #[arg(long, value_name = "SPAN", value_parser = duration::parse)]
+    pub(crate) expires: Option<Duration>,
+    /// Label for the machines that join with it; may be given up to eight times
+    #[arg(long, value_name = "LABEL", value_parser = Tag::parse)]
+    pub(crate) label: Vec<Tag>,
+    /// Note for people, up to 96 bytes
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) note: String,
+    /// Write the line to a new file for you alone instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The line, a file with it, or `-` for stdin
+    pub(crate) invite: String,
+    /// Name of this machine [default: its host name]
+    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    pub(crate) name: Option<Name>,
+    /// Where this machine keeps its keys [default: from muster.toml, or tpm]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) key_storage: Option<KeyStorage>,
+    /// TPM device [default: from muster.toml, or /dev/tpmrm0]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) tpm: Option<PathBuf>,
+    /// Enrol only; do not start the service
+    #[arg(long)]
+    pub(crate) no_start: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// Name, or the first digits of its key
+    pub(crate) node: String,
+    /// How many members must have applied it before the command ends: all, or a number
+    #[arg(long, value_name = "all|N", default_value = "all")]
+    pub(crate) wait: Wait,
+    /// How long to wait for them
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = duration::parse)]
+    pub(crate) timeout: Duration,
+    /// Why
+    #[arg(long, default_value = "unspecified")]
+    pub(crate) reason: Reason,
+    /// Note for people, up to 96 bytes
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) note: String,
+}
+
+/// How much coverage a revocation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    All,
+    Members(u64),
+}
+
+impl core::str::FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        text.parse().map(Self::Members).map_err(|_| "`all` or a number is wanted".to_owned())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reason {
+    Unspecified,
+    Lost,
+    Stolen,
+    Compromised,
+    Retired,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Member {
+    /// All members
+    #[command(alias = "ls")]
+    List {
+        /// Also those that were revoked or left
+        #[arg(long)]
+        all: bool,
+    },
+    /// One member in full
+    Show {
+        /// Name, or the first digits of its key
+        node: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Session {
+    /// All sessions of this machine
+    #[command(alias = "ls")]
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Debug {
+    /// Why this machine refused or closed a connection, in full
+    Why {
+        /// The reference that the refused side was told
+        #[arg(value_name = "REF")]
+        reference: String,
+    },
+}

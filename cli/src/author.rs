@@ -1,0 +1,198 @@
+//! An admin at work: the unlocked key, its journal, and the way its changes reach the org.
+
+use control::{
+    local::{Answer, Request},
+    text::{Bytes, Text},
+};
+use identity::{Code, PublicKey};
+use org_trust::{Lane, Payload, Place, Record, Statement, UnverifiedCharter};
+
+use crate::{
+    args::Everywhere,
+    failure::{Failure, Outcome},
+    journal::Journal,
+    key_file::AdminKey,
+    local::{self, Daemon},
+    output::talk,
+    place::Places,
+    profile::{Admin, Profile},
+    remote::Remote,
+};
+
+/// How changes travel.
+pub(crate) enum Way {
+    /// The musterd of this machine.
+    Daemon(Daemon),
+    /// A gateway, with the admin key.
+    Gateway(Remote),
+}
+
+/// An admin who can sign.
+pub(crate) struct Author {
+    pub(crate) admin: Admin,
+    pub(crate) way: Way,
+    key: AdminKey,
+    journal: Journal,
+}
+
+/// A change that the org has.
+pub(crate) struct Signed {
+    pub(crate) change: Statement,
+    /// When musterd had it on disk; a gateway does not say.
+    pub(crate) accepted_at_unix_ns: Option<u64>,
+}
+
+impl Author {
+    /// Finds the admin's files and the way, and asks for the passphrase.
+    pub(crate) fn open(everywhere: &Everywhere) -> Outcome<Self> {
+        let admin = Admin::find(everywhere)?;
+        let way = match daemon_of(&admin, everywhere)? {
+            Some(daemon) => Way::Daemon(daemon),
+            None => Way::Gateway(Remote::new(&admin.profile)?),
+        };
+        let key = admin.unlock(everywhere)?;
+        let journal = Journal::open(&admin.key_file, admin.profile.org())?;
+        Ok(Self { admin, way, key, journal })
+    }
+
+    pub(crate) fn public_key(&self) -> PublicKey {
+        self.key.key.public()
+    }
+
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.admin.profile
+    }
+
+    /// Makes sure that the settings known here are the newest.
+    pub(crate) fn refresh(&mut self) -> Outcome<()> {
+        let before = self.admin.profile.chain.head().id();
+        match &mut self.way {
+            Way::Daemon(daemon) => {
+                let Answer::Export(page) = daemon.ask(&Request::Export { from: 0 })? else {
+                    return Err(local::unexpected());
+                };
+                let records = decode_each(&page.records)?;
+                extend(&mut self.admin.profile, &records)?;
+            }
+            Way::Gateway(remote) => {
+                // Every dial walks to the gateway's newest settings.
+                remote.place(&self.key.key, &mut self.admin.profile, &self.key.key.public(), Lane::Main)?;
+            }
+        }
+        if self.admin.profile.chain.head().id() == before { Ok(()) } else { self.admin.save() }
+    }
+
+    /// Everything the org holds, as this way sees it.
+    pub(crate) fn everything(&mut self) -> Outcome<Vec<Record>> {
+        match &mut self.way {
+            Way::Daemon(daemon) => export(daemon),
+            Way::Gateway(remote) => remote.everything(&self.key.key, &mut self.admin.profile),
+        }
+    }
+
+    /// Where the next change of an author stands.
+    pub(crate) fn place(&mut self, author: &PublicKey, lane: Lane) -> Outcome<Place> {
+        match &mut self.way {
+            Way::Daemon(daemon) => {
+                let request = Request::Place { author: Text(*author), lane: lane.number() };
+                let Answer::Place(place) = daemon.ask(&request)? else { return Err(local::unexpected()) };
+                let prev = place.prev.0.try_into().map_err(|_| local::unexpected())?;
+                Ok(Place { charter: place.charter.0, lane, seq: place.seq, prev })
+            }
+            Way::Gateway(remote) => remote.place(&self.key.key, &mut self.admin.profile, author, lane),
+        }
+    }
+
+    /// Signs a change and brings it to the org. What was signed before and did not arrive goes first;
+    /// if that is this very change, nothing new is signed.
+    pub(crate) fn sign(&mut self, payload: &Payload) -> Outcome<Signed> {
+        let held = self.place(&self.public_key(), payload.lane())?;
+        let resume = self.journal.resume(held)?;
+        let mut found = None;
+        for change in resume.undelivered {
+            talk(&format!(
+                "sending again: {} of an earlier command that did not arrive",
+                change.payload().kind()
+            ));
+            let accepted_at_unix_ns = self.submit(&change)?;
+            if change.payload() == payload {
+                found = Some(Signed { change, accepted_at_unix_ns });
+            }
+        }
+        if let Some(signed) = found {
+            return Ok(signed);
+        }
+        let org = self.profile().org();
+        let change = Statement::sign(&org, &self.key.key, resume.next, payload)
+            .map_err(|e| Failure::new(e.code(), e))?;
+        self.journal.record(&change)?;
+        let accepted_at_unix_ns = self.submit(&change)?;
+        Ok(Signed { change, accepted_at_unix_ns })
+    }
+
+    fn submit(&mut self, change: &Statement) -> Outcome<Option<u64>> {
+        let record = Record::from(change);
+        match &mut self.way {
+            Way::Daemon(daemon) => {
+                let records = vec![Bytes(encode(record)?)];
+                let Answer::Submitted(submitted) = daemon.ask(&Request::Submit { records })? else {
+                    return Err(local::unexpected());
+                };
+                Ok(Some(submitted.fsync_unix_ns))
+            }
+            Way::Gateway(remote) => {
+                remote.submit(&self.key.key, &mut self.admin.profile, vec![record])?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The musterd of this machine if it runs and belongs to the admin's org.
+fn daemon_of(admin: &Admin, everywhere: &Everywhere) -> Outcome<Option<Daemon>> {
+    let places = Places::find(everywhere)?;
+    let Ok(mut daemon) = Daemon::connect(&places.socket) else { return Ok(None) };
+    let Ok(Answer::Status(status)) = daemon.ask(&Request::Status {}) else { return Ok(None) };
+    let same = status.org.is_some_and(|org| org.id.0 == admin.profile.org());
+    Ok(same.then_some(daemon))
+}
+
+/// All that a musterd holds.
+pub(crate) fn export(daemon: &mut Daemon) -> Outcome<Vec<Record>> {
+    let mut records = Vec::new();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let Answer::Export(page) = daemon.ask(&Request::Export { from: at })? else {
+            return Err(local::unexpected());
+        };
+        if page.next.is_some_and(|next| next <= at) {
+            return Err(local::unexpected());
+        }
+        records.extend(decode_each(&page.records)?);
+        from = page.next;
+    }
+    Ok(records)
+}
+
+/// Takes over newer settings among records.
+pub(crate) fn extend(profile: &mut Profile, records: &[Record]) -> Outcome<()> {
+    for record in records {
+        let Record::Charter(bytes) = record else { continue };
+        let invalid = |why: &dyn core::fmt::Display| Failure::new(Code::ChartersInvalid, why);
+        let charter = UnverifiedCharter::decode(bytes).map_err(|e| invalid(&e))?;
+        profile.chain.extend(charter).map_err(|e| invalid(&e))?;
+    }
+    Ok(())
+}
+
+fn decode_each(records: &[Bytes]) -> Outcome<Vec<Record>> {
+    let mut decoded = Vec::new();
+    for bytes in records {
+        decoded.extend(org_trust::Records::decode(&bytes.0).map_err(|_| local::unexpected())?);
+    }
+    Ok(decoded)
+}
+
+fn encode(record: Record) -> Outcome<Vec<u8>> {
+    org_trust::Records::encode(&[record]).map_err(|e| Failure::new(Code::ChangeMalformed, e))
+}
