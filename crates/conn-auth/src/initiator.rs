@@ -344,8 +344,8 @@ impl AwaitVerdict {
     }
 }
 
-/// Both keys are proved and the server agreed. Made by [`AwaitVerdict::on_verdict`] only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Both keys are proved and the server agreed. Cannot be copied; made by [`AwaitVerdict::on_verdict`] only.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Accepted {
     server: PublicKey,
     session: SessionId,

@@ -205,9 +205,9 @@ impl AwaitProof {
     }
 }
 
-/// The peer proved its key on this channel. Nothing is known of its standing yet. Made by
+/// The peer proved its key on this channel. Nothing is known of its standing yet. Cannot be copied; made by
 /// [`AwaitProof::on_proof`] only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct KeyProven {
     peer: PublicKey,
@@ -289,8 +289,8 @@ fn decide(action: &Action, bind: Bind, standing: Standing) -> Result<&'static Ac
     }
 }
 
-/// The peer proved its key and may do what it asks for. Made by [`KeyProven::admit`] only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The peer proved its key and may do what it asks for. Cannot be copied; made by [`KeyProven::admit`] only.
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Admitted {
     proven: KeyProven,

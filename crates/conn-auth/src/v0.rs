@@ -133,7 +133,7 @@ impl AwaitSignature {
 }
 
 /// The peer showed a signature by its key over the challenge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct KeyProven {
     peer: [u8; 32],
@@ -163,7 +163,7 @@ impl KeyProven {
 }
 
 /// The peer may act.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Admitted {
     proven: KeyProven,
