@@ -1,8 +1,6 @@
 //! What makes a charter hold, and every way of it not holding.
 
-mod fixture;
-
-use fixture::*;
+use crate::fixture::*;
 use identity::{Label, Signature, StatementId, codec::Fault};
 use org_trust::*;
 use proptest::prelude::*;

@@ -1,8 +1,6 @@
 //! What makes a statement hold, and every way of it not holding.
 
-mod fixture;
-
-use fixture::*;
+use crate::fixture::*;
 use identity::{Label, Signature, StatementId, Tag};
 use org_trust::*;
 use proptest::prelude::*;
@@ -353,11 +351,11 @@ proptest! {
             let read = read.claimed();
             // Encoding the decoded value gives the same body: whoever signs it names the author.
             let author = [ADMIN, GATEWAY, NODE].into_iter().find(|&s| key(s) == *read.author());
-            if let Some(author) = author {
-                if let Ok(again) = Statement::sign(&org(), &secret(author), *read.place(), read.payload()) {
-                    let body = bytes.len() - 64;
-                    prop_assert_eq!(&again.bytes()[..body], &bytes[..body]);
-                }
+            if let Some(author) = author
+                && let Ok(again) = Statement::sign(&org(), &secret(author), *read.place(), read.payload())
+            {
+                let body = bytes.len() - 64;
+                prop_assert_eq!(&again.bytes()[..body], &bytes[..body]);
             }
         }
     }
