@@ -64,10 +64,10 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError`] when the bytes are no point, not canonical, or a point of small order.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
-        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotOnCurve)?;
-        if key.to_edwards().compress().as_bytes() != bytes {
+        if !is_reduced(bytes) {
             return Err(KeyError::NotCanonical);
         }
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotOnCurve)?;
         if key.is_weak() {
             return Err(KeyError::Weak);
         }
@@ -224,6 +224,13 @@ impl fmt::Debug for Signature {
     }
 }
 
+/// Whether the y-coordinate is below p = 2^255 - 19 (RFC 8032, section 5.1.3). The other second encoding, a sign
+/// on x = 0, belongs to points of small order, which are refused as such.
+fn is_reduced(bytes: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = bytes;
+    *low < 0xed || middle.iter().any(|b| *b != 0xff) || high & 0x7f != 0x7f
+}
+
 fn labelled(label: Label, message: &[u8]) -> Vec<u8> {
     [label.as_bytes(), message].concat()
 }
@@ -258,6 +265,26 @@ mod tests {
         let mut off_curve = [0; 32];
         off_curve[0] = 2;
         assert_eq!(PublicKey::from_bytes(&off_curve), Err(KeyError::NotOnCurve));
+    }
+
+    #[test]
+    fn a_sign_on_x_zero_is_refused() {
+        let mut minus_zero = CANONICAL_IDENTITY;
+        minus_zero[31] |= 0x80;
+        assert!(PublicKey::from_bytes(&minus_zero).is_err());
+    }
+
+    #[test]
+    fn the_canonical_check_agrees_with_decoding_and_encoding_again() {
+        for low in 0xe0..=0xff {
+            for sign in [0x7f, 0xff] {
+                let mut bytes = [0xff; 32];
+                (bytes[0], bytes[31]) = (low, sign);
+                let Ok(key) = VerifyingKey::from_bytes(&bytes) else { continue };
+                let same = key.to_edwards().compress().as_bytes() == &bytes;
+                assert!(is_reduced(&bytes) == same || key.is_weak(), "{low:x} {sign:x}");
+            }
+        }
     }
 
     #[test]
