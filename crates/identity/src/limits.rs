@@ -20,8 +20,11 @@ pub const PARAMETER_KEY_BYTES_MAX: usize = 32;
 pub const PARAMETER_VALUE_BYTES_MAX: usize = 256;
 /// Parameters of an action.
 pub const PARAMETERS_MAX: usize = 16;
-/// The head of a WebSocket upgrade, request or response: HELLO and the headers libraries add.
-pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// The head of a WebSocket upgrade, request or response: HELLO and the headers libraries and proxies
+/// add, with room left in `UNPROVEN_STATE_BYTES_MAX` for what is taken out of it.
+pub const HTTP_HEAD_BYTES_MAX: usize = 5 * 1024;
+/// Path and query of a request; the longest of ours takes 83.
+pub const HTTP_TARGET_BYTES_MAX: usize = 256;
 /// Headers in such a head; more than any client of ours sends, few enough to parse on the stack.
 pub const HTTP_HEADERS_MAX: usize = 32;
 /// From TCP accept until HELLO is complete, TLS included.
@@ -127,6 +130,10 @@ pub const ORPHAN_BYTES_MAX: usize = 128 * 1024;
 pub const SYNC_QUEUE_FRAMES_MAX: usize = 1024;
 /// Reports of one node are taken at most this often; newer ones replace older ones anyway.
 pub const REPORT_INTERVAL_MS: u64 = 250;
+
+/// Sessions of one member at once, all actions and both directions: a few of each, and room for those
+/// that are about to end.
+pub const SESSIONS_PER_MEMBER_MAX: usize = 16;
 
 // The tunnel
 
