@@ -29,6 +29,7 @@
 //! is the one exception and runs only when it is called.
 
 mod command;
+mod daemon;
 mod hosts;
 mod network;
 pub mod packages;
@@ -38,9 +39,10 @@ mod swtpm;
 mod watch;
 
 pub use command::CommandError;
+pub use daemon::Daemon;
 pub use hosts::{Host, Lab, LabConfig, LabError, Tpms};
 pub use network::{Bridge, Namespace, NetworkError, Underlay};
-pub use program::{Daemon, Ended, Program, ProgramError, Ready};
+pub use program::{Ended, Program, ProgramError, Ready};
 pub use rustix::process::Signal;
 pub use sandbox::{Sandbox, SandboxError, test};
 pub use swtpm::{Swtpm, SwtpmError};

@@ -4,16 +4,14 @@ use core::fmt;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::{self, JoinHandle};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
-
 use crate::command::{self, CommandError};
+use crate::daemon::{Daemon, kill, remaining, wait};
 use crate::watch::{NotifySocket, Watch};
 
 /// A program to run.
@@ -132,8 +130,8 @@ impl Program {
         let child = command.spawn().map_err(failed)?;
         // The command holds the writing ends: without them gone the output would never end.
         drop(command);
-        let pump = watch.pump(output, log);
-        let mut daemon = Daemon { name: self.name(), child, watch, _notify: notify, pump: Some(pump) };
+        watch.pump(output, log);
+        let mut daemon = Daemon::new(self.name(), child, watch, notify);
         match ready {
             Ready::AtOnce => {}
             Ready::Line(text) => drop(daemon.wait_for_line(text, remaining(deadline))?),
@@ -161,18 +159,16 @@ impl Program {
         // Its own thread: the program may write more than a pipe holds before it reads. A program that
         // ends without reading breaks the pipe, which says nothing.
         let writing = thread::spawn(move || drop(stdin.map(|mut stdin| stdin.write_all(&input))));
-        let stdout = child.stdout.take().map(read_all);
-        let stderr = child.stderr.take().map(read_all);
+        let stdout = child.stdout.take().map(Reading::start);
+        let stderr = child.stderr.take().map(Reading::start);
         let ended = wait(&mut child, deadline).map_err(failed)?;
         if ended.is_none() {
             kill(&mut child);
         }
-        drop(writing.join());
-        let text = |reading: Option<JoinHandle<Vec<u8>>>| {
-            let bytes = reading.and_then(|reading| reading.join().ok()).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let (stdout, stderr) = (text(stdout), text(stderr));
+        // Left to end by itself: a child of the program may hold the pipe.
+        drop(writing);
+        let (stdout, stderr) = (stdout.map(Reading::text), stderr.map(Reading::text));
+        let (stdout, stderr) = (stdout.unwrap_or_default(), stderr.unwrap_or_default());
         match ended {
             Some(status) => Ok(Ended { line, status, stdout, stderr }),
             None => Err(ProgramError::Late { name: line, waited_for: "its end".to_owned(), tail: stderr }),
@@ -235,130 +231,6 @@ impl Ended {
     }
 }
 
-/// A running program. Dropping it asks it to end, and makes it if it takes longer than two seconds.
-#[derive(Debug)]
-pub struct Daemon {
-    name: String,
-    child: Child,
-    watch: Watch,
-    _notify: Option<NotifySocket>,
-    pump: Option<JoinHandle<()>>,
-}
-
-impl Daemon {
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Waits for a line that contains `text`, among those already written too, and returns it. Of very
-    /// long outputs only the last lines are remembered.
-    ///
-    /// # Errors
-    /// It ended or the time passed without one.
-    pub fn wait_for_line(&mut self, text: &str, within: Duration) -> Result<String, ProgramError> {
-        self.wait_until(within, text, |seen| seen.lines.iter().find(|line| line.contains(text)).cloned())
-    }
-
-    /// What it has written lately.
-    #[must_use]
-    pub fn output(&self) -> String {
-        self.watch.tail(usize::MAX)
-    }
-
-    /// How it ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
-    }
-
-    /// Waits for it to end by itself.
-    ///
-    /// # Errors
-    /// It does not in time.
-    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus, ProgramError> {
-        match wait(&mut self.child, Instant::now() + within) {
-            Ok(Some(status)) => Ok(status),
-            Ok(None) => Err(self.late("its end")),
-            Err(source) => {
-                Err(ProgramError::Command(CommandError::NotRun { line: self.name.clone(), source }))
-            }
-        }
-    }
-
-    /// Sends a signal.
-    pub fn signal(&mut self, signal: Signal) {
-        // Not once it has been waited for: its id may be another's by then.
-        if self.ended().is_none()
-            && let Some(pid) = pid(&self.child)
-        {
-            // It may have ended since; then there is nothing left to do.
-            rustix::process::kill_process(pid, signal).ok();
-        }
-    }
-
-    /// Asks it to end (SIGTERM) and makes it (SIGKILL) when `within` has passed.
-    pub fn stop(mut self, within: Duration) -> ExitStatus {
-        self.end(within)
-    }
-
-    /// Ends it without a word, as a power cut would.
-    pub fn kill(mut self) -> ExitStatus {
-        self.end(Duration::ZERO)
-    }
-
-    fn end(&mut self, within: Duration) -> ExitStatus {
-        if !within.is_zero() {
-            self.signal(Signal::TERM);
-        }
-        let status = match wait(&mut self.child, Instant::now() + within) {
-            Ok(Some(status)) => status,
-            Ok(None) | Err(_) => kill(&mut self.child),
-        };
-        // A child of its own may hold the pipe open; its output is not waited for.
-        self.watch.close();
-        self.pump = None;
-        status
-    }
-
-    fn wait_until<T>(
-        &mut self,
-        within: Duration,
-        what: &str,
-        found: impl Fn(&crate::watch::Seen) -> Option<T>,
-    ) -> Result<T, ProgramError> {
-        if let Some(value) = self.watch.wait_until(Instant::now() + within, found) {
-            return Ok(value);
-        }
-        let grace = self.grace();
-        match wait(&mut self.child, Instant::now() + grace) {
-            Ok(Some(status)) => {
-                Err(ProgramError::Ended { name: self.name.clone(), status, tail: self.watch.tail(TAIL) })
-            }
-            Ok(None) | Err(_) => Err(self.late(what)),
-        }
-    }
-
-    /// The output of a program that ends is closed a moment before its end can be seen.
-    fn grace(&self) -> Duration {
-        if self.watch.is_closed() { Duration::from_secs(1) } else { Duration::ZERO }
-    }
-
-    fn late(&self, what: &str) -> ProgramError {
-        ProgramError::Late {
-            name: self.name.clone(),
-            waited_for: what.to_owned(),
-            tail: self.watch.tail(TAIL),
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.end(Duration::from_secs(2));
-    }
-}
-
 /// Why a program did not do what it was started for.
 #[non_exhaustive]
 pub enum ProgramError {
@@ -412,44 +284,32 @@ impl core::error::Error for ProgramError {
     }
 }
 
-/// Waits for the end of a child without polling it: its process descriptor becomes readable.
-fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        let left = remaining(deadline);
-        let Some(pid) = pid(child).filter(|_| !left.is_zero()) else { return Ok(None) };
-        let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-        let timeout = left.try_into().map_err(io::Error::other)?;
-        match rustix::event::poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+/// A pipe being read. Its other end may outlive the program, in a child that it left running.
+struct Reading {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Reading {
+    fn start(mut from: impl io::Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (end, ended) = mpsc::channel::<()>();
+        let read = Arc::clone(&bytes);
+        thread::spawn(move || {
+            let _dropped_at_the_end = end;
+            let mut buffer = [0; 8192];
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                let chunk = buffer.get(..length).unwrap_or_default();
+                read.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(chunk);
+            }
+        });
+        Self { bytes, ended }
+    }
+
+    /// What came until the end, or until a second after the program's.
+    fn text(self) -> String {
+        // Nothing is ever sent: this returns when the thread has ended or the second has passed.
+        self.ended.recv_timeout(Duration::from_secs(1)).ok();
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 }
-
-fn kill(child: &mut Child) -> ExitStatus {
-    // Fails only for a child that has ended, which the wait then tells.
-    drop(child.kill());
-    child.wait().unwrap_or_else(|_| ExitStatus::from_raw(Signal::KILL.as_raw()))
-}
-
-fn pid(child: &Child) -> Option<Pid> {
-    Pid::from_raw(child.id().cast_signed())
-}
-
-fn remaining(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
-}
-
-fn read_all(mut from: impl io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What came before an error is still worth showing.
-        drop(from.read_to_end(&mut bytes));
-        bytes
-    })
-}
-
-const TAIL: usize = 30;

@@ -34,7 +34,7 @@ impl Watch {
     }
 
     /// Reads lines into the watch, and into the log, until there are no more.
-    pub(crate) fn pump(&self, output: PipeReader, mut log: Option<File>) -> JoinHandle<()> {
+    pub(crate) fn pump(&self, output: PipeReader, mut log: Option<File>) {
         let watch = self.clone();
         thread::spawn(move || {
             let mut output = BufReader::new(output);
@@ -56,7 +56,7 @@ impl Watch {
                 line.clear();
             }
             watch.close();
-        })
+        });
     }
 
     pub(crate) fn close(&self) {

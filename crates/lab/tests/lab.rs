@@ -164,6 +164,41 @@ fn to_enter() {
 }
 
 #[test]
+fn a_test_body_that_failed_or_did_not_run_is_no_success() {
+    fn not_a_test() -> Result<(), SandboxError> {
+        lab::test(|_| {})
+    }
+    assert!(matches!(not_a_test(), Err(SandboxError::BodyNotFound { .. })));
+    assert!(!this_test("to_fail").env(DIR, "").stderr(Stdio::null()).status().unwrap().success());
+}
+
+#[test]
+#[ignore = "started by another test"]
+fn to_fail() -> Result<(), SandboxError> {
+    lab::test(|_| assert!(std::env::var_os(DIR).is_none(), "as it should"))
+}
+
+#[test]
+fn a_host_can_make_the_overlays_interface() -> Result<(), SandboxError> {
+    lab::test(|sandbox| {
+        let lab = Lab::build(sandbox, without_tpms(1)).unwrap();
+        let ip = |args: &str| lab.hosts()[0].program("ip").args(args.split(' ')).run(SOON).unwrap().ok();
+        ip("tuntap add muster0 mode tun").unwrap();
+        ip("addr add fd00::1/128 dev muster0").unwrap();
+        ip("link set muster0 up").unwrap();
+        assert!(ip("-6 addr show dev muster0").unwrap().stdout.contains("fd00::1/128"));
+    })
+}
+
+#[test]
+fn a_program_that_leaves_a_child_running_has_ended_all_the_same() {
+    let ended = shell("echo before; sleep 1000 & echo $!").run(SOON).unwrap().ok().unwrap();
+    let (before, child) = ended.stdout.split_once('\n').unwrap();
+    assert_eq!(before, "before");
+    assert!(shell(&format!("kill {child}")).run(SOON).unwrap().status.success());
+}
+
+#[test]
 fn a_copied_environment_is_no_sandbox() {
     let here = fs::read_link("/proc/self/ns/net").unwrap();
     let output = this_test("to_enter")
@@ -264,9 +299,12 @@ fn a_daemon_that_ends_early_or_is_late_tells_its_last_words() {
 
 #[test]
 fn a_daemon_is_asked_to_end_and_then_made_to() {
-    let asked = shell("trap 'exit 7' TERM; echo up; while :; do read -t 1 x < /dev/zero; done");
-    let asked = asked.spawn(&Ready::Line("up".to_owned()), SOON).unwrap();
-    assert!(asked.stop(SOON).code().is_some_and(|code| code == 7));
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let asked = shell("trap 'echo bye; exit 7' TERM; echo up; while :; do read -t 1 x < /dev/zero; done");
+    let asked = asked.log(&log).spawn(&Ready::Line("up".to_owned()), SOON).unwrap();
+    assert_eq!(asked.stop(SOON).code(), Some(7));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "up\nbye\n");
 
     let deaf = shell("trap '' TERM; echo up; while :; do :; done");
     let deaf = deaf.spawn(&Ready::Line("up".to_owned()), SOON).unwrap();
