@@ -87,18 +87,15 @@ def sign(seed, message):
     return big_r + ((r + number(big_r + key + message) * a) % L).to_bytes(32, "little")
 
 
-def key_fault(key):
-    point = decode(key)
-    if point is None:
-        return "key-not-on-curve"
-    if encode(point) != key:
-        return "key-not-canonical"
-    return "key-weak" if is_small(point) else None
+def is_good(data):
+    """Whether 32 bytes are the canonical encoding of a point that is not of small order."""
+    p = decode(data)
+    return p is not None and encode(p) == data and not is_small(p)
 
 
 def verify(key, message, signature):
     big_r, s = signature[:32], int.from_bytes(signature[32:], "little")
-    if s >= L or key_fault(key) or key_fault(big_r):
+    if s >= L or not is_good(key) or not is_good(big_r):
         return False
     x, y, z, t = decode(key)
     minus_a = (-x % P, y, z, -t % P)
@@ -238,9 +235,8 @@ class Line:
 
     def key(self, field):
         key = self.hex(field, 32)
-        fault = key_fault(key)
-        if fault:
-            raise Malformed(field, fault)
+        if not is_good(key):
+            raise Malformed(field, "bad-key")
         return key
 
     def count(self):

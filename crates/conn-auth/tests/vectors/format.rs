@@ -7,7 +7,7 @@ use conn_auth::{
     Accept, Action, Binding, ChallengeError, Dial, DialError, HelloError, Holder, LineError, LineFault,
     ProofError, Reference, Standing, To, VerdictError,
 };
-use identity::{Code, Heads, KeyError, OrgId, PublicKey, SecretKey, WireGuardKey, decode_hex, encode_hex};
+use identity::{Code, Heads, OrgId, PublicKey, SecretKey, WireGuardKey, decode_hex, encode_hex};
 use serde::{Deserialize, Serialize};
 
 use crate::spec;
@@ -322,9 +322,7 @@ fn proof_word(why: &ProofError) -> &'static str {
 
 fn fault_word(fault: &LineFault) -> &'static str {
     match fault {
-        LineFault::BadKey(KeyError::NotCanonical) => "key-not-canonical",
-        LineFault::BadKey(KeyError::NotOnCurve) => "key-not-on-curve",
-        LineFault::BadKey(KeyError::Weak) => "key-weak",
+        LineFault::BadKey(_) => "bad-key",
         LineFault::BadNumber => "bad-number",
         LineFault::BadWord => "bad-word",
         LineFault::Hex(_) => "bad-hex",
@@ -333,7 +331,7 @@ fn fault_word(fault: &LineFault) -> &'static str {
         LineFault::TooMany { .. } => "too-many",
         LineFault::Trailing { .. } => "trailing",
         LineFault::Version => "version",
-        LineFault::BadKey(_) | _ => unreachable!("a fault without a word"),
+        _ => unreachable!("a fault without a word"),
     }
 }
 
