@@ -18,7 +18,7 @@ pub enum Standing {
 /// What a key in good standing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A member's node key, or a gateway's key.
+    /// A member's node key.
     Member,
     /// A member's boot key.
     BootKey,

@@ -16,8 +16,6 @@ use crate::{
 /// The first token of HELLO and CHALLENGE. There is no negotiation and no fallback.
 pub const VERSION: &str = "muster-auth/1";
 
-const VERSION_NUMBER: &[u8] = b"1";
-
 /// Where and why a line departs from the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineError {
@@ -115,10 +113,10 @@ impl Hello {
             rest.literal("to", "any")?;
             HelloTo::Any
         } else {
-            HelloTo::Key(rest.hex("to", 64)?)
+            HelloTo::Key(rest.hex("to")?)
         };
         rest.literal("nonce", " nonce=")?;
-        let nonce = rest.hex("nonce", 64)?;
+        let nonce = rest.hex("nonce")?;
         rest.literal("bind", " bind=")?;
         let bind = match rest.word() {
             b"tls" => Bind::Tls,
@@ -158,7 +156,7 @@ impl<'a> Challenge<'a> {
         rest.literal("pubkey", " pubkey=")?;
         let server = rest.key("pubkey")?;
         rest.literal("challenge", " challenge=")?;
-        rest.hex::<32>("challenge", 64)?;
+        rest.hex::<32>("challenge")?;
         let covered = rest.read_so_far();
         let signature = rest.signature()?;
         Ok(Self { server, covered, signature })
@@ -182,7 +180,7 @@ impl<'a> Proof<'a> {
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, LineError> {
         let mut rest = Fields::new(line, PROOF_BYTES_MAX)?;
         rest.literal("heads", "heads=")?;
-        let heads = Heads(rest.hex("heads", 64)?);
+        let heads = Heads(rest.hex("heads")?);
         rest.literal("count", " count=")?;
         let count = rest.number("count")?;
         let covered = rest.read_so_far();
@@ -211,14 +209,14 @@ impl Verdict {
         let mut rest = Fields::new(line, VERDICT_BYTES_MAX)?;
         let verdict = if rest.next_is(b"no") {
             rest.literal("ref", "no ref=")?;
-            let reference = Reference(rest.hex("ref", 16)?);
+            let reference = Reference(rest.hex("ref")?);
             let code = if rest.at_end() { None } else { Some(rest.code()?) };
             Self::No { reference, code }
         } else {
             rest.literal("ref", "ok ref=")?;
-            let reference = Reference(rest.hex("ref", 16)?);
+            let reference = Reference(rest.hex("ref")?);
             rest.literal("heads", " heads=")?;
-            let heads = Heads(rest.hex("heads", 64)?);
+            let heads = Heads(rest.hex("heads")?);
             rest.literal("count", " count=")?;
             Self::Yes { reference, heads, count: rest.number("count")? }
         };
@@ -286,21 +284,23 @@ impl<'a> Fields<'a> {
         self.until(b' ')
     }
 
-    /// Exactly `digits` digits; fewer and more both fail, here or at the next literal.
-    fn hex<const N: usize>(&mut self, field: &'static str, digits: usize) -> Result<[u8; N], LineError> {
-        let (head, rest) = self.rest.split_at_checked(digits).unwrap_or((self.rest, &[]));
+    /// Exactly two digits a byte; fewer and more both fail, here or at the next literal.
+    fn hex<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], LineError> {
+        let (head, rest) = self.rest.split_at_checked(2 * N).unwrap_or((self.rest, &[]));
         self.rest = rest;
         decode_hex(head).map_err(|why| LineError { field, fault: LineFault::Hex(why) })
     }
 
     fn key(&mut self, field: &'static str) -> Result<PublicKey, LineError> {
-        PublicKey::from_bytes(&self.hex(field, 64)?)
+        PublicKey::from_bytes(&self.hex(field)?)
             .map_err(|why| LineError { field, fault: LineFault::BadKey(why) })
     }
 
     fn version(&mut self) -> Result<(), LineError> {
-        self.literal("version", "muster-auth/")?;
-        if self.word() == VERSION_NUMBER {
+        if !self.next_is(b"muster-auth/") {
+            return self.literal("version", VERSION);
+        }
+        if self.word() == VERSION.as_bytes() {
             Ok(())
         } else {
             Err(LineError { field: "version", fault: LineFault::Version })
@@ -349,7 +349,7 @@ impl<'a> Fields<'a> {
 
     fn signature(&mut self) -> Result<Signature, LineError> {
         self.literal("sig", " sig=")?;
-        let signature = Signature(self.hex("sig", 128)?);
+        let signature = Signature(self.hex("sig")?);
         self.end()?;
         Ok(signature)
     }
