@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use identity::limits::{HELLO_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use identity::limits::{HELLO_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_TARGET_BYTES_MAX};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -84,19 +84,17 @@ impl HeadBuffer {
                 return Ok(core::mem::replace(&mut self.bytes, rest));
             }
             searched = self.bytes.len();
-            let room = HTTP_HEAD_BYTES_MAX - searched.min(HTTP_HEAD_BYTES_MAX);
+            let room = HTTP_HEAD_BYTES_MAX.saturating_sub(searched);
             if room == 0 {
                 return Err(HeadError::Fault(HeadFault::Oversize));
             }
-            let mut chunk = [0; CHUNK_BYTES];
-            let chunk = chunk.get_mut(..room.min(CHUNK_BYTES)).unwrap_or_default();
-            let got = within(until, stream.read(chunk)).await.map_err(HeadError::Broken)?;
-            if got == 0 {
+            if self.bytes.capacity() == searched {
+                // Grown by hand: left alone, a vector would double past the bound.
+                self.bytes.reserve_exact(room.min(STEP_BYTES));
+            }
+            if within(until, stream.read_buf(&mut self.bytes)).await.map_err(HeadError::Broken)? == 0 {
                 return Err(HeadError::Broken(Broken::Ended));
             }
-            // Grown by hand: `Vec` would double past the bound.
-            self.bytes.reserve_exact(got);
-            self.bytes.extend_from_slice(chunk.get(..got).unwrap_or_default());
         }
     }
 
@@ -110,10 +108,11 @@ impl HeadBuffer {
         self.bytes.is_empty()
     }
 
+    /// The most that a connection keeps while a head is taken apart: the head, a step read beyond it,
+    /// and what is copied out of it.
     #[cfg(test)]
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
+    pub(crate) const PEAK_BYTES: usize =
+        HTTP_HEAD_BYTES_MAX + STEP_BYTES + HELLO_BYTES_MAX + HTTP_TARGET_BYTES_MAX;
 }
 
 impl RequestHead {
@@ -136,7 +135,11 @@ impl RequestHead {
             return Err(HeadFault::Body);
         }
         headers.get("host").filter(|h| !h.is_empty()).ok_or(HeadFault::Header("host"))?;
-        let target = request.path.unwrap_or_default().to_owned();
+        let target = request.path.unwrap_or_default();
+        if target.len() > HTTP_TARGET_BYTES_MAX {
+            return Err(HeadFault::Oversize);
+        }
+        let target = target.to_owned();
         if headers.get("upgrade").is_none() {
             return match headers.get(HELLO) {
                 Some(_) => Err(HeadFault::Header("upgrade")),
@@ -271,7 +274,7 @@ pub(crate) const HELLO: &str = "muster-hello";
 /// Carries CHALLENGE in the answer.
 pub(crate) const CHALLENGE: &str = "muster-challenge";
 const END: &[u8] = b"\r\n\r\n";
-const CHUNK_BYTES: usize = 1024;
+const STEP_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -326,6 +329,19 @@ mod tests {
         assert_eq!(parse(&long), Err(HeadFault::Header(HELLO)));
         let many = GOOD.replace("Host: gw", &format!("Host: gw{}", "\r\nX: y".repeat(40)));
         assert_eq!(parse(&many), Err(HeadFault::Oversize));
+    }
+
+    #[tokio::test]
+    async fn a_head_of_the_largest_size_takes_no_more_memory_than_its_bound() {
+        let head = format!("{}{}\r\n\r\n", "x".repeat(HTTP_HEAD_BYTES_MAX - 4), "");
+        let (mut peer, mut ours) = tokio::io::duplex(64 * 1024);
+        tokio::io::AsyncWriteExt::write_all(&mut peer, head.as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut peer, &[b'y'; 9000]).await.unwrap();
+        let mut buffer = HeadBuffer::default();
+        let until = Instant::now() + core::time::Duration::from_secs(3);
+        let got = buffer.head(&mut ours, until).await.unwrap();
+        assert_eq!((got.len(), got.capacity()), (HTTP_HEAD_BYTES_MAX, HTTP_HEAD_BYTES_MAX));
+        assert!(buffer.bytes.capacity() <= STEP_BYTES);
     }
 
     #[test]

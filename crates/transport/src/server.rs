@@ -339,3 +339,27 @@ impl core::error::Error for ServeError {}
 
 const CLOSE_PROTOCOL: u16 = 1002;
 const CLOSE_POLICY: u16 = 1008;
+
+#[cfg(test)]
+mod tests {
+    use identity::limits::UNPROVEN_STATE_BYTES_MAX;
+    use tokio::{io::DuplexStream, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_stranger_costs_less_than_its_bound() {
+        let (_, stream) = tokio::io::duplex(1);
+        let deadlines = Deadlines::since(Instant::now());
+        let reading = size_of_val(&Incoming::new(stream, deadlines).next());
+        let (_, stream) = tokio::io::duplex(1);
+        let proving = size_of_val(&AwaitProof { stream, deadlines }.proof());
+        let head = HeadBuffer::PEAK_BYTES + reading;
+        let proof = PROOF_BYTES_MAX + proving;
+        println!(
+            "unproven, HTTP head: {head} bytes; WebSocket: {proof}; of them futures {reading}, {proving}"
+        );
+        assert!(head.max(proof) <= UNPROVEN_STATE_BYTES_MAX);
+        assert!(size_of::<Upgrade<DuplexStream>>() < 256);
+    }
+}
