@@ -220,6 +220,14 @@ pub struct ServerProven<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultySignature;
 
+impl FaultySignature {
+    /// The code people meet.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        Code::SignatureFaulty
+    }
+}
+
 impl fmt::Display for FaultySignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("our own signature does not verify; memory or processor is faulty")

@@ -48,7 +48,7 @@ impl HelloError {
     pub const fn code(&self) -> Code {
         match self {
             Self::BindingMismatch { .. } => Code::BindingMismatch,
-            Self::Faulty => Code::ServerProofWrong,
+            Self::Faulty => FaultySignature.code(),
             Self::Malformed(LineError { fault: LineFault::Version, .. }) => Code::VersionUnsupported,
             Self::AnyNeedsTls | Self::Malformed(_) => Code::HelloMalformed,
             Self::OwnKey => Code::WrongServer,
