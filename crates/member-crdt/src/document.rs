@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use automerge::{
-    ActorId, AutoCommit, AutomergeError, LoadOptions, ObjId, ObjType, OnPartialLoad, ROOT, ReadDoc,
-    ScalarValue, Value,
+    ActorId, AutoCommit, AutomergeError, ChangeHash, LoadOptions, ObjId, ObjType, OnPartialLoad, ROOT,
+    ReadDoc, ScalarValue, Value,
     transaction::{CommitOptions, Transactable},
 };
 use identity::{OrgId, encode_hex};
@@ -22,6 +22,8 @@ pub(crate) struct Document {
     maps: Maps,
     /// Verified and in force, not yet in the document: a batch is one commit.
     pending: BTreeMap<Slot, Vec<u8>>,
+    /// What the file has.
+    saved: Vec<ChangeHash>,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl Document {
         let mut doc = AutoCommit::new().with_actor(actor(&org));
         let maps = write_frame(&mut doc, &org).map_err(DocumentError::Damaged)?;
         doc.commit_with(timeless());
-        Ok(Self { doc, maps, pending: BTreeMap::new() })
+        Ok(Self { doc, maps, pending: BTreeMap::new(), saved: Vec::new() })
     }
 
     pub(crate) fn open(bytes: &[u8], org: &OrgId) -> Result<Opened, DocumentError> {
@@ -83,15 +85,12 @@ impl Document {
                 (AutoCommit::load_with_options(bytes, lenient).map_err(DocumentError::Damaged)?, true)
             }
         };
-        let doc = doc.with_actor(actor(org));
-        match scalar(&doc, "version")? {
-            ScalarValue::Uint(VERSION) => {}
-            ScalarValue::Uint(_) | _ => return Err(DocumentError::Missing { field: "version" }),
+        let mut doc = doc.with_actor(actor(org));
+        if scalar(&doc, "version")? != ScalarValue::Uint(VERSION) {
+            return Err(DocumentError::Missing { field: "version" });
         }
-        let held = match scalar(&doc, "org")? {
-            ScalarValue::Bytes(bytes) => <[u8; 32]>::try_from(bytes.as_slice()).ok().map(OrgId),
-            _ => None,
-        };
+        let held = bytes_of(scalar(&doc, "org")?);
+        let held = held.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok()).map(OrgId);
         match held {
             Some(held) if held == *org => {}
             Some(held) => return Err(DocumentError::OtherOrg { org: held }),
@@ -105,7 +104,8 @@ impl Document {
         let mut records: Vec<Record> = values(&doc, &maps.charters).map(Record::Charter).collect();
         records.extend(values(&doc, &maps.statements).map(Record::Statement));
         records.extend(values(&doc, &maps.reports).map(Record::Report));
-        let document = Self { doc, maps, pending: BTreeMap::new() };
+        let saved = doc.get_heads();
+        let document = Self { doc, maps, pending: BTreeMap::new(), saved };
         Ok(Opened { document, records, torn })
     }
 
@@ -138,12 +138,15 @@ impl Document {
     /// What changed since the last save of either kind.
     pub(crate) fn save_incremental(&mut self) -> Result<Vec<u8>, DocumentError> {
         self.write_pending()?;
-        Ok(self.doc.save_incremental())
+        let bytes = self.doc.save_after(&self.saved);
+        self.saved = self.doc.get_heads();
+        Ok(bytes)
     }
 
     /// Everything, with its history.
     pub(crate) fn save(&mut self) -> Result<Vec<u8>, DocumentError> {
         self.write_pending()?;
+        self.saved = self.doc.get_heads();
         Ok(self.doc.save())
     }
 
@@ -187,12 +190,13 @@ fn map(doc: &AutoCommit, field: &'static str) -> Result<ObjId, DocumentError> {
 
 fn values(doc: &AutoCommit, map: &ObjId) -> impl Iterator<Item = Vec<u8>> {
     doc.map_range(map, ..).filter_map(|item| match item.value.into_value() {
-        Value::Scalar(value) => match value.into_owned() {
-            ScalarValue::Bytes(bytes) => Some(bytes),
-            _ => None,
-        },
+        Value::Scalar(value) => bytes_of(value.into_owned()),
         Value::Object(_) => None,
     })
+}
+
+fn bytes_of(value: ScalarValue) -> Option<Vec<u8>> {
+    if let ScalarValue::Bytes(bytes) = value { Some(bytes) } else { None }
 }
 
 /// No document of ours is ever merged with another, so an org's documents may share one actor; what

@@ -175,7 +175,7 @@ impl Held {
             Payload::Revoke(_) => (is_admin, Lane::Revokes),
         };
         if !allowed {
-            return Err(Rejected::NotAuthorised { author });
+            return Err(Rejected::NotAuthorised { author: *author.as_bytes() });
         }
         if s.lane() != lane {
             return Err(Rejected::Broken(Broken::Lane));
@@ -196,7 +196,7 @@ impl Held {
             | Payload::Revoke(_)
             | Payload::Invite(_)
             | Payload::Cancel(_)
-            | Payload::Leave => return Err(Rejected::NotAuthorised { author: *s.author() }),
+            | Payload::Leave => return Err(Rejected::NotAuthorised { author: *s.author().as_bytes() }),
         }
         match self.leaves.get(s.author().as_bytes()) {
             Some(held) if *held < s.id() => Err(Rejected::Surplus),
@@ -233,7 +233,7 @@ impl Held {
                         Some((_, prefix)) => prefix,
                         None => walked.insert(self.walk(prev)),
                     };
-                    (Branch::After(prev), &*prefix)
+                    (Branch::After(prev), prefix)
                 }
                 None if burned && s.lane() == Lane::Revokes => (Branch::Loose, &empty),
                 None => return Ok(Fit::Waiting(s.prev())),
@@ -267,13 +267,13 @@ impl Held {
         let target = r.node.as_bytes();
         if prefix.revoked.contains(target) {
             // A burned author's loose Revoke may become the predecessor of its own copy.
-            let why = if burned { Rejected::Surplus } else { Rejected::AlreadyRevoked { node: r.node } };
+            let why = if burned { Rejected::Surplus } else { Rejected::AlreadyRevoked { node: *target } };
             return Err(why);
         }
         let early = self.early.get(s.author().as_bytes());
         let full = early.is_some_and(|keys| keys.len() >= EARLY_REVOKES_MAX && !keys.contains(target));
         if full && !self.admits_of.contains_key(target) {
-            return Err(Rejected::TooManyEarlyRevokes { author: *s.author() });
+            return Err(Rejected::TooManyEarlyRevokes { author: *s.author().as_bytes() });
         }
         Ok(())
     }
@@ -492,7 +492,7 @@ impl Held {
     }
 
     /// Statements of a lane from this place on.
-    pub(crate) fn from_place(
+    pub(crate) fn at_or_behind(
         &self,
         author: &PublicKey,
         lane: Lane,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use identity::{Code, Heads, OrgId, PublicKey, RosterDigest, StatementId, codec::DecodeError};
+use identity::{Code, Heads, OrgId, PublicKey, RosterDigest, StatementId, codec::DecodeError, encode_hex};
 use org_trust::{
     CharterChain, CharterError, Lane, Payload, Place, Record, Report, ReportError, ReportTip, Statement,
     StatementError, UnverifiedCharter, UnverifiedReport, UnverifiedStatement, VerifiedCharter,
@@ -55,7 +55,7 @@ pub enum Rejected {
     /// This author revoked this key before in the same chain.
     AlreadyRevoked {
         /// The key.
-        node: PublicKey,
+        node: [u8; 32],
     },
     /// It does not continue its author's chain.
     Broken(Broken),
@@ -66,14 +66,14 @@ pub enum Rejected {
     /// The author does not have the role that the statement needs.
     NotAuthorised {
         /// The author.
-        author: PublicKey,
+        author: [u8; 32],
     },
     /// A report that does not hold.
     Report(ReportError),
     /// A report by a node that no Admit held names.
     ReportOfStranger {
         /// The node.
-        node: PublicKey,
+        node: [u8; 32],
     },
     /// A statement whose signatures do not hold.
     Statement(StatementError),
@@ -82,7 +82,7 @@ pub enum Rejected {
     /// The author revoked too many keys that nobody admitted.
     TooManyEarlyRevokes {
         /// The author.
-        author: PublicKey,
+        author: [u8; 32],
     },
 }
 
@@ -195,17 +195,28 @@ impl Replica {
         }
         // By place, so that a predecessor comes first; Leaves after the Admits they follow.
         statements.sort_by_key(|s| (*s.payload() == Payload::Leave, s.seq()));
-        for statement in statements {
-            match self.held.fit(&self.chain, &statement) {
+        loop {
+            let before = statements.len();
+            statements.retain(|statement| match self.held.fit(&self.chain, statement) {
                 Ok(Fit::Here(spot)) => {
                     self.ids.insert(statement.id().0);
-                    self.held.keep(statement, spot);
+                    let kept = self.held.keep(Arc::clone(statement), spot);
+                    kept.replaced.inspect(|old| self.ids.remove(&old.0));
+                    false
                 }
-                Ok(Fit::Known) => {}
-                Ok(Fit::Waiting(_)) => refused.push(Rejected::Broken(Broken::Previous)),
-                Err(why) => refused.push(why),
+                // A Leave that a lower one replaced later still stands in the file.
+                Ok(Fit::Known) | Err(Rejected::Surplus) => false,
+                Ok(Fit::Waiting(_)) => true,
+                Err(why) => {
+                    refused.push(why);
+                    false
+                }
+            });
+            if statements.len() == before || statements.is_empty() {
+                break;
             }
         }
+        refused.extend(statements.iter().map(|_| Rejected::Broken(Broken::Previous)));
         for bytes in reports {
             if let Err(why) = self.take_report(&bytes) {
                 refused.push(why);
@@ -295,7 +306,7 @@ impl Replica {
         let unverified = UnverifiedReport::decode(bytes).map_err(Rejected::Malformed)?;
         let node = *unverified.claimed().node();
         if self.held.admits_of(node.as_bytes()).is_empty() {
-            return Err(Rejected::ReportOfStranger { node });
+            return Err(Rejected::ReportOfStranger { node: *node.as_bytes() });
         }
         let held = self.reports.of(&node);
         let same = held.is_some_and(|held| held.id() == unverified.claimed().id());
@@ -523,23 +534,27 @@ impl Rejected {
 impl core::fmt::Display for Rejected {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::AlreadyRevoked { node } => write!(f, "this author revoked {} before", node.short()),
+            Self::AlreadyRevoked { node } => write!(f, "this author revoked {} before", short(node)),
             Self::Broken(why) => write!(f, "{why}"),
             Self::Charter(why) => write!(f, "{why}"),
             Self::Malformed(why) => write!(f, "{why}"),
-            Self::NotAuthorised { author } => write!(f, "key {} may not say this", author.short()),
+            Self::NotAuthorised { author } => write!(f, "key {} may not say this", short(author)),
             Self::Report(why) => write!(f, "{why}"),
-            Self::ReportOfStranger { node } => write!(f, "nobody admitted {}", node.short()),
+            Self::ReportOfStranger { node } => write!(f, "nobody admitted {}", short(node)),
             Self::Statement(why) => write!(f, "{why}"),
             Self::Surplus => f.write_str("as much of this is held as proves it"),
             Self::TooManyEarlyRevokes { author } => {
-                write!(f, "key {} revoked too many keys that nobody admitted", author.short())
+                write!(f, "key {} revoked too many keys that nobody admitted", short(author))
             }
         }
     }
 }
 
 impl core::error::Error for Rejected {}
+
+fn short(key: &[u8; 32]) -> String {
+    encode_hex(key).chars().take(8).collect()
+}
 
 impl core::fmt::Display for Broken {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

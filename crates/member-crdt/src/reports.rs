@@ -69,9 +69,9 @@ impl Reports {
         let statement = &held.get(id)?.statement;
         let (author, lane, seq) = (statement.author(), statement.lane(), statement.seq());
         let after: BTreeSet<ReportTip> = held
-            .from_place(author, lane, seq)
+            .at_or_behind(author, lane, seq)
             .filter(|(_, tip)| held.stands_before(id, tip) == Some(true))
-            .map(|(seq, tip)| ReportTip::new(author, lane, seq, &tip.clone()))
+            .map(|(seq, tip)| ReportTip::new(author, lane, seq, tip))
             .collect();
         let mut coverage = Coverage { applied: 0, of: 0, missing: Vec::new() };
         for member in roster.good() {

@@ -69,6 +69,7 @@ pub struct Member {
 
 /// Whether a machine that was admitted is a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it lies in a member, and a member behind a count")]
 pub enum MemberState {
     /// It is.
     Good,

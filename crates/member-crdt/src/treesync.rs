@@ -22,16 +22,22 @@ use crate::{
 /// One side of one session of `action=sync`.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// A round that this side began and whose answer is due.
-    asked: bool,
-    /// This side told its digest or its buckets and may be answered with what is next.
-    checked: bool,
-    told_buckets: bool,
+    // Rounds may cross on the wire, so each step is counted, not switched.
+    /// Rounds that this side began and whose answer is due.
+    asked: u32,
+    /// Rounds of the peer that it may close with its digest.
+    checks: u32,
+    /// Digests that this side told and that may be answered with buckets.
+    told: u32,
+    /// Frames of ids that the buckets told may be answered with.
+    id_frames: u32,
     /// Ids that this side listed and the other may ask for, each once.
     offered: BTreeSet<RecordId>,
+    /// What was sent because tips told that it lacks, each once: a peer that repeats its tips does
+    /// not get the list again and again.
+    sent: BTreeSet<RecordId>,
     orphans: VecDeque<Orphan>,
     orphan_bytes: usize,
-    wanted: usize,
 }
 
 #[derive(Debug)]
@@ -81,10 +87,7 @@ impl Session {
     /// The frame that begins a round: at the start of the session on the dialler's side, and on
     /// both sides as often as the overlay says.
     pub fn open(&mut self, replica: &Replica) -> Vec<u8> {
-        self.asked = true;
-        self.checked = false;
-        self.told_buckets = false;
-        self.offered.clear();
+        self.asked = self.asked.saturating_add(1);
         Frame::Tips(summary(replica)).encode()
     }
 
@@ -103,44 +106,47 @@ impl Session {
         match Frame::decode(frame).map_err(SyncError::Malformed)? {
             Frame::Tips(theirs) => {
                 if theirs.heads != replica.heads() {
-                    out.push_records(lacking(replica, &theirs));
+                    self.push_lacking(replica, &theirs, &mut out);
                 }
                 out.send.push(Frame::TipsReply(summary(replica)).encode());
-                self.checked = true;
+                self.checks = self.checks.saturating_add(1);
             }
             Frame::TipsReply(theirs) => {
-                in_turn(core::mem::take(&mut self.asked), "tips reply")?;
+                take_turn(&mut self.asked, "tips reply")?;
                 if theirs.heads != replica.heads() {
-                    out.push_records(lacking(replica, &theirs));
+                    self.push_lacking(replica, &theirs, &mut out);
                     out.send.push(Frame::Check(replica.heads()).encode());
-                    self.told_buckets = true;
+                    self.told = self.told.saturating_add(1);
                 }
             }
             Frame::Records(records) => self.take(replica, records, &mut out)?,
             Frame::Check(heads) => {
-                in_turn(core::mem::take(&mut self.checked), "check")?;
+                take_turn(&mut self.checks, "check")?;
                 if heads != replica.heads() {
                     let digests = replica.ids().digests().map(|digest| shortened(&digest)).collect();
                     out.send.push(Frame::Buckets(digests).encode());
-                    self.wanted = WANT_FRAMES_MAX;
-                    self.offered.clear();
+                    self.id_frames = self.id_frames.saturating_add(ID_FRAMES_MAX);
                 }
             }
             Frame::Buckets(theirs) => {
-                in_turn(core::mem::take(&mut self.told_buckets), "buckets")?;
+                take_turn(&mut self.told, "buckets")?;
                 self.list_differing(replica, &theirs, &mut out);
             }
             Frame::Ids(buckets) => {
-                in_turn(self.wanted > 0, "ids")?;
-                self.wanted -= 1;
+                take_turn(&mut self.id_frames, "ids")?;
                 compare(replica, &buckets, &mut out);
             }
             Frame::Want(ids) => {
-                in_turn(ids.iter().all(|id| self.offered.remove(id)), "want")?;
-                out.push_records(records_of(replica, ids.into_iter().collect()));
+                let offered = ids.into_iter().filter(|id| self.offered.remove(id)).collect();
+                out.push_records(records_of(replica, offered));
             }
         }
         Ok(out)
+    }
+
+    fn push_lacking(&mut self, replica: &Replica, theirs: &Summary, out: &mut Output) {
+        let lacking = lacking(replica, theirs).into_iter();
+        out.push_records(lacking.filter(|record| self.sent.insert(record.id())).collect());
     }
 
     fn list_differing(&mut self, replica: &Replica, theirs: &[[u8; 16]], out: &mut Output) {
@@ -293,8 +299,9 @@ fn records_of(replica: &Replica, ids: BTreeSet<RecordId>) -> Vec<Record> {
     replica.records_where(|id| ids.contains(id)).collect()
 }
 
-fn in_turn(turn: bool, frame: &'static str) -> Result<(), SyncError> {
-    if turn { Ok(()) } else { Err(SyncError::OutOfTurn { frame }) }
+fn take_turn(turns: &mut u32, frame: &'static str) -> Result<(), SyncError> {
+    *turns = turns.checked_sub(1).ok_or(SyncError::OutOfTurn { frame })?;
+    Ok(())
 }
 
 /// Half of a digest: no second set of ids with the same half can be made.
@@ -307,7 +314,7 @@ fn shortened(digest: &[u8; 32]) -> [u8; 16] {
 }
 
 /// Frames of ids that one round may have: one for each bucket.
-const WANT_FRAMES_MAX: usize = 256;
+const ID_FRAMES_MAX: u32 = 256;
 
 impl SyncError {
     /// The code that the session is closed with.

@@ -1,0 +1,431 @@
+//! A small org for tests: everybody's keys, everybody's chains, and steps to draw stories from.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "each test file uses a part of the kit"
+)]
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use identity::{BootNonce, HashContext, Name, OrgId, SecretKey, StatementId};
+use member_crdt::{Applied, Replica, Roster};
+use org_trust::{
+    Admin, Admit, Assurance, Cancel, Charter, CharterChain, EnrolRequest, Gateway, Invite, Lane, NodeKeys,
+    Payload, Place, Reason, Record, Redemption, Report, ReportBody, Revoke, Statement, UnverifiedCharter,
+    VerifiedCharter,
+};
+use proptest::prelude::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Admin(u8),
+    Gateway(u8),
+    Node(u8),
+    Stranger(u8),
+}
+
+pub struct World {
+    pub org: OrgId,
+    pub chain: CharterChain,
+    pub statements: Vec<Arc<Statement>>,
+    pub reports: Vec<Report>,
+    pub invites: Vec<(StatementId, u8)>,
+    tips: BTreeMap<([u8; 32], Lane), (u64, [u8; 32])>,
+}
+
+pub fn seed(what: &str, n: u8) -> [u8; 32] {
+    HashContext::STATEMENT_ID.hash(&[what.as_bytes(), &[n]])
+}
+
+pub fn key(who: Who) -> SecretKey {
+    SecretKey::from_seed(&match who {
+        Who::Admin(n) => seed("admin", n),
+        Who::Gateway(n) => seed("gateway", n),
+        Who::Node(n) => seed("node", n),
+        Who::Stranger(n) => seed("stranger", n),
+    })
+}
+
+pub fn root() -> SecretKey {
+    SecretKey::from_seed(&seed("root", 0))
+}
+
+pub fn charter(name: &str, admins: u8, gateways: u8, threshold: u8) -> Charter {
+    let mut charter = Charter::genesis(Name::parse(name).unwrap(), 1, vec![root().public()], [0; 16]);
+    charter.revoke_threshold = threshold;
+    charter.admins = (0..admins)
+        .map(|n| Admin { key: key(Who::Admin(n)).public(), name: Name::parse(&format!("a{n}")).unwrap() })
+        .collect();
+    charter.gateways = (0..gateways)
+        .map(|n| Gateway { key: key(Who::Gateway(n)).public(), node: key(Who::Node(n)).public() })
+        .collect();
+    charter
+}
+
+pub fn genesis(charter: Charter) -> VerifiedCharter {
+    UnverifiedCharter::sign(charter, &[&root()]).unwrap().verify_genesis().unwrap()
+}
+
+impl World {
+    pub fn new(admins: u8, gateways: u8, threshold: u8) -> Self {
+        Self::named("demo", admins, gateways, threshold)
+    }
+
+    pub fn named(name: &str, admins: u8, gateways: u8, threshold: u8) -> Self {
+        let first = genesis(charter(name, admins, gateways, threshold));
+        Self {
+            org: first.org(),
+            chain: CharterChain::start(first).unwrap(),
+            statements: Vec::new(),
+            reports: Vec::new(),
+            invites: Vec::new(),
+            tips: BTreeMap::new(),
+        }
+    }
+
+    pub fn replica(&self) -> Replica {
+        Replica::new(self.chain.genesis()).unwrap()
+    }
+
+    /// The next charter, changed by `change` and signed by the root.
+    pub fn govern(&mut self, change: impl FnOnce(&mut Charter)) {
+        let mut next = self.chain.head().charter().successor();
+        change(&mut next);
+        self.chain.extend(UnverifiedCharter::sign(next, &[&root()]).unwrap()).unwrap();
+    }
+
+    pub fn place(&self, who: Who, lane: Lane) -> Place {
+        let author = key(who).public();
+        let charter = self.chain.head().id();
+        let first = || (0, self.chain.named(&author).map_or([7; 32], |c| c.id().0));
+        let (seq, prev) = self.tips.get(&(*author.as_bytes(), lane)).copied().unwrap_or_else(first);
+        Place { charter, lane, seq, prev }
+    }
+
+    pub fn sign_at(&self, who: Who, place: Place, payload: impl Into<Payload>) -> Statement {
+        Statement::sign(&self.org, &key(who), place, &payload.into()).unwrap()
+    }
+
+    pub fn say(&mut self, who: Who, payload: impl Into<Payload>) -> StatementId {
+        let payload = payload.into();
+        let statement = self.sign_at(who, self.place(who, payload.lane()), payload);
+        self.keep(statement)
+    }
+
+    /// Makes a statement part of the story and the tip of its lane.
+    pub fn keep(&mut self, s: Statement) -> StatementId {
+        let id = s.id();
+        self.tips.insert((*s.author().as_bytes(), s.lane()), (s.seq() + 1, id.0));
+        self.statements.push(Arc::new(s));
+        id
+    }
+
+    pub fn invite(&mut self, admin: u8, gateway: u8, uses: u32) -> usize {
+        let n = u8::try_from(self.invites.len()).unwrap();
+        let id = self.say(
+            Who::Admin(admin),
+            Invite {
+                key: invite_key(n).public(),
+                uses,
+                redeemer: key(Who::Gateway(gateway)).public(),
+                labels: vec![],
+                expires_unix_s: 0,
+                note: String::new(),
+            },
+        );
+        self.invites.push((id, gateway));
+        self.invites.len() - 1
+    }
+
+    pub fn enrol(&self, invite: usize, machine: Machine) -> Admit {
+        let (id, gateway) = self.invites[invite];
+        let secret = invite_key(u8::try_from(invite).unwrap());
+        let redeemer = key(Who::Gateway(gateway)).public();
+        let redemption = Redemption { invite: id, key: &secret, redeemer };
+        machine.with_keys(|keys| {
+            let name = Name::parse(&format!("m{}", machine.node)).unwrap();
+            let request = EnrolRequest::sign(&self.org, keys, redemption, name, Assurance::File, [0; 32]);
+            request.claimed().clone()
+        })
+    }
+
+    pub fn admit(&mut self, invite: usize, machine: Machine) -> StatementId {
+        let admit = self.enrol(invite, machine);
+        self.say(Who::Gateway(self.invites[invite].1), admit)
+    }
+
+    /// A machine beyond the 256 that have a number of eight bits.
+    pub fn admit_numbered(&mut self, invite: usize, n: u16) -> StatementId {
+        let (id, gateway) = self.invites[invite];
+        let seed = |what: &str| HashContext::STATEMENT_ID.hash(&[what.as_bytes(), &n.to_le_bytes()]);
+        let keys = ["node", "wireguard", "boot"].map(|what| SecretKey::from_seed(&seed(what)));
+        let keys = NodeKeys { node: &keys[0], wireguard: &keys[1], boot: &keys[2] };
+        let secret = invite_key(u8::try_from(invite).unwrap());
+        let redeemer = key(Who::Gateway(gateway)).public();
+        let redemption = Redemption { invite: id, key: &secret, redeemer };
+        let name = Name::parse(&format!("m{n}")).unwrap();
+        let request = EnrolRequest::sign(&self.org, keys, redemption, name, Assurance::File, [0; 32]);
+        self.say(Who::Gateway(gateway), request.claimed().clone())
+    }
+
+    pub fn own_admit(&mut self, admin: u8, machine: Machine) -> StatementId {
+        let redeemer = key(Who::Admin(admin)).public();
+        let name = Name::parse(&format!("m{}", machine.node)).unwrap();
+        let admit =
+            machine.with_keys(|keys| Admit::by_admin(&self.org, keys, redeemer, name, Assurance::Tpm));
+        self.say(Who::Admin(admin), admit)
+    }
+
+    pub fn revoke(&mut self, admin: u8, node: u8) -> StatementId {
+        self.say(Who::Admin(admin), revocation(node))
+    }
+
+    pub fn cancel(&mut self, admin: u8, invite: usize, tip: Option<StatementId>) -> StatementId {
+        self.say(Who::Admin(admin), Payload::Cancel(Cancel { invite: self.invites[invite].0, tip }))
+    }
+
+    pub fn leave(&mut self, node: u8, admit: StatementId) -> StatementId {
+        let charter = self.chain.head().id();
+        let place = Place { charter, lane: Lane::Main, seq: 0, prev: admit.0 };
+        let statement = self.sign_at(Who::Node(node), place, Payload::Leave);
+        let id = statement.id();
+        self.statements.push(Arc::new(statement));
+        id
+    }
+
+    pub fn report(&self, node: u8, seq: u64, replica: &Replica) -> Report {
+        let body = ReportBody {
+            boot_nonce: BootNonce([1; 16]),
+            seq,
+            heads: replica.heads(),
+            count: replica.count(),
+            charter: replica.chain().head().id(),
+            tips: replica.report_tips(),
+            version: "0.1.0".into(),
+            endpoints: vec![SocketAddr::from(([127, 0, 0, 1], 51820))],
+        };
+        Report::sign(&self.org, &key(Who::Node(node)), body).unwrap()
+    }
+
+    /// Everything said, charters first.
+    pub fn records(&self) -> Vec<Record> {
+        let charters = self.chain.iter().skip(1).map(Record::from);
+        let statements = self.statements.iter().map(|s| Record::from(&**s));
+        charters.chain(statements).chain(self.reports.iter().map(Record::from)).collect()
+    }
+
+    pub fn filled(&self) -> Replica {
+        let mut replica = self.replica();
+        deliver(&mut replica, &self.records());
+        replica
+    }
+
+    pub fn resolved(&self) -> Roster {
+        member_crdt::resolve(&self.chain, &self.statements)
+    }
+}
+
+/// Which seeds a machine's keys come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    pub node: u8,
+    pub wireguard: u8,
+    pub boot: u8,
+}
+
+impl Machine {
+    pub fn new(n: u8) -> Self {
+        Self { node: n, wireguard: n, boot: n }
+    }
+
+    pub fn with_keys<T>(self, with: impl FnOnce(NodeKeys<'_>) -> T) -> T {
+        let wireguard = SecretKey::from_seed(&seed("wireguard", self.wireguard));
+        let boot = SecretKey::from_seed(&seed("boot", self.boot));
+        with(NodeKeys { node: &key(Who::Node(self.node)), wireguard: &wireguard, boot: &boot })
+    }
+}
+
+pub fn invite_key(n: u8) -> SecretKey {
+    SecretKey::from_seed(&seed("invite", n))
+}
+
+pub fn revocation(node: u8) -> Payload {
+    let node = key(Who::Node(node)).public();
+    Payload::Revoke(Revoke { node, reason: Reason::Lost, note: String::new() })
+}
+
+/// Applies records in the order given, again and again while one of them is new.
+pub fn deliver(replica: &mut Replica, records: &[Record]) {
+    let mut rest: Vec<&Record> = records.iter().collect();
+    loop {
+        let before = rest.len();
+        rest.retain(|r| matches!(replica.apply(r), Ok(Applied::Waiting { .. })));
+        if rest.len() == before {
+            return;
+        }
+    }
+}
+
+/// One thing somebody does. Indices are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    Invite {
+        admin: u8,
+        gateway: u8,
+        uses: u32,
+    },
+    Admit {
+        invite: u8,
+        machine: Machine,
+    },
+    OwnAdmit {
+        admin: u8,
+        machine: Machine,
+    },
+    Revoke {
+        admin: u8,
+        node: u8,
+    },
+    /// At a place the author used before.
+    ForkedRevoke {
+        admin: u8,
+        node: u8,
+        back: u8,
+    },
+    ForkedAdmit {
+        invite: u8,
+        machine: Machine,
+        back: u8,
+    },
+    Cancel {
+        admin: u8,
+        invite: u8,
+        tip: u8,
+    },
+    Leave {
+        admit: u8,
+    },
+    RemoveAdmin {
+        cut: u8,
+    },
+}
+
+pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let machine = prop_oneof![
+        6 => (0..8u8).prop_map(Machine::new),
+        1 => (0..8u8, 0..8u8, 0..8u8)
+            .prop_map(|(node, wireguard, boot)| Machine { node, wireguard, boot }),
+    ];
+    let step = prop_oneof![
+        2 => (0..3u8, 0..2u8, 1..4u32).prop_map(|(admin, gateway, uses)| Step::Invite { admin, gateway, uses }),
+        6 => (any::<u8>(), machine.clone()).prop_map(|(invite, machine)| Step::Admit { invite, machine }),
+        1 => (0..3u8, machine.clone()).prop_map(|(admin, machine)| Step::OwnAdmit { admin, machine }),
+        3 => (0..3u8, 0..8u8).prop_map(|(admin, node)| Step::Revoke { admin, node }),
+        1 => (0..3u8, 0..8u8, any::<u8>()).prop_map(|(admin, node, back)| Step::ForkedRevoke { admin, node, back }),
+        2 => (any::<u8>(), machine, any::<u8>())
+            .prop_map(|(invite, machine, back)| Step::ForkedAdmit { invite, machine, back }),
+        1 => (0..3u8, any::<u8>(), any::<u8>()).prop_map(|(admin, invite, tip)| Step::Cancel { admin, invite, tip }),
+        1 => any::<u8>().prop_map(|admit| Step::Leave { admit }),
+        1 => any::<u8>().prop_map(|cut| Step::RemoveAdmin { cut }),
+    ];
+    prop::collection::vec(step, 1..most)
+}
+
+/// The org that a story leads to: three admins, two gateways.
+pub fn told(threshold: u8, steps: &[Step]) -> World {
+    let mut world = World::new(3, 2, threshold);
+    let first = world.invite(0, 0, 3);
+    world.admit(first, Machine::new(0));
+    for step in steps {
+        world.step(*step);
+    }
+    world
+}
+
+impl World {
+    pub fn step(&mut self, step: Step) {
+        let invites = self.invites.len();
+        match step {
+            Step::Invite { admin, gateway, uses } => {
+                if self.is_admin(admin) {
+                    self.invite(admin, gateway, uses);
+                }
+            }
+            Step::Admit { invite, machine } => {
+                self.admit(usize::from(invite) % invites, machine);
+            }
+            Step::OwnAdmit { admin, machine } => {
+                if self.is_admin(admin) {
+                    self.own_admit(admin, machine);
+                }
+            }
+            Step::Revoke { admin, node } => {
+                if self.is_admin(admin) {
+                    self.revoke(admin, node);
+                }
+            }
+            Step::ForkedRevoke { admin, node, back } => {
+                let payload = revocation(node);
+                self.fork(Who::Admin(admin), back, payload);
+            }
+            Step::ForkedAdmit { invite, machine, back } => {
+                let invite = usize::from(invite) % invites;
+                let payload = self.enrol(invite, machine);
+                self.fork(Who::Gateway(self.invites[invite].1), back, payload.into());
+            }
+            Step::Cancel { admin, invite, tip } => {
+                if self.is_admin(admin) {
+                    let tip = self.statements.get(usize::from(tip) % (self.statements.len() + 1));
+                    let tip = tip.map(|s| s.id());
+                    self.cancel(admin, usize::from(invite) % invites, tip);
+                }
+            }
+            Step::Leave { admit } => {
+                let admits: Vec<(StatementId, u8)> = self.admits();
+                let (id, node) = admits[usize::from(admit) % admits.len()];
+                self.leave(node, id);
+            }
+            Step::RemoveAdmin { cut } => {
+                if self.is_admin(2) {
+                    let removed = key(Who::Admin(2)).public();
+                    let by: Vec<_> = self.statements.iter().filter(|s| *s.author() == removed).collect();
+                    let tip = by.get(usize::from(cut) % (by.len() + 1)).map(|s| (s.lane(), s.id()));
+                    let cuts = tip.map(|(lane, tip)| org_trust::Cut { key: removed, lane, tip });
+                    self.govern(|next| {
+                        next.admins.retain(|admin| admin.key != removed);
+                        next.cuts.extend(cuts);
+                        next.revoke_threshold = next.revoke_threshold.min(2);
+                    });
+                }
+            }
+        }
+    }
+
+    fn is_admin(&self, admin: u8) -> bool {
+        self.chain.head().charter().admin(&key(Who::Admin(admin)).public()).is_some()
+    }
+
+    /// Says something at a place that the author has used, under the charter cited there.
+    fn fork(&mut self, who: Who, back: u8, payload: Payload) {
+        let author = key(who).public();
+        let said: Vec<_> =
+            self.statements.iter().filter(|s| *s.author() == author && s.lane() == payload.lane()).collect();
+        if let Some(at) = said.get(usize::from(back) % said.len().max(1)) {
+            let statement = self.sign_at(who, *at.place(), payload);
+            self.statements.push(Arc::new(statement));
+        }
+    }
+
+    fn admits(&self) -> Vec<(StatementId, u8)> {
+        let node = |admit: &Admit| (0..=255).find(|n| key(Who::Node(*n)).public() == admit.node);
+        let admits = self.statements.iter().filter_map(|s| match s.payload() {
+            Payload::Admit(admit) => Some((s.id(), node(admit)?)),
+            Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => None,
+        });
+        admits.collect()
+    }
+}

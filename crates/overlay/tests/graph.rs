@@ -1,0 +1,311 @@
+//! Many nodes, one clock: whether the graph of sessions connects who is up.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use identity::{
+    HashContext, PublicKey, SecretKey,
+    limits::{SYNC_DIAL_MAX, SYNC_SESSIONS_MAX, TIPS_INTERVAL_MS},
+};
+use overlay::{Direction, Output, Overlay};
+use proptest::prelude::*;
+
+/// What happens later: a dial arrives, or its failure is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrives { from: usize, to: usize },
+    Fails { from: usize, to: usize },
+}
+
+struct Net {
+    keys: Vec<PublicKey>,
+    nodes: Vec<Overlay>,
+    up: BTreeSet<usize>,
+    /// Established: (dialler, listener).
+    links: BTreeSet<(usize, usize)>,
+    events: BTreeMap<u64, Vec<Event>>,
+    now_ms: u64,
+    exchanged: usize,
+}
+
+fn node_key(n: usize) -> PublicKey {
+    SecretKey::from_seed(&HashContext::SYNC_RING.hash(&[&n.to_le_bytes()])).public()
+}
+
+impl Net {
+    fn new(nodes: usize, down: &BTreeSet<usize>) -> Self {
+        let keys: Vec<PublicKey> = (0..nodes).map(node_key).collect();
+        let overlays = keys.iter().zip(0..).map(|(key, n)| Overlay::new(*key, n)).collect();
+        let mut net = Self {
+            nodes: overlays,
+            up: (0..nodes).filter(|n| !down.contains(n)).collect(),
+            keys,
+            links: BTreeSet::new(),
+            events: BTreeMap::new(),
+            now_ms: 0,
+            exchanged: 0,
+        };
+        net.tell_members(|_| true);
+        net
+    }
+
+    fn tell_members(&mut self, is_member: impl Fn(usize) -> bool) {
+        let members: Vec<PublicKey> = (0..self.keys.len())
+            .filter(|n| is_member(*n))
+            .filter_map(|n| self.keys.get(n).copied())
+            .collect();
+        for n in self.up.clone() {
+            self.nodes[n].handle_members(self.now_ms, members.iter().copied());
+            self.drain(n);
+        }
+    }
+
+    fn number(&self, key: &PublicKey) -> usize {
+        self.keys.iter().position(|k| k == key).unwrap()
+    }
+
+    fn drain(&mut self, n: usize) {
+        while let Some(output) = self.nodes[n].poll_output() {
+            match output {
+                Output::Dial(peer) => {
+                    let to = self.number(&peer);
+                    let (after, event) = if self.up.contains(&to) {
+                        (40, Event::Arrives { from: n, to })
+                    } else {
+                        (500, Event::Fails { from: n, to })
+                    };
+                    self.events.entry(self.now_ms + after).or_default().push(event);
+                }
+                Output::ExchangeTips(..) => self.exchanged += 1,
+                Output::Refuse(peer) => {
+                    let from = self.number(&peer);
+                    self.nodes[from].handle_session_down(self.now_ms, self.keys[n], Direction::Outbound);
+                    self.links.remove(&(from, n));
+                    self.drain(from);
+                }
+                Output::Drop(peer, direction) | Output::Cut(peer, direction) => {
+                    let peer = self.number(&peer);
+                    let (link, other) = match direction {
+                        Direction::Outbound => ((n, peer), Direction::Inbound),
+                        Direction::Inbound => ((peer, n), Direction::Outbound),
+                    };
+                    if self.links.remove(&link) {
+                        self.nodes[peer].handle_session_down(self.now_ms, self.keys[n], other);
+                        self.drain(peer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrives { from, to } if self.up.contains(&to) && self.up.contains(&from) => {
+                self.links.insert((from, to));
+                let (from_key, to_key) = (self.keys[from], self.keys[to]);
+                self.nodes[from].handle_session_up(self.now_ms, to_key, Direction::Outbound);
+                self.nodes[to].handle_session_up(self.now_ms, from_key, Direction::Inbound);
+                self.drain(to);
+                self.drain(from);
+            }
+            Event::Arrives { from, to } | Event::Fails { from, to } => {
+                if self.up.contains(&from) {
+                    self.nodes[from].handle_dial_failed(self.now_ms, self.keys[to]);
+                    self.drain(from);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, for_ms: u64) {
+        let end = self.now_ms + for_ms;
+        loop {
+            let timers = self.up.iter().filter_map(|n| self.nodes[*n].poll_timeout()).min();
+            let event = self.events.keys().next().copied();
+            let Some(next) = [timers, event].into_iter().flatten().min().filter(|t| *t <= end) else { break };
+            assert!(next >= self.now_ms, "time does not stand still: {next} at {}", self.now_ms);
+            self.now_ms = next.max(self.now_ms);
+            for event in self.events.remove(&self.now_ms).unwrap_or_default() {
+                self.happen(event);
+            }
+            for n in self.up.clone() {
+                if self.nodes[n].poll_timeout().is_some_and(|t| t <= self.now_ms) {
+                    self.nodes[n].handle_timeout(self.now_ms);
+                    self.drain(n);
+                    assert!(self.nodes[n].poll_timeout().is_none_or(|t| t > self.now_ms));
+                }
+            }
+        }
+        self.now_ms = end;
+    }
+
+    fn kill(&mut self, n: usize) {
+        self.up.remove(&n);
+        for (from, to) in self.links.clone() {
+            if from == n || to == n {
+                self.links.remove(&(from, to));
+                let (left, direction) =
+                    if from == n { (to, Direction::Inbound) } else { (from, Direction::Outbound) };
+                self.nodes[left].handle_session_down(self.now_ms, self.keys[n], direction);
+                self.drain(left);
+            }
+        }
+    }
+
+    /// The most steps a flood from `start` takes; none if it does not reach everyone.
+    fn eccentricity(&self, start: usize) -> Option<usize> {
+        let mut seen = BTreeMap::from([(start, 0)]);
+        let mut queue = VecDeque::from([start]);
+        while let Some(n) = queue.pop_front() {
+            let steps = seen.get(&n).copied().unwrap_or(0);
+            for (peer, _) in self.nodes[n].flood_targets(None) {
+                let peer = self.number(&peer);
+                if self.up.contains(&peer) && !seen.contains_key(&peer) {
+                    seen.insert(peer, steps + 1);
+                    queue.push_back(peer);
+                }
+            }
+        }
+        (seen.len() == self.up.len()).then(|| seen.values().copied().max().unwrap_or(0))
+    }
+
+    fn invariant_connected(&self) {
+        for n in self.up.iter().take(3) {
+            assert!(self.eccentricity(*n).is_some(), "node {n} does not reach everyone");
+        }
+    }
+
+    fn invariant_bounded(&self) {
+        for n in &self.up {
+            assert!(self.nodes[*n].sessions().count() <= SYNC_SESSIONS_MAX);
+        }
+    }
+
+    /// Both ends know of the same sessions.
+    fn invariant_symmetric(&self) {
+        for n in &self.up {
+            for (peer, direction) in self.nodes[*n].sessions() {
+                let peer = self.number(&peer);
+                let link = if direction == Direction::Outbound { (*n, peer) } else { (peer, *n) };
+                assert!(self.links.contains(&link), "{link:?}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    /// Whoever is up is connected, whoever is not.
+    #[test]
+    fn who_is_up_becomes_connected(
+        nodes in 2..40usize,
+        down in prop::collection::btree_set(0..40usize, 0..12),
+        later in prop::collection::vec(0..40usize, 0..4),
+    ) {
+        let down: BTreeSet<usize> = down.into_iter().filter(|n| *n + 2 < nodes).collect();
+        let mut net = Net::new(nodes, &down);
+        net.run(30_000);
+        net.invariant_connected();
+        net.invariant_bounded();
+        net.invariant_symmetric();
+        for n in later.into_iter().filter(|n| *n + 2 < nodes) {
+            if net.up.contains(&n) {
+                net.kill(n);
+            }
+        }
+        net.run(60_000);
+        net.invariant_connected();
+        net.invariant_symmetric();
+    }
+}
+
+#[test]
+fn a_flood_crosses_three_hundred_nodes_in_a_few_steps() {
+    let mut net = Net::new(300, &BTreeSet::new());
+    net.run(10_000);
+    net.invariant_connected();
+    net.invariant_bounded();
+    let most = (0..300).step_by(50).filter_map(|n| net.eccentricity(n)).max().unwrap();
+    assert!(most <= 14, "{most} steps");
+    let sessions: usize = (0..300).map(|n| net.nodes[n].sessions().count()).sum();
+    assert!(sessions <= 2 * SYNC_DIAL_MAX * 300, "{sessions}");
+}
+
+#[test]
+fn who_comes_back_is_dialled_again_and_the_stand_in_is_dropped() {
+    let mut net = Net::new(12, &BTreeSet::from([4]));
+    net.run(30_000);
+    net.up.insert(4);
+    let members: Vec<PublicKey> = net.keys.clone();
+    net.nodes[4].handle_members(net.now_ms, members);
+    net.drain(4);
+    net.run(200_000);
+    net.invariant_connected();
+    net.invariant_symmetric();
+    let outbound = |n: &Overlay| n.sessions().filter(|(_, d)| *d == Direction::Outbound).count();
+    assert!(net.nodes.iter().all(|n| outbound(n) <= SYNC_DIAL_MAX));
+}
+
+#[test]
+fn sessions_of_the_revoked_are_cut_at_once() {
+    let mut net = Net::new(8, &BTreeSet::new());
+    net.run(5_000);
+    let revoked = net.keys[3];
+    let held_by: Vec<usize> =
+        (0..8).filter(|n| *n != 3 && net.nodes[*n].sessions().any(|(peer, _)| peer == revoked)).collect();
+    assert!(!held_by.is_empty());
+    net.up.remove(&3);
+    let rest: Vec<PublicKey> = net.keys.iter().copied().filter(|key| *key != revoked).collect();
+    for n in held_by {
+        net.nodes[n].handle_members(net.now_ms, rest.clone());
+        assert!(net.nodes[n].sessions().all(|(peer, _)| peer != revoked));
+        let first = net.nodes[n].poll_output().unwrap();
+        assert!(matches!(first, Output::Cut(peer, _) if peer == revoked), "before anything else: {first:?}");
+    }
+}
+
+#[test]
+fn a_revoked_dialler_gets_no_session() {
+    let (me, peer) = (node_key(0), node_key(1));
+    let mut overlay = Overlay::new(me, 1);
+    overlay.handle_members(0, [me]);
+    overlay.handle_session_up(0, peer, Direction::Inbound);
+    assert_eq!(overlay.poll_output(), Some(Output::Cut(peer, Direction::Inbound)));
+    assert_eq!(overlay.sessions().count(), 0);
+}
+
+#[test]
+fn a_node_with_enough_sessions_is_busy() {
+    let keys: Vec<PublicKey> = (0..30).map(node_key).collect();
+    let mut overlay = Overlay::new(keys[0], 1);
+    overlay.handle_members(0, keys.iter().copied());
+    let mut refused = 0;
+    for key in &keys[1..] {
+        overlay.handle_session_up(0, *key, Direction::Inbound);
+        while let Some(output) = overlay.poll_output() {
+            refused += usize::from(output == Output::Refuse(*key));
+        }
+    }
+    assert!(overlay.sessions().count() <= SYNC_SESSIONS_MAX - SYNC_DIAL_MAX);
+    assert_eq!(refused, 29 - overlay.sessions().count());
+}
+
+#[test]
+fn tips_are_exchanged_on_every_session_again_and_again() {
+    let mut net = Net::new(2, &BTreeSet::new());
+    net.run(10 * TIPS_INTERVAL_MS);
+    assert_eq!(net.links.len(), 1, "one session between two, whoever dialled first");
+    assert!((10..=30).contains(&net.exchanged), "{}", net.exchanged);
+}
+
+#[test]
+fn a_record_is_not_sent_back_to_where_it_came_from() {
+    let mut net = Net::new(3, &BTreeSet::new());
+    net.run(5_000);
+    let node = &net.nodes[0];
+    let all: Vec<PublicKey> = node.flood_targets(None).map(|(peer, _)| peer).collect();
+    let source = all[0];
+    assert!(node.flood_targets(Some(&source)).all(|(peer, _)| peer != source));
+    assert_eq!(node.flood_targets(Some(&source)).count(), all.len() - 1);
+}
