@@ -31,6 +31,9 @@ const EVENTS_MAX: usize = 4096;
 /// The first session may have to wait for the tunnel, or for the target to start.
 const SESSION_DEADLINE: Duration = Duration::from_secs(5);
 const SESSION_RETRY: Duration = Duration::from_millis(250);
+/// The held session shows by echoes that it is served.
+const ECHO_INTERVAL: Duration = Duration::from_millis(250);
+const ECHO_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A machine's keys.
 pub(crate) struct Keys {
@@ -102,11 +105,26 @@ async fn hold(attacker: Arc<Attacker>, target: Arc<Target>, line: Line) {
     }
 }
 
-/// Reads until the session ends.
+/// Uses the session until it ends or its echoes stop coming.
 async fn last_word(session: &mut Session<TcpStream>) -> Outcome {
+    let mut beat = time::interval(ECHO_INTERVAL);
+    let mut heard = Instant::now();
+    let mut number: u64 = 0;
     loop {
-        if let Err(end) = session.recv().await {
-            return Outcome::of_session(&end);
+        tokio::select! {
+            frame = session.recv() => match frame {
+                Ok(_) => heard = Instant::now(),
+                Err(end) => return Outcome::of_session(&end),
+            },
+            _ = beat.tick() => {
+                if heard.elapsed() >= ECHO_DEADLINE {
+                    return Outcome::Timeout;
+                }
+                number += 1;
+                if let Err(end) = session.send(number.to_le_bytes().to_vec()).await {
+                    return Outcome::of_session(&end);
+                }
+            }
         }
     }
 }
