@@ -8,7 +8,7 @@
 use core::fmt;
 
 use identity::{
-    Label, Name, OrgId, PublicKey, SecretKey, Signature, StatementId,
+    Code, Label, Name, OrgId, PublicKey, SecretKey, Signature, StatementId,
     codec::{DecodeError, Reader, Writer},
 };
 
@@ -205,6 +205,14 @@ impl Admit {
                 invite: r.signature("invite signature")?,
             },
         })
+    }
+}
+
+impl PossessionError {
+    /// The code people see when it stands in a request; in a statement it is the statement's.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        Code::EnrolKeyUnproven
     }
 }
 

@@ -141,26 +141,28 @@ impl TrustBundle {
     }
 
     /// What a holder of `bundle` and of this charter accepts: the bundle and the CAs that are active
-    /// or retiring, less those that are retired (by certificate and by key).
+    /// or retiring, less those that are retired. What a charter lists that is no CA certificate is left
+    /// out: it must not take the others with it.
     ///
     /// # Errors
-    /// [`BundleError`]: [`BundleError::Empty`] when all are retired.
+    /// [`BundleError::Empty`] when nothing is left.
     pub fn accepted(bundle: Option<&Self>, charter: &Charter) -> Result<Self, BundleError> {
-        let in_state = |wanted: &'static [CaState]| {
-            charter.tls_cas.iter().filter(|ca| wanted.contains(&ca.state)).map(|ca| ca.certificate.clone())
-        };
-        let retired: Vec<_> =
-            in_state(&[CaState::Retired]).map(|der| Anchor::parse(der, 1)).filter_map(Result::ok).collect();
-        let mut accepted: Vec<Vec<u8>> = Vec::new();
-        let held = bundle.iter().flat_map(|bundle| bundle.certificates()).map(|anchor| anchor.der.clone());
-        for der in held.chain(in_state(&[CaState::Active, CaState::Retiring])) {
-            let anchor = Anchor::parse(der, accepted.len() + 1)?;
-            let out = retired.iter().any(|gone| gone.public_key == anchor.public_key);
-            if !out && !accepted.contains(&anchor.der) {
-                accepted.push(anchor.der);
+        let retired = in_state(charter, &[CaState::Retired]);
+        let held = bundle.iter().flat_map(|bundle| bundle.anchors.iter().cloned());
+        let mut anchors: Vec<Anchor> = Vec::new();
+        for anchor in held.chain(in_state(charter, &[CaState::Active, CaState::Retiring])) {
+            if !anchor.is_among(&retired) && !anchors.contains(&anchor) {
+                anchors.push(anchor);
             }
         }
-        Self::from_certificates(accepted)
+        if anchors.is_empty() { Err(BundleError::Empty) } else { Ok(Self { anchors }) }
+    }
+
+    /// Whether one of them is a CA that this charter has retired.
+    #[must_use]
+    pub fn holds_retired(&self, charter: &Charter) -> bool {
+        let retired = in_state(charter, &[CaState::Retired]);
+        self.anchors.iter().any(|anchor| anchor.is_among(&retired))
     }
 
     /// The certificates.
@@ -207,6 +209,11 @@ impl Anchor {
             der: Vec::new(),
         };
         Ok(Self { der, ..anchor })
+    }
+
+    /// A certificate issued anew for a retired key is as retired as the first.
+    fn is_among(&self, retired: &[Self]) -> bool {
+        retired.iter().any(|gone| gone.public_key == self.public_key)
     }
 
     /// The certificate.
@@ -283,5 +290,10 @@ impl fmt::Display for BundleError {
 }
 
 impl core::error::Error for BundleError {}
+
+fn in_state(charter: &Charter, wanted: &[CaState]) -> Vec<Anchor> {
+    let listed = charter.tls_cas.iter().filter(|ca| wanted.contains(&ca.state));
+    listed.filter_map(|ca| Anchor::parse(ca.certificate.clone(), 1).ok()).collect()
+}
 
 const CERTIFICATE: &str = "CERTIFICATE";

@@ -4,6 +4,7 @@ use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{
+    Code,
     codec::{DecodeError, Fault, Reader, Writer},
     limits::ADDRESS_BYTES_MAX,
 };
@@ -43,6 +44,14 @@ pub(crate) fn read_endpoint(r: &mut Reader<'_>) -> Result<SocketAddr, DecodeErro
 /// The text is no `HOST:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedAddress;
+
+impl MalformedAddress {
+    /// The code people see.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        Code::Usage
+    }
+}
 
 impl fmt::Display for MalformedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

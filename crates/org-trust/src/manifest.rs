@@ -16,7 +16,6 @@ use crate::{
     base64::Alphabet,
     bundle::{BundleError, TrustBundle},
     chain::CharterChain,
-    charter::CaState,
     charter_signed::{CharterError, UnverifiedCharter},
     endpoint::check_address,
     payload::{Invite, Payload},
@@ -181,9 +180,7 @@ impl InviteManifest {
         let chain = self.check_charters()?;
         let head = chain.head().charter();
         let bundle = TrustBundle::from_certificates(self.bundle).map_err(ManifestError::Bundle)?;
-        let retired =
-            |der: &[u8]| head.tls_cas.iter().any(|ca| ca.state == CaState::Retired && ca.certificate == der);
-        if bundle.certificates().iter().any(|anchor| retired(anchor.der())) {
+        if bundle.holds_retired(head) {
             return Err(ManifestError::RetiredCa);
         }
         for (at, address) in self.gateways.iter().enumerate() {

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use identity::{
-    HashContext,
+    Code, HashContext,
     codec::{DecodeError, Fault, Reader, Writer},
     limits::{CHARTER_BYTES_MAX, REPORT_BYTES_MAX, STATEMENT_BYTES_MAX, SYNC_FRAME_BYTES_MAX},
 };
@@ -157,6 +157,14 @@ impl From<&Statement> for Record {
 impl From<&Report> for Record {
     fn from(report: &Report) -> Self {
         Self::Report(report.bytes().to_vec())
+    }
+}
+
+impl BatchTooLarge {
+    /// The code people see.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        Code::ChangeMalformed
     }
 }
 

@@ -196,5 +196,17 @@ fn a_charter_adds_its_cas_and_takes_the_retired_ones_away() {
     let again = old.params.self_signed(&old.key).unwrap().der().to_vec();
     let renewed = TrustBundle::from_certificates([again]).unwrap();
     charter.tls_cas[1].state = CaState::Retired;
+    assert!(renewed.holds_retired(&charter) && bundle.holds_retired(&charter));
     assert_eq!(accepted(Some(&renewed), &charter), Err(BundleError::Empty));
+}
+
+#[test]
+fn what_a_charter_lists_that_is_no_ca_does_not_take_the_others_with_it() {
+    let (good, leaf) = (ca(), root("gw", |params| params.is_ca = IsCa::NoCa));
+    let mut charter = crate::fixture::genesis_charter();
+    charter.tls_cas = [&[0x30], leaf.der.as_slice(), &good.der]
+        .map(|der| TlsCa { state: CaState::Active, certificate: der.to_vec() })
+        .to_vec();
+    let accepted = TrustBundle::accepted(None, &charter).unwrap();
+    assert_eq!(accepted.certificates().iter().map(Anchor::der).collect::<Vec<_>>(), [good.der]);
 }
