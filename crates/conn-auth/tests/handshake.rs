@@ -2,8 +2,8 @@
 
 #![cfg(test)]
 use conn_auth::{
-    Accept, Action, Binding, ChallengeError, Dial, DialError, HelloError, Holder, ProofError, Reference,
-    Refusal, Standing, To, VerdictError,
+    Accept, Action, ActionError, Binding, ChallengeError, Dial, DialError, HelloError, Holder, ProofError,
+    Reference, Refusal, Standing, To, VerdictError,
 };
 use identity::{Code, Heads, OrgId, SecretKey, WireGuardKey};
 
@@ -151,6 +151,28 @@ fn a_session_is_cut_when_its_member_loses_its_place() {
     // A newcomer becomes a member inside its own enrolment session.
     let admitted = proven("enrol", TLS).admit(Standing::Unknown).unwrap();
     assert_eq!(admitted.recheck(Standing::Good(Holder::Member)), Ok(()));
+}
+
+#[test]
+fn an_action_has_one_text_form_and_nothing_else_is_one() {
+    let action = Action::new("sync", &[("since", "a=b"), ("part", "")]).unwrap();
+    assert_eq!(action.to_string(), "sync part= since=a=b");
+    assert_eq!(action.parameter("since"), Some("a=b"));
+    assert_eq!(action.parameter("until"), None);
+
+    let named = |name: &str| Action::new(name, &[]).unwrap_err();
+    for name in ["", "Sync", "sy nc", &"a".repeat(33)] {
+        assert_eq!(named(name), ActionError::Name { name: name.to_owned() });
+    }
+    let with = |pairs: &[(&str, &str)]| Action::new("sync", pairs).unwrap_err();
+    for key in ["", "A", "a b", "a=b", "nonce", &"a".repeat(33)] {
+        assert_eq!(with(&[(key, "")]), ActionError::Key { key: key.to_owned() });
+    }
+    for value in ["a b", "\n", "\u{e9}", &"v".repeat(257)] {
+        assert_eq!(with(&[("a", value)]), ActionError::Value { key: "a".to_owned() });
+    }
+    assert_eq!(with(&[("a", "1"), ("a", "2")]), ActionError::Repeated { key: "a".to_owned() });
+    assert_eq!(with(&[("a", ""); 17]), ActionError::TooMany { got: 17 });
 }
 
 fn proven(action: &str, binding: Binding) -> conn_auth::KeyProven {

@@ -105,6 +105,8 @@ fn hello(lines: &Lines, out: &mut Vec<Vector>) {
         let line = replaced(good, "action=sync", &format!("action={action}"));
         refuse(&format!("action={action}"), &line, "action bad-word");
     }
+    let twice = replaced(good, "action=sync", "action=Sync A=1");
+    refuse("a bad action in front of a bad parameter", &twice, "action bad-word");
     refuse("a key in a second name of a field", &replaced(good, " pubkey=", " key="), "pubkey missing");
     refuse("1025 bytes", &format!("{good} {}", padding(1025 - good.len() - 1)), "line too-many");
     refuse("1025 bytes of nothing", &"x".repeat(1025), "line too-many");
