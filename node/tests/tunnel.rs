@@ -11,7 +11,7 @@ use std::{
 
 use identity::{OrgId, SecretKey, WireGuardKey, overlay_address};
 use lab::{Bridge, Namespace, Sandbox, SandboxError, Underlay};
-use musterd::tunnel::{self, TunnelConfig, TunnelEvent, TunnelHandle, TunnelPeer};
+use musterd::tunnel::{self, TunnelConfig, TunnelEvent, TunnelGone, TunnelHandle, TunnelPeer};
 use tokio::{
     runtime::{Builder, Handle},
     sync::mpsc,
@@ -163,6 +163,17 @@ fn a_removed_peer_hears_nothing_more_on_old_connections_or_new_ones() -> Result<
 
         b.knows(vec![a.at(a.namespace.address6().unwrap())]);
         drop(a.connects(&b, AUTH, PATIENCE).unwrap());
+    })
+}
+
+#[test]
+fn tunnels_end_when_their_interface_is_taken_away() -> Result<(), SandboxError> {
+    lab::test(|sandbox| {
+        let (_bridge, [mut a, _]) = nodes(sandbox, &[]);
+        let deleted = a.namespace.program("ip").args(["link", "del", "muster0"]).run(PATIENCE).unwrap();
+        deleted.ok().unwrap();
+        assert_eq!(a.events.blocking_recv(), None);
+        assert_eq!(a.runtime.block_on(a.tunnel.stats()), Err(TunnelGone));
     })
 }
 

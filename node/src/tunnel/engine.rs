@@ -32,6 +32,8 @@ use super::{
 
 /// How often time must be reported.
 const TICK: Duration = Duration::from_millis(250);
+/// How often silent flows are looked for.
+const PURGE: Duration = Duration::from_secs(2);
 /// A member that is wanted but unlinked is reported this often at most.
 const WANT_LINK_INTERVAL: Duration = Duration::from_secs(1);
 /// The org's prefix is a /48 (RFC 4193).
@@ -94,6 +96,7 @@ pub struct Engine {
     tunnels_max: usize,
     draw_index: Box<dyn FnMut() -> u32 + Send>,
     next_tick: Instant,
+    next_purge: Instant,
     scratch: Vec<u8>,
     out: Out,
 }
@@ -136,6 +139,7 @@ impl Engine {
             tunnels_max: TUNNELS_MAX,
             draw_index,
             next_tick: now + TICK,
+            next_purge: now + PURGE,
             scratch: vec![0; SCRATCH_BYTES],
             out: Out::default(),
         })
@@ -189,7 +193,7 @@ impl Engine {
     pub fn close_gate(&mut self, key: &WireGuardKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         peer.gate = Gate::Closed;
-        self.filter.forget(peer.address);
+        self.filter.closed(peer.address);
         true
     }
 
@@ -263,7 +267,10 @@ impl Engine {
         }
         self.next_tick = now + TICK;
         self.limiter.reset_count();
-        self.filter.purge(now);
+        if now >= self.next_purge {
+            self.next_purge = now + PURGE;
+            self.filter.purge(now);
+        }
         for peer in self.peers.values_mut() {
             peer.tick(&mut self.scratch, now, &mut self.out);
         }

@@ -3,12 +3,12 @@
 //!
 //! Pure: a parsed packet in, a verdict out. Addresses are checked by the engine before it asks here.
 
-use std::{fmt, str::FromStr, time::Instant};
+use std::{fmt, net::Ipv6Addr, str::FromStr, time::Instant};
 
 use identity::limits::{PENDING_FLOWS_MAX, TUNNEL_FLOWS_MAX};
 
 use super::{
-    flow::{FlowTable, Protocol},
+    flow::{Flow, FlowTable, Protocol},
     packet::{Packet, Payload},
 };
 
@@ -123,12 +123,20 @@ impl Filter {
     }
 
     /// A member's gate was opened: its conn_auth flows no longer count as pending.
-    pub fn opened(&mut self, peer: std::net::Ipv6Addr) {
-        self.pending.hand_over(peer, &mut self.flows);
+    pub fn opened(&mut self, peer: Ipv6Addr) {
+        self.pending.hand_over(|flow| flow.peer == peer, &mut self.flows);
     }
 
-    /// A member's gate was closed or the member removed: nothing of it stays.
-    pub fn forget(&mut self, peer: std::net::Ipv6Addr) {
+    /// A member's gate was closed: of its flows only those to its conn_auth port stay.
+    pub fn closed(&mut self, peer: Ipv6Addr) {
+        let conn_auth = (Protocol::Tcp, self.auth_port);
+        let stays = |flow: &Flow| flow.peer == peer && (flow.protocol, flow.theirs) == conn_auth;
+        self.flows.hand_over(stays, &mut self.pending);
+        self.flows.forget(peer);
+    }
+
+    /// A member was removed: nothing of it stays.
+    pub fn forget(&mut self, peer: Ipv6Addr) {
         self.pending.forget(peer);
         self.flows.forget(peer);
     }

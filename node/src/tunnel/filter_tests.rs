@@ -97,6 +97,18 @@ fn an_open_gate_keeps_the_flow_it_was_opened_over() {
 }
 
 #[test]
+fn a_gate_that_closes_keeps_conn_auth_flows_and_forgets_the_others() {
+    let (mut filter, now) = (filter(&[]), Instant::now());
+    for port in [AUTH, 80] {
+        outbound(&mut filter, Gate::Open, &build::syn((US, 40_000), (PEER, port)), now);
+    }
+    filter.closed(PEER);
+    assert_eq!(filter.flows(), 1);
+    let answer = build::syn_ack((PEER, AUTH), (US, 40_000));
+    assert_eq!(inbound(&mut filter, Gate::Closed, &answer, now), Verdict::Pass);
+}
+
+#[test]
 fn an_open_gate_admits_conn_auth_echo_and_what_is_configured() {
     let (mut filter, now) = (filter(&["tcp/22", "udp/53"]), Instant::now());
     let mut come = |bytes: &[u8]| inbound(&mut filter, Gate::Open, bytes, now);

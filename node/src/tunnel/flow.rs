@@ -127,9 +127,9 @@ impl FlowTable {
         self.entries.retain(|flow, _| flow.peer != peer);
     }
 
-    /// Moves everything with one peer into another table, as far as that has room.
-    pub fn hand_over(&mut self, peer: Ipv6Addr, to: &mut Self) {
-        for (flow, entry) in self.entries.extract_if(|flow, _| flow.peer == peer) {
+    /// Moves the flows that `which` picks into another table, as far as that has room.
+    pub fn hand_over(&mut self, which: impl Fn(&Flow) -> bool, to: &mut Self) {
+        for (flow, entry) in self.entries.extract_if(|flow, _| which(flow)) {
             if to.entries.len() < to.capacity {
                 to.entries.insert(flow, entry);
             }
@@ -224,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn flows_move_to_another_table_by_peer() {
+    fn picked_flows_move_to_another_table() {
         let (mut from, mut to, now) = (FlowTable::new(4), FlowTable::new(4), Instant::now());
         from.sent(flow(Protocol::Tcp, PEER, 1), false, now);
         from.sent(flow(Protocol::Tcp, OTHER, 1), false, now);
-        from.hand_over(PEER, &mut to);
+        from.hand_over(|flow| flow.peer == PEER, &mut to);
         assert_eq!((from.len(), to.len()), (1, 1));
         assert!(to.contains(&flow(Protocol::Tcp, PEER, 1), now));
     }

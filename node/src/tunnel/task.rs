@@ -80,7 +80,8 @@ impl std::error::Error for TunnelError {
     }
 }
 
-/// The tunnels have ended; only the end of the process does that.
+/// The tunnels have ended: the network interface was taken away. The process should end and be started
+/// anew; the sender of events is dropped at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelGone;
 
@@ -100,7 +101,8 @@ enum Request {
     Stats(oneshot::Sender<Stats>),
 }
 
-/// How everyone else speaks to the tunnels. They end when the last handle is dropped.
+/// How everyone else speaks to the tunnels. They end, and with them the interface, when the last handle
+/// is dropped.
 #[derive(Clone, Debug)]
 pub struct TunnelHandle {
     requests: mpsc::Sender<Request>,
@@ -180,6 +182,17 @@ pub fn spawn(
     Ok(TunnelHandle { requests })
 }
 
+enum Ready {
+    Request(Request),
+    Tick,
+    Traffic(Traffic),
+}
+
+enum Traffic {
+    Network,
+    Interface,
+}
+
 struct Task {
     engine: Engine,
     udp: UdpSocket,
@@ -193,16 +206,33 @@ impl Task {
         let (mut datagram, mut packet) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
         loop {
             let tick = time::Instant::from_std(self.engine.poll_timeout());
-            // Requests first: whoever removes a peer waits, and the peer's packets must lose.
-            tokio::select! {
+            // Requests first: whoever removes a peer waits, and the peer's packets must lose. Network and
+            // interface by chance, or a flood from one would silence the other.
+            let traffic = async {
+                tokio::select! {
+                    _ = self.udp.readable() => Traffic::Network,
+                    _ = self.tun.readable() => Traffic::Interface,
+                }
+            };
+            let ready = tokio::select! {
                 biased;
                 request = requests.recv() => match request {
-                    Some(request) => self.on_request(request),
+                    Some(request) => Ready::Request(request),
                     None => return,
                 },
-                () = time::sleep_until(tick) => self.engine.handle_timeout(Instant::now()),
-                ready = self.udp.readable() => self.on_udp(ready, &mut datagram),
-                ready = self.tun.readable() => self.on_tun(ready, &mut packet),
+                () = time::sleep_until(tick) => Ready::Tick,
+                traffic = traffic => Ready::Traffic(traffic),
+            };
+            match ready {
+                Ready::Request(request) => self.on_request(request),
+                Ready::Tick => self.engine.handle_timeout(Instant::now()),
+                Ready::Traffic(Traffic::Network) => self.on_udp(&mut datagram),
+                Ready::Traffic(Traffic::Interface) => {
+                    if let Err(error) = self.on_tun(&mut packet) {
+                        tracing::error!(%error, "the network interface is gone");
+                        return;
+                    }
+                }
             }
             self.flush().await;
         }
@@ -222,10 +252,7 @@ impl Task {
         }
     }
 
-    fn on_udp(&mut self, ready: io::Result<()>, buffer: &mut [u8]) {
-        if let Err(error) = ready {
-            tracing::warn!(%error, "udp socket");
-        }
+    fn on_udp(&mut self, buffer: &mut [u8]) {
         let now = Instant::now();
         for _ in 0..BURST {
             match self.udp.try_recv_from(buffer) {
@@ -234,16 +261,15 @@ impl Task {
                         self.engine.handle_datagram(from, datagram, now);
                     }
                 }
-                // Nothing more, or an ICMP error about something sent earlier.
+                // Nothing more, or a complaint about something sent earlier, which reading it removes.
                 Err(_) => return,
             }
         }
     }
 
-    fn on_tun(&mut self, ready: io::Result<()>, buffer: &mut [u8]) {
-        if let Err(error) = ready {
-            tracing::warn!(%error, "network interface");
-        }
+    /// # Errors
+    /// The interface was taken away; it would be readable for ever.
+    fn on_tun(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let now = Instant::now();
         for _ in 0..BURST {
             match self.tun.try_recv(buffer) {
@@ -252,9 +278,12 @@ impl Task {
                         self.engine.handle_packet(packet, now);
                     }
                 }
-                Err(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// Does what the engine asks. A datagram or packet that cannot be delivered is lost, as IP may.
