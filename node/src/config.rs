@@ -187,10 +187,11 @@ impl Config {
     fn apply_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let Some(rest) = name.strip_prefix("MUSTER_") else { return Ok(()) };
         let lower = rest.to_ascii_lowercase();
-        let sectioned = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.')).find_map(|(section, _)| {
-            let inner = lower.strip_prefix(section)?.strip_prefix('_')?;
-            Some(format!("{section}.{inner}"))
-        });
+        let sectioned =
+            SETTINGS.iter().filter_map(|setting| setting.key.split_once('.')).find_map(|(section, _)| {
+                let inner = lower.strip_prefix(section)?.strip_prefix('_')?;
+                Some(format!("{section}.{inner}"))
+            });
         match sectioned {
             Some(key) => self.apply(name, &key, Given::Text(value)),
             None if lower == "state_dir" => self.apply(name, &lower, Given::Text(value)),
@@ -246,7 +247,9 @@ impl<'a> Given<'a> {
     fn list<T>(self, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
         match self {
             Self::Toml(value) => value.as_array()?.iter().map(|item| one(item.as_str()?)).collect(),
-            Self::Text(text) => text.split(',').filter(|item| !item.is_empty()).map(|item| one(item.trim())).collect(),
+            Self::Text(text) => {
+                text.split(',').filter(|item| !item.is_empty()).map(|item| one(item.trim())).collect()
+            }
         }
     }
 }
@@ -279,7 +282,8 @@ const SETTINGS: &[Setting] = &[
         key: "network.interface",
         expected: "the name of a network interface, at most 15 characters",
         set: |c, v| {
-            let name = v.text().filter(|n| n.len() <= 15 && n.bytes().all(|b| b.is_ascii_graphic() && b != b'/'))?;
+            let name =
+                v.text().filter(|n| n.len() <= 15 && n.bytes().all(|b| b.is_ascii_graphic() && b != b'/'))?;
             name.clone_into(&mut c.interface);
             Some(())
         },
@@ -437,8 +441,11 @@ mod tests {
         fs::create_dir(dir.path().join("muster.toml.d")).unwrap();
         write(&dir.path().join("muster.toml.d/20.toml"), "[network]\nauth_port = 3\n");
         write(&dir.path().join("muster.toml.d/10.toml"), "[network]\nauth_port = 2\ninterface = 'b'\n");
-        let environment =
-            [("MUSTER_NETWORK_INTERFACE", "c"), ("MUSTER_PASSPHRASE", "x"), ("MUSTER_NETWORK_ALLOW", "tcp/1, udp/2")];
+        let environment = [
+            ("MUSTER_NETWORK_INTERFACE", "c"),
+            ("MUSTER_PASSPHRASE", "x"),
+            ("MUSTER_NETWORK_ALLOW", "tcp/1, udp/2"),
+        ];
         let config =
             Config::load(Some(&main), environment.map(|(k, v)| (k.to_owned(), v.to_owned()))).unwrap();
         assert_eq!((config.port, config.auth_port, config.interface.as_str()), (1, 3, "c"));

@@ -5,6 +5,21 @@
 //! is served to a key that did not prove itself by conn_auth on that very connection, and nothing is
 //! acknowledged before it is on disk.
 
+pub mod clock;
 pub mod config;
+pub mod enrol;
+pub mod handover;
+pub mod keys;
+pub mod link;
+pub mod notify;
+pub mod prepare;
+pub mod refusals;
+pub mod run;
+pub mod sessions;
+pub mod sockets;
+pub mod standing;
+pub mod state;
 pub mod store;
 pub mod tunnel;
+pub mod unready;
+pub mod writer;

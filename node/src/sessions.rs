@@ -160,7 +160,13 @@ pub struct Session {
 impl Session {
     /// A session over `line`.
     #[must_use]
-    pub const fn new(proof: Proof, purpose: Purpose, reference: Reference, since: Instant, line: Line) -> Self {
+    pub const fn new(
+        proof: Proof,
+        purpose: Purpose,
+        reference: Reference,
+        since: Instant,
+        line: Line,
+    ) -> Self {
         Self { proof, purpose, reference, since, line }
     }
 
@@ -269,6 +275,15 @@ impl Sessions {
         }
     }
 
+    /// Ends a session at the gateway in good order, after what was sent before.
+    pub fn finish(&mut self, key: SessionKey) {
+        if let Some(Session { line: Line::Gateway { id, socket }, .. }) = self.sessions.remove(&key)
+            && socket.try_send(ToGateway::Cut { id, code: None, reason: String::new() }).is_err()
+        {
+            tracing::debug!("the gateway's socket is full or gone");
+        }
+    }
+
     /// Queues a frame. A peer that does not read is cut.
     pub fn send(&mut self, key: SessionKey, frame: Vec<u8>) {
         let Some(session) = self.sessions.get_mut(&key).filter(|session| !session.is_cut()) else { return };
@@ -360,7 +375,10 @@ mod tests {
     fn a_revocation_that_races_with_the_handshake_wins() {
         let mut sessions = Sessions::default();
         let (key, _ends) = linked(&mut sessions, 3);
-        assert_eq!(sessions.judge(key, Standing::Barred(Code::Revoked)), Err(Refusal { code: Code::Revoked }));
+        assert_eq!(
+            sessions.judge(key, Standing::Barred(Code::Revoked)),
+            Err(Refusal { code: Code::Revoked })
+        );
         assert!(sessions.is_empty());
     }
 

@@ -26,7 +26,8 @@ pub fn is_served(member: &Member) -> bool {
 /// What the list says of a proved key.
 #[must_use]
 pub fn of_key(roster: &Roster, key: &PublicKey) -> Standing {
-    let judged = |member: &Member, holder| refusal(&member.state).map_or(Standing::Good(holder), Standing::Barred);
+    let judged =
+        |member: &Member, holder| refusal(&member.state).map_or(Standing::Good(holder), Standing::Barred);
     match roster.standing(key) {
         member_crdt::Standing::Member(member) => judged(member, Holder::Member),
         member_crdt::Standing::Boot(member) => judged(member, Holder::BootKey),

@@ -126,7 +126,10 @@ impl<D: Disk> Store<D> {
     pub fn open(mut disk: D) -> Result<(Self, Contents), StoreError> {
         let Some(bytes) = disk.read().map_err(StoreError::Disk)? else {
             // Nothing was ever acknowledged: the first write is a whole file.
-            return Ok((Self { disk, generation: 0, length: 0, increments: 0, broken: true }, Contents::default()));
+            return Ok((
+                Self { disk, generation: 0, length: 0, increments: 0, broken: true },
+                Contents::default(),
+            ));
         };
         let marker = disk.read_acknowledged().map_err(StoreError::Disk)?;
         let scan = Scan::new(&bytes).ok_or(StoreError::Damaged { at: 0 })?;

@@ -33,13 +33,21 @@ impl DirectoryDisk {
             rustix::io::Errno::WOULDBLOCK => StoreError::InUse,
             other => StoreError::Disk(other.into()),
         })?;
-        Ok(Self { directory: directory.to_owned(), members: None, acknowledged: None, new: None, _lock: lock })
+        Ok(Self {
+            directory: directory.to_owned(),
+            members: None,
+            acknowledged: None,
+            new: None,
+            _lock: lock,
+        })
     }
 
     fn members(&mut self) -> io::Result<&File> {
         match &mut self.members {
             Some(file) => Ok(file),
-            none @ None => Ok(none.insert(OpenOptions::new().write(true).open(self.directory.join(MEMBERS))?)),
+            none @ None => {
+                Ok(none.insert(OpenOptions::new().write(true).open(self.directory.join(MEMBERS))?))
+            }
         }
     }
 }

@@ -50,7 +50,8 @@ impl TestDisk {
     fn restart(&self, survives: Survives, keeps_rename: bool) -> Self {
         let machine = self.0.borrow();
         let old = machine.durable.clone();
-        let mut members = if machine.renamed && !keeps_rename { old.clone() } else { machine.members.clone() };
+        let mut members =
+            if machine.renamed && !keeps_rename { old.clone() } else { machine.members.clone() };
         let length = old.as_ref().map_or(0, Vec::len);
         if let Some(bytes) = members.as_mut().filter(|bytes| !machine.renamed && bytes.len() > length) {
             let added = bytes.len() - length;
@@ -158,11 +159,8 @@ fn a_kill_at_any_operation_leaves_a_store_that_opens_with_every_acknowledged_rec
                 assert!([1, 2, 3, 4, 5, 6].starts_with(&contents.document), "{at}: {contents:?}");
                 // And it can be written on.
                 let (mut store, _) = Store::open(after.clone()).unwrap();
-                let more = if store.wants_replacing() {
-                    store.replace(&ORG, &[9])
-                } else {
-                    store.append(&[9])
-                };
+                let more =
+                    if store.wants_replacing() { store.replace(&ORG, &[9]) } else { store.append(&[9]) };
                 more.unwrap();
                 let (_, contents) = Store::open(after.restart(Survives::Nothing, false)).unwrap();
                 assert_eq!(contents.document.last(), Some(&9), "{at}");

@@ -1,0 +1,424 @@
+//! Connections between members, through the tunnels: accepting, dialling, and moving a session's
+//! bytes. What is decided is decided by the state; nothing here knows a member.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    sync::Arc,
+    time::Duration,
+};
+
+use conn_auth::{Accept, Accepted, Action, Binding, Dial, To};
+use control::local::{Answer, Ping};
+use identity::{
+    Code, OrgId, WireGuardKey,
+    limits::{DIAL_DEADLINE_MS, UNPROVEN_MAX},
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{mpsc, oneshot},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, timeout, timeout_at},
+};
+use transport::{
+    AUTH_PATH, Deadlines, Incoming, Request, Session, SessionError, Status, Ticket, Unproven, client,
+};
+
+use crate::{
+    keys::Keys,
+    run::Input,
+    sessions::{Cut, Ends, Purpose, SessionKey},
+    state::{Decision, Dialled, Echo, Failure, Order, Proven},
+    tunnel::TunnelHandle,
+};
+
+/// What every connection's task needs.
+#[derive(Debug)]
+pub struct Ground {
+    /// The org.
+    pub org: OrgId,
+    /// This machine's keys.
+    pub keys: Arc<Keys>,
+    /// Its overlay address.
+    pub address: Ipv6Addr,
+    /// The interface of the overlay; connections are bound to it both ways.
+    pub interface: String,
+    /// The port of conn_auth.
+    pub auth_port: u16,
+    /// The tunnels.
+    pub tunnel: TunnelHandle,
+    /// The state's ear.
+    pub inputs: mpsc::Sender<Input>,
+}
+
+/// Listens on the overlay address, for what comes out of the tunnels and nothing else.
+///
+/// # Errors
+/// The address or port cannot be had.
+pub fn listen(ground: &Ground) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind_device(Some(ground.interface.as_bytes()))?;
+    socket.bind(SocketAddr::V6(SocketAddrV6::new(ground.address, ground.auth_port, 0, 0)))?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until the state is gone. Only members reach this port, since others have no tunnel, so a
+/// place limit by member is kept where members are known; this one bounds the whole.
+pub async fn accept(ground: Arc<Ground>, listener: TcpListener) {
+    let mut tasks = JoinSet::new();
+    let mut unproven = Unproven::new(UNPROVEN_MAX, REMEMBERED);
+    let (over, mut overs) = mpsc::channel(OVERS_QUEUED_MAX);
+    let mut waiting: BTreeMap<Ticket, AbortHandle> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = ground.inputs.closed() => return,
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            Some((ticket, proven)) = overs.recv() => {
+                waiting.remove(&ticket);
+                if proven { unproven.proven(ticket) } else { unproven.ended(ticket) }
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, SocketAddr::V6(source))) => {
+                    let admission = unproven.admit((*source.ip()).into());
+                    if let Some(evicted) = admission.evicted.and_then(|ticket| waiting.remove(&ticket)) {
+                        AbortHandle::abort(&evicted);
+                    }
+                    let (ground, over, ticket) = (Arc::clone(&ground), over.clone(), admission.ticket);
+                    let handle = tasks.spawn(async move {
+                        serve(&ground, stream, *source.ip(), over, ticket).await;
+                    });
+                    waiting.insert(ticket, handle);
+                }
+                Ok((_, SocketAddr::V4(_))) => {}
+                Err(error) => {
+                    // Out of descriptors or the like: existing sessions go on, new ones wait.
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// A session that was opened, and the task's ends of it.
+struct Opened {
+    session: Session<TcpStream>,
+    key: SessionKey,
+    purpose: Purpose,
+    ends: Ends,
+}
+
+async fn serve(
+    ground: &Ground,
+    stream: TcpStream,
+    source: Ipv6Addr,
+    over: mpsc::Sender<(Ticket, bool)>,
+    ticket: Ticket,
+) {
+    let opened = admit(ground, stream, source).await;
+    if over.send((ticket, opened.is_some())).await.is_err() {
+        return;
+    }
+    if let Some(Opened { session, key, purpose, ends }) = opened {
+        // The side that was dialled answers what it is sent; only sync means more than that.
+        let echo = purpose != Purpose::Sync;
+        carry(ground, session, key, ends, echo).await;
+    }
+}
+
+/// The four messages, seen from the acceptor.
+async fn admit(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<Opened> {
+    keep_alive(&stream);
+    let deadlines = Deadlines::since(Instant::now());
+    // No tunnel, no channel binding, no answer.
+    let client = ground.tunnel.channel_of(source).await.ok()??;
+    let unproven = |code, detail| Input::Unproven { code, detail, source: source.to_string() };
+    let upgrade = match Incoming::new(stream, deadlines).next().await {
+        Ok(Request::Upgrade(upgrade)) if upgrade.target() == AUTH_PATH => upgrade,
+        Ok(Request::Upgrade(upgrade)) => return over(upgrade.refuse(Status::NotFound).await),
+        Ok(Request::Get(get)) => return over(get.refuse(Status::NotFound).await),
+        Err(why) => return tell(ground, unproven(why.code(), why.to_string())).await,
+    };
+    let binding = Binding::WireGuard { client, server: own(ground) };
+    let accept = Accept { org: ground.org, key: &ground.keys.node, binding };
+    let pending = match accept.on_hello(upgrade.hello(), rand::random()) {
+        Ok(pending) => pending,
+        Err(why) => {
+            over::<(), _>(upgrade.refuse(Status::BadRequest).await);
+            return tell(ground, unproven(why.code(), why.to_string())).await;
+        }
+    };
+    let connection = match upgrade.challenge(pending.challenge()).await {
+        Ok(connection) => connection,
+        Err(why) => return tell(ground, unproven(why.code(), why.to_string())).await,
+    };
+    let (proof, connection) = match connection.proof().await {
+        Ok(proof) => proof,
+        Err(why) => return tell(ground, unproven(why.code(), why.to_string())).await,
+    };
+    let proven = match pending.on_proof(&proof) {
+        Ok(proven) => proven,
+        Err(why) => {
+            over::<(), _>(connection.refuse(&crate::state::new_reference().verdict_no()).await);
+            return tell(ground, unproven(why.code(), why.to_string())).await;
+        }
+    };
+    let (reply, decided) = oneshot::channel();
+    ground.inputs.send(Input::Proven(Proven { proven, source, reply })).await.ok()?;
+    match decided.await.ok()? {
+        Decision::Open { verdict, key, purpose, frame_bytes_max, mut ends } => {
+            // A change that came after the decision has ended the session already.
+            let late = ends.cut.try_recv().is_ok();
+            let line = verdict.filter(|_| !late).unwrap_or_default();
+            if !late && let Ok(session) = connection.accept(&line, frame_bytes_max).await {
+                return Some(Opened { session, key, purpose, ends });
+            }
+            tell(ground, Input::Ended(key)).await
+        }
+        Decision::Refuse { verdict, .. } => over(connection.refuse(&verdict.unwrap_or_default()).await),
+    }
+}
+
+/// Reaches a member, and stays with the session.
+pub async fn dial(ground: Arc<Ground>, order: Order) {
+    let Order { node, purpose, .. } = order;
+    let (result, session, times) = match reach(&ground, &order).await {
+        Ok((session, accepted, times)) => (Ok(accepted), Some(session), times),
+        Err(failure) => (Err(failure), None, Times::default()),
+    };
+    let failed = result.as_ref().err().cloned();
+    let (reply, decided) = oneshot::channel();
+    if ground.inputs.send(Input::Dialled(Dialled { node, purpose, result, reply })).await.is_err() {
+        return;
+    }
+    let echo = order.echo;
+    let opened = match (decided.await, session) {
+        (Ok(Decision::Open { key, ends, .. }), Some(session)) => Ok((session, key, ends)),
+        (Ok(Decision::Refuse { code, .. }), _) => {
+            Err(failed.unwrap_or_else(|| Failure { code, detail: code.title().to_owned() }))
+        }
+        (Ok(Decision::Open { .. }) | Err(_), _) => return,
+    };
+    match (opened, echo) {
+        (Ok((session, key, ends)), Some(echo)) => {
+            measure(&ground, session, key, ends, Measure { node, address: order.address, times, echo }).await;
+        }
+        (Ok((session, key, ends)), None) => carry(&ground, session, key, ends, false).await,
+        (Err(failure), Some(echo)) => answer(echo.reply, failure.answer()),
+        (Err(_), None) => {}
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    connect: Duration,
+    auth: Duration,
+}
+
+async fn reach(ground: &Ground, order: &Order) -> Result<(Session<TcpStream>, Accepted, Times), Failure> {
+    let began = Instant::now();
+    let until = began + Duration::from_millis(DIAL_DEADLINE_MS);
+    let failure = |code: Code, detail: String| Failure { code, detail };
+    let stream = match timeout_at(until, connect(ground, order.address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(failure(Code::PeerUnreachable, error.to_string())),
+        Err(_) => return Err(failure(Code::PeerUnreachable, "no answer through the tunnel".to_owned())),
+    };
+    keep_alive(&stream);
+    let connected = Instant::now();
+    let server = ground.tunnel.channel_of(order.address).await.ok().flatten();
+    if server != Some(order.wireguard) {
+        return Err(failure(Code::TunnelMismatch, "the tunnel is not the member's".to_owned()));
+    }
+    let own_fault = |why: &dyn std::fmt::Display| failure(Code::ClientProofWrong, why.to_string());
+    let action = Action::new(order.purpose.action(), &[]).map_err(|why| own_fault(&why))?;
+    let bound = action.rule().map_or(0, |rule| rule.frame_bytes_max);
+    let binding = Binding::WireGuard { client: own(ground), server: order.wireguard };
+    let nonce = client::nonce().map_err(|why| own_fault(&why))?;
+    let pending = Dial { org: ground.org, key: &ground.keys.node, to: To::Key(order.node), binding, action }
+        .start(nonce)
+        .map_err(|why| own_fault(&why))?;
+    let host = format!("[{}]", order.address);
+    let (session, accepted) = client::authenticate(stream, &host, pending, order.held, bound, until)
+        .await
+        .map_err(|why| failure(why.code(), why.to_string()))?;
+    let times = Times { connect: connected - began, auth: connected.elapsed() };
+    Ok((session, accepted, times))
+}
+
+async fn connect(ground: &Ground, address: Ipv6Addr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v6()?;
+    socket.bind_device(Some(ground.interface.as_bytes()))?;
+    socket.bind(SocketAddr::V6(SocketAddrV6::new(ground.address, 0, 0, 0)))?;
+    socket.connect(SocketAddr::V6(SocketAddrV6::new(address, ground.auth_port, 0, 0))).await
+}
+
+/// Moves a session's bytes until it ends. `echo`: what comes is sent back, and means nothing else.
+async fn carry(
+    ground: &Ground,
+    mut session: Session<TcpStream>,
+    key: SessionKey,
+    mut ends: Ends,
+    echo: bool,
+) {
+    loop {
+        // Being cut goes before everything: from then on nothing else is sent.
+        let outgoing = tokio::select! {
+            biased;
+            cut = &mut ends.cut => return end(ground, session, key, cut.ok()).await,
+            frame = ends.frames.recv() => match frame {
+                Some(frame) => frame,
+                None => return end(ground, session, key, None).await,
+            },
+            frame = session.recv() => match frame {
+                Ok(frame) if echo => frame,
+                Ok(frame) => {
+                    if ground.inputs.send(Input::Frame(key, frame)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Err(why) => return ended(ground, key, &why).await,
+            },
+        };
+        tokio::select! {
+            biased;
+            cut = &mut ends.cut => return end(ground, session, key, cut.ok()).await,
+            sent = session.send(outgoing) => if let Err(why) = sent {
+                return ended(ground, key, &why).await;
+            },
+        }
+    }
+}
+
+struct Measure {
+    node: identity::PublicKey,
+    address: Ipv6Addr,
+    times: Times,
+    echo: Echo,
+}
+
+async fn measure(
+    ground: &Ground,
+    mut session: Session<TcpStream>,
+    key: SessionKey,
+    mut ends: Ends,
+    measure: Measure,
+) {
+    let Measure { node, address, times, echo } = measure;
+    let mut echo_us = Vec::new();
+    let mut failure = None;
+    for number in 0..u64::from(echo.count) {
+        let began = Instant::now();
+        let round = async {
+            session.send(number.to_le_bytes().to_vec()).await?;
+            session.recv().await
+        };
+        let round = tokio::select! {
+            biased;
+            cut = &mut ends.cut => {
+                failure = cut.ok().map(|cut| Failure { code: cut.code, detail: cut.reason });
+                break;
+            }
+            round = timeout(Duration::from_millis(DIAL_DEADLINE_MS), round) => round,
+        };
+        match round {
+            Ok(Ok(frame)) if frame == number.to_le_bytes() => echo_us.push(micros(began.elapsed())),
+            Ok(Ok(_)) | Err(_) => {
+                failure = Some(Failure { code: Code::PeerUnreachable, detail: "no echo".to_owned() });
+                break;
+            }
+            Ok(Err(why)) => {
+                failure = Some(Failure { code: why.code(), detail: why.to_string() });
+                break;
+            }
+        }
+    }
+    let measured = failure.map_or_else(
+        || {
+            Answer::Ping(Ping {
+                name: echo.name.clone(),
+                node: node.into(),
+                address,
+                connect_us: micros(times.connect),
+                auth_us: micros(times.auth),
+                echo_us,
+            })
+        },
+        |failure| failure.answer(),
+    );
+    answer(echo.reply, measured);
+    end(ground, session, key, None).await;
+}
+
+async fn end(ground: &Ground, session: Session<TcpStream>, key: SessionKey, cut: Option<Cut>) {
+    match cut {
+        Some(Cut { code, reason }) => session.cut(code, &reason).await,
+        None => session.close().await,
+    }
+    let _: Option<()> = tell(ground, Input::Ended(key)).await;
+}
+
+async fn ended(ground: &Ground, key: SessionKey, why: &SessionError) {
+    tracing::debug!(MUSTER_CODE = %why.code(), "session ended: {why}");
+    let _: Option<()> = tell(ground, Input::Ended(key)).await;
+}
+
+/// Tells the state, which may be gone.
+async fn tell<T>(ground: &Ground, input: Input) -> Option<T> {
+    if ground.inputs.send(input).await.is_err() {
+        tracing::debug!("stopping");
+    }
+    None
+}
+
+/// A refusal was written, or the peer did not wait for it.
+fn over<T, E: std::fmt::Display>(written: Result<(), E>) -> Option<T> {
+    if let Err(why) = written {
+        tracing::trace!("the refusal did not get away: {why}");
+    }
+    None
+}
+
+fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
+    if reply.send(answer).is_err() {
+        tracing::debug!("nobody waited for the answer");
+    }
+}
+
+fn own(ground: &Ground) -> WireGuardKey {
+    ground.keys.wireguard.public().to_wireguard()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A peer that vanishes is noticed by the kernel, without words of ours; small messages leave at once.
+fn keep_alive(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let set = stream.set_nodelay(true).and_then(|()| {
+        sockopt::set_socket_keepalive(stream, true)?;
+        sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
+        sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
+        sockopt::set_tcp_keepcnt(stream, 3)?;
+        sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS)?;
+        Ok(())
+    });
+    if let Err(error) = set {
+        tracing::debug!(%error, "a socket without keep-alive");
+    }
+}
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: u32 = 128;
+/// Connections of the /48 of the org are all the same network; what is remembered of others is little.
+const REMEMBERED: usize = 16;
+const OVERS_QUEUED_MAX: usize = 64;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Idle time before the kernel asks whether the peer is there, and between its questions.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Milliseconds that sent bytes may stay unacknowledged.
+const UNACKNOWLEDGED_MS: u32 = 30_000;

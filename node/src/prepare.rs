@@ -1,0 +1,159 @@
+//! What must be in order before this machine can be who it is: keys, store, hand-over. Blocks on disk
+//! and TPM; makes nothing that was not there.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use control::local::State as Stage;
+use identity::Code;
+use member_crdt::Replica;
+use org_trust::Payload;
+
+use crate::{
+    config::Config,
+    handover,
+    keys::{Keys, KeysError},
+    store::{DirectoryDisk, Store},
+    tunnel::TunnelError,
+};
+
+/// Ready to be a member.
+#[derive(Debug)]
+pub struct Prepared {
+    /// This machine's keys.
+    pub keys: Keys,
+    /// The member list as on disk.
+    pub replica: Replica,
+    /// Its store, locked.
+    pub store: Store<DirectoryDisk>,
+    /// Whether the file must be written anew.
+    pub replace: bool,
+}
+
+/// Why this machine is no member at the moment, as status says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unready {
+    /// The code.
+    pub code: Code,
+    /// What exactly.
+    pub detail: String,
+    /// How far it came.
+    pub stage: Stage,
+}
+
+impl Unready {
+    fn new(code: Code, detail: impl ToString, stage: Stage) -> Self {
+        Self { code, detail: detail.to_string(), stage }
+    }
+
+    fn unavailable(code: Code, detail: impl ToString) -> Self {
+        Self::new(code, detail, Stage::IdentityUnavailable)
+    }
+
+    /// The tunnels cannot be made.
+    #[must_use]
+    pub fn tunnel(error: TunnelError) -> Self {
+        let code = match &error {
+            TunnelError::Interface { .. } => Code::TunUnavailable,
+            TunnelError::Key(_) => Code::SealedKeyDamaged,
+            TunnelError::Port { .. } => Code::PortInUse,
+        };
+        let source = core::error::Error::source(&error).map(|source| format!(": {source}"));
+        Self::unavailable(code, format!("{error}{}", source.unwrap_or_default()))
+    }
+
+    /// The port of conn_auth cannot be had.
+    #[must_use]
+    pub fn port(port: u16, error: &std::io::Error) -> Self {
+        Self::unavailable(Code::PortInUse, format!("port {port} on the overlay address: {error}"))
+    }
+
+    /// A file or socket cannot be had.
+    #[must_use]
+    pub fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::unavailable(Code::FileProblem, format!("{}: {error}", path.display()))
+    }
+}
+
+/// Opens and checks everything.
+///
+/// # Errors
+/// [`Unready`] for the first thing that is not in order.
+pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
+    let state_dir = &config.state_dir;
+    own_directory(state_dir)?;
+    let refused = |error: crate::store::StoreError| Unready::unavailable(error.code(), chain(&error));
+    let disk = DirectoryDisk::open(&state_dir.join("store")).map_err(refused)?;
+    let (mut store, contents) = Store::open(disk).map_err(refused)?;
+    if contents.dropped > 0 {
+        tracing::info!(bytes = contents.dropped, "a write that was never acknowledged was dropped");
+    }
+    if contents.org.is_none() && !state_dir.join(handover::DIRECTORY).is_dir() {
+        return Err(Unready::new(Code::NotEnrolled, "", Stage::NotEnrolled));
+    }
+    let keys = Keys::load(config).map_err(|why| Unready::unavailable(why.code(), chain(&why)))?;
+    let (held, torn) = match contents.org {
+        Some(org) => {
+            let loaded = Replica::load(&contents.document, &org)
+                .map_err(|why| Unready::unavailable(why.code(), chain(&why)))?;
+            for why in &loaded.refused {
+                tracing::warn!(MUSTER_CODE = %why.code(), "a change on disk does not hold: {why}");
+            }
+            (Some(loaded.replica), loaded.torn)
+        }
+        None => (None, false),
+    };
+    let replica = handover::import(state_dir, &keys, held)
+        .map_err(|why| Unready::unavailable(why.code(), chain(&why)))?;
+    let mut replica = replica.ok_or_else(|| Unready::new(Code::NotEnrolled, "", Stage::NotEnrolled))?;
+    fits(&keys, &replica)?;
+    if state_dir.join(handover::DIRECTORY).is_dir() || contents.org.is_none() {
+        let document = replica.save().map_err(|why| Unready::unavailable(Code::StoreDamaged, why))?;
+        store.replace(&replica.org(), &document).map_err(refused)?;
+        handover::done(state_dir).map_err(|error| Unready::file(state_dir, &error))?;
+        tracing::info!("took over what was handed over");
+    }
+    let replace = torn || store.wants_replacing();
+    Ok(Prepared { keys, replica, store, replace })
+}
+
+/// The keys must be the ones that the member list has for this machine.
+fn fits(keys: &Keys, replica: &Replica) -> Result<(), Unready> {
+    let foreign = || Unready::unavailable(KeysError::Foreign.code(), KeysError::Foreign);
+    let roster = replica.roster();
+    let member = roster.get(&keys.node.public()).ok_or_else(foreign)?;
+    match replica.statement(&member.admit).map(org_trust::Statement::payload) {
+        Some(Payload::Admit(admit)) => keys.fit(admit).map_err(|_| foreign()),
+        Some(Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave) | None => {
+            Err(foreign())
+        }
+    }
+}
+
+/// The state directory is this user's alone.
+fn own_directory(path: &Path) -> Result<(), Unready> {
+    let at = |error: std::io::Error| Unready::file(path, &error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+    let mode = fs::metadata(path).map_err(at)?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        Ok(())
+    } else {
+        let detail = format!("{} has mode {mode:03o}, not 700", path.display());
+        Err(Unready::unavailable(Code::FileModeTooOpen, detail))
+    }
+}
+
+/// An error and what led to it, in one line.
+fn chain(error: &dyn core::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        line.push_str(": ");
+        line.push_str(&source.to_string());
+        next = source.source();
+    }
+    line
+}

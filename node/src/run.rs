@@ -1,0 +1,384 @@
+//! The daemon: brings up what the state needs, then turns what happens into inputs and effects into
+//! deeds, one after the other.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use control::local::Request;
+use identity::{BootNonce, Code};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{
+    clock,
+    config::Config,
+    link::{self, Ground},
+    notify::Notify,
+    prepare::{self, Prepared, Unready},
+    sessions::SessionKey,
+    sockets::{self, Asked},
+    state::{Beginning, Decision, Dialled, Effect, Now, Outside, Proven, State},
+    tunnel::{self, TunnelConfig, TunnelEvent, TunnelHandle},
+    unready,
+    writer::{self, Write, Written},
+};
+
+/// What happens.
+#[derive(Debug)]
+pub enum Input {
+    /// A dial has ended.
+    Dialled(Dialled),
+    /// A session's task is done.
+    Ended(SessionKey),
+    /// A frame of a session.
+    Frame(SessionKey, Vec<u8>),
+    /// From a gateway's front.
+    Outside(Outside),
+    /// A peer proved its key.
+    Proven(Proven),
+    /// A handshake ended before that.
+    Unproven {
+        /// Why.
+        code: Code,
+        /// In full.
+        detail: String,
+        /// From where.
+        source: String,
+    },
+}
+
+/// Why the daemon does not run at all.
+#[derive(Debug)]
+pub struct StartError {
+    /// The code.
+    pub code: Code,
+    /// What exactly.
+    pub detail: String,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.code, self.code.title(), self.detail)
+    }
+}
+
+impl core::error::Error for StartError {}
+
+/// The signals that mean something.
+#[derive(Debug)]
+pub struct Signals {
+    stop: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+/// A signal that means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            stop: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Asks {
+        tokio::select! {
+            _ = self.stop.recv() => Asks::Stop,
+            _ = self.interrupt.recv() => Asks::Stop,
+            _ = self.reload.recv() => Asks::Reload,
+        }
+    }
+}
+
+/// Runs until told to stop. `reload` reads the configuration anew.
+///
+/// # Errors
+/// [`StartError`] when not even status can be served, or another musterd runs here.
+pub async fn run(mut config: Config, reload: impl Fn() -> Option<Config>) -> Result<(), StartError> {
+    let mut signals = Signals::new().map_err(|error| failed(Code::FileProblem, &error))?;
+    let (asked, mut requests) = mpsc::channel(REQUESTS_QUEUED_MAX);
+    let mut control = JoinSet::new();
+    let path = config.control_socket.clone();
+    let at = |error: io::Error| {
+        let code =
+            if error.kind() == io::ErrorKind::AddrInUse { Code::StoreInUse } else { Code::FileProblem };
+        StartError { code, detail: format!("{}: {error}", path.display()) }
+    };
+    let listener = sockets::listen(&path).map_err(at)?;
+    control.spawn(sockets::control(listener, sockets::group_of(&path).map_err(at)?, asked));
+    let notify = Notify::new();
+    loop {
+        let settings = config.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare::prepare(&settings)).await;
+        let prepared = prepared.map_err(|error| failed(Code::FileProblem, &error))?;
+        let up = match prepared {
+            Ok(prepared) => Daemon::start(&config, prepared),
+            Err(why) => Err(why),
+        };
+        match up {
+            Ok(daemon) => {
+                daemon.run(&mut signals, &mut requests, &notify, &reload).await;
+                break;
+            }
+            Err(why) if why.code == Code::StoreInUse => {
+                return Err(StartError { code: why.code, detail: why.detail });
+            }
+            Err(why) => match unready::run(&why, &mut signals, &mut requests, &notify).await {
+                Asks::Stop => break,
+                Asks::Reload => config = reload().unwrap_or(config),
+            },
+        }
+    }
+    notify.stopping();
+    if let Err(error) = std::fs::remove_file(&path) {
+        tracing::debug!(%error, "control socket not removed");
+    }
+    Ok(())
+}
+
+struct Daemon {
+    state: State,
+    ground: Arc<Ground>,
+    tunnel: TunnelHandle,
+    writes: mpsc::Sender<Write>,
+    store: std::thread::JoinHandle<()>,
+    inputs: mpsc::Receiver<Input>,
+    events: mpsc::Receiver<TunnelEvent>,
+    written: mpsc::Receiver<Written>,
+    tasks: JoinSet<()>,
+    gateway_socket: Option<std::path::PathBuf>,
+}
+
+impl Daemon {
+    fn start(config: &Config, prepared: Prepared) -> Result<Self, Unready> {
+        let Prepared { keys, replica, store, replace } = prepared;
+        let keys = Arc::new(keys);
+        let org = replica.org();
+        let address = identity::overlay_address(&org, &keys.node.public());
+        let (told, events) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let tunnels = TunnelConfig {
+            interface: config.interface.clone(),
+            address,
+            port: config.port,
+            auth_port: config.auth_port,
+            allow: config.allow.clone(),
+        };
+        let tunnel = tunnel::spawn(tunnels, &keys.wireguard, told).map_err(Unready::tunnel)?;
+        let (sender, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
+        let ground = Arc::new(Ground {
+            org,
+            keys: Arc::clone(&keys),
+            address,
+            interface: config.interface.clone(),
+            auth_port: config.auth_port,
+            tunnel: tunnel.clone(),
+            inputs: sender,
+        });
+        let mut tasks = JoinSet::new();
+        let listener = link::listen(&ground).map_err(|error| Unready::port(config.auth_port, &error))?;
+        tasks.spawn(link::accept(Arc::clone(&ground), listener));
+        if let Some(path) = &config.gateway_socket {
+            let at = |error: io::Error| Unready::file(path, &error);
+            let listener = sockets::listen(path).map_err(at)?;
+            let group = sockets::group_of(path).map_err(at)?;
+            tasks.spawn(sockets::gateway(listener, group, ground.inputs.clone()));
+        }
+        let (done, written) = mpsc::channel(1);
+        let (writes, store) =
+            writer::spawn(store, done).map_err(|error| Unready::file(&config.state_dir, &error))?;
+        let endpoints = endpoints(config, address.into());
+        tracing::info!(
+            org = %replica.chain().genesis().charter().name,
+            node = keys.node.public().short(),
+            %address,
+            interface = config.interface,
+            port = config.port,
+            "up"
+        );
+        let boot_nonce = BootNonce(rand::random());
+        let beginning = Beginning { keys, replica, boot_nonce, seed: rand::random(), endpoints, replace };
+        let state = State::new(beginning, now());
+        let gateway_socket = config.gateway_socket.clone();
+        Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, gateway_socket })
+    }
+
+    async fn run(
+        mut self,
+        signals: &mut Signals,
+        requests: &mut mpsc::Receiver<Asked>,
+        notify: &Notify,
+        reload: &impl Fn() -> Option<Config>,
+    ) {
+        self.perform().await;
+        notify.ready();
+        let mut pulse = tokio::time::interval(notify.pulse());
+        loop {
+            let deadline = self.state.timeout().map_or_else(far_away, Instant::from_std);
+            tokio::select! {
+                biased;
+                asks = signals.next() => match asks {
+                    Asks::Stop => break,
+                    Asks::Reload => self.reload(reload()),
+                },
+                _ = pulse.tick() => notify.alive(&self.state.summary()),
+                () = sleep_until(deadline) => self.state.on_timeout(now()),
+                Some(written) = self.written.recv() => self.state.on_written(written, now()),
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                Some(input) = self.inputs.recv() => self.handle(input),
+                Some(event) = self.events.recv() => self.state.on_tunnel(event, now()),
+                Some(Asked { request, reply }) = requests.recv() => {
+                    if request == (Request::Status {}) && let Ok(stats) = self.tunnel.stats().await {
+                        self.state.on_stats(stats);
+                    }
+                    self.state.on_request(request, reply, now());
+                }
+            }
+            self.perform().await;
+        }
+        notify.stopping();
+        self.stop().await;
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = now();
+        match input {
+            Input::Dialled(dialled) => self.state.on_dialled(dialled, now),
+            Input::Ended(key) => self.state.on_ended(key, now),
+            Input::Frame(key, frame) => self.state.on_frame(key, &frame, now),
+            Input::Outside(outside) => self.state.on_outside(outside, now),
+            Input::Proven(proven) => self.state.on_proven(proven, now),
+            Input::Unproven { code, detail, source } => self.state.on_unproven(code, detail, source, now),
+        }
+    }
+
+    /// Effects in their order: a gate is open before the other side is told that it may use it.
+    async fn perform(&mut self) {
+        let mut effects: VecDeque<Effect> = self.state.effects().collect();
+        while let Some(effect) = effects.pop_front() {
+            let done = match effect {
+                Effect::CloseGate(member) => self.tunnel.close_gate(member).await.map(drop),
+                Effect::Decide(reply, decision) => {
+                    if let Err(Decision::Open { key, .. }) = reply.send(decision) {
+                        // The connection ended, or made room for another, before its verdict.
+                        self.state.on_ended(key, now());
+                        effects.extend(self.state.effects());
+                    }
+                    Ok(())
+                }
+                Effect::Dial(order) => {
+                    self.tasks.spawn(link::dial(Arc::clone(&self.ground), order));
+                    Ok(())
+                }
+                Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),
+                Effect::Peers(peers) => self.tunnel.set_peers(peers).await.map(|left_out| {
+                    for peer in left_out {
+                        tracing::warn!(address = %peer.address, "no tunnel for a member: its key or address is not usable");
+                    }
+                }),
+                Effect::Write(write) => {
+                    if self.writes.try_send(write).is_err() {
+                        tracing::error!("the store's thread is gone");
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(gone) = done {
+                tracing::error!("{gone}");
+            }
+        }
+    }
+
+    fn reload(&mut self, config: Option<Config>) {
+        if let Some(config) = config {
+            tracing::info!("settings read again: endpoints apply at once, the others at the next start");
+            self.state.on_endpoints(endpoints(&config, self.ground.address.into()), now());
+        }
+    }
+
+    /// Everybody is told, within the time that a close frame has; then the disk gets what is left.
+    async fn stop(mut self) {
+        self.state.on_stop();
+        let until = Instant::now() + STOP_DEADLINE;
+        while !self.state.is_quiet() {
+            let step = async {
+                tokio::select! {
+                    Some(input) = self.inputs.recv() => self.handle(input),
+                    Some(written) = self.written.recv() => self.state.on_written(written, now()),
+                    Some(_) = self.tasks.join_next() => {}
+                }
+            };
+            if timeout_at(until, step).await.is_err() {
+                break;
+            }
+            self.perform().await;
+        }
+        if let Some(path) = &self.gateway_socket
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!(%error, "gateway socket not removed");
+        }
+        self.tasks.shutdown().await;
+        drop(self.writes);
+        self.written.close();
+        if tokio::task::spawn_blocking(move || self.store.join()).await.is_err() {
+            tracing::debug!("the store's thread was not joined");
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { at: std::time::Instant::now(), unix_ns: clock::unix_ns() }
+}
+
+/// Where others reach this machine: as configured, or every address of its interfaces.
+fn endpoints(config: &Config, own: IpAddr) -> Vec<SocketAddr> {
+    if !config.endpoints.is_empty() {
+        return config.endpoints.clone();
+    }
+    let Ok(interfaces) = getifaddrs::getifaddrs() else { return Vec::new() };
+    let reachable = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && *address != own,
+    };
+    let addresses = interfaces.filter(|interface| interface.name != config.interface);
+    let addresses = addresses.filter_map(|interface| interface.address.ip_addr()).filter(reachable);
+    let mut endpoints: Vec<SocketAddr> = addresses.map(|ip| SocketAddr::new(ip, config.port)).collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints.truncate(identity::limits::ENDPOINTS_MAX);
+    endpoints
+}
+
+fn failed(code: Code, why: &dyn fmt::Display) -> StartError {
+    StartError { code, detail: why.to_string() }
+}
+
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// Inputs that wait for the state; tasks wait beyond it, and so do the peers behind them.
+const INPUTS_QUEUED_MAX: usize = 1024;
+const EVENTS_QUEUED_MAX: usize = 256;
+const REQUESTS_QUEUED_MAX: usize = 64;
+/// For close frames and the last write.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);

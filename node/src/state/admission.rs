@@ -1,0 +1,389 @@
+//! From a proved key to a session, on both sides of a connection, and back to none.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+    time::{Duration, Instant},
+};
+
+use conn_auth::{Accepted, Binding, KeyProven, Refusal, Standing};
+use control::local::{Answer, Failed, Linked};
+use identity::{
+    Code, Heads, PublicKey, WireGuardKey,
+    limits::{DIAL_DEADLINE_MS, SESSIONS_PER_MEMBER_MAX},
+};
+use member_crdt::Member;
+use overlay::Direction;
+use tokio::sync::oneshot;
+
+use super::{Effect, Now, State, disk::answer, new_reference};
+use crate::{
+    refusals::Refused,
+    sessions::{Ends, Line, Proof, Purpose, Session, SessionKey},
+    standing,
+    tunnel::TunnelEvent,
+};
+
+/// A peer that dialled proved its key in a tunnel.
+#[derive(Debug)]
+pub struct Proven {
+    /// The proof.
+    pub proven: KeyProven,
+    /// The overlay address it came from.
+    pub source: Ipv6Addr,
+    /// Where to say what was decided.
+    pub reply: oneshot::Sender<Decision>,
+}
+
+/// What a connection's task is to do.
+#[derive(Debug)]
+pub enum Decision {
+    /// Say VERDICT ok, if there is one to say, and move the session's bytes.
+    Open {
+        /// The line; none towards a server that has said it.
+        verdict: Option<String>,
+        /// The session.
+        key: SessionKey,
+        /// What it is for.
+        purpose: Purpose,
+        /// Most bytes of a frame.
+        frame_bytes_max: usize,
+        /// The task's ends.
+        ends: Ends,
+    },
+    /// Say this VERDICT no, if there is one to say, and close.
+    Refuse {
+        /// The line.
+        verdict: Option<String>,
+        /// Why.
+        code: Code,
+    },
+}
+
+/// A member to reach.
+#[derive(Debug)]
+pub struct Order {
+    /// Its node key.
+    pub node: PublicKey,
+    /// Its WireGuard key.
+    pub wireguard: WireGuardKey,
+    /// Its overlay address.
+    pub address: Ipv6Addr,
+    /// What for.
+    pub purpose: Purpose,
+    /// What we hold, as a hint.
+    pub held: (Heads, u64),
+    /// What to measure once the session is open.
+    pub echo: Option<Echo>,
+}
+
+/// How a dial ended.
+#[derive(Debug)]
+pub struct Dialled {
+    /// Whom it was to reach.
+    pub node: PublicKey,
+    /// What for.
+    pub purpose: Purpose,
+    /// The proof of the server's key, or why there is none.
+    pub result: Result<Accepted, Failure>,
+    /// Where to say what was decided.
+    pub reply: oneshot::Sender<Decision>,
+}
+
+/// Why a member was not reached.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The code.
+    pub code: Code,
+    /// For people.
+    pub detail: String,
+}
+
+impl Failure {
+    /// What a program is told.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        Answer::Failed(Failed { code: self.code.into(), detail: self.detail.clone() })
+    }
+}
+
+/// Told when a link was made, or could not be.
+pub(super) type Waiter = (oneshot::Sender<Answer>, Linked);
+
+/// A measurement that a program asked for: the dialler's task makes it.
+#[derive(Debug)]
+pub struct Echo {
+    /// How many echoes.
+    pub count: u32,
+    /// The member's name.
+    pub name: String,
+    /// Who asked.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Dials {
+    pending: BTreeMap<(PublicKey, Purpose), Vec<Waiter>>,
+    /// When a link that traffic asks for may be dialled again.
+    quiet_until: BTreeMap<PublicKey, Instant>,
+    first_try: Option<Instant>,
+}
+
+impl Dials {
+    pub(super) const fn next_try(&self) -> Option<Instant> {
+        self.first_try
+    }
+
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        self.quiet_until.retain(|_, until| *until > now);
+    }
+}
+
+impl State {
+    /// Decides about a peer that proved its key in a tunnel.
+    pub fn on_proven(&mut self, input: Proven, now: Now) {
+        let Proven { proven, source, reply } = input;
+        let standing = self.standing_in_tunnel(&proven);
+        let (peer, action) = (proven.peer(), proven.action().name().to_owned());
+        let reference = new_reference();
+        let decided = proven.admit(standing).and_then(|admitted| {
+            let purpose = Purpose::of(&action).ok_or(Refusal { code: Code::ActionUnknown })?;
+            let frame_bytes_max = admitted.rule().frame_bytes_max;
+            let verdict = admitted.verdict_ok(reference, self.replica.heads(), self.replica.count());
+            let (line, ends) = Line::to_task();
+            let proof = Proof::Admitted(Box::new(admitted));
+            let key = self.register(Session::new(proof, purpose, reference, now.at, line))?;
+            Ok(Decision::Open { verdict: Some(verdict), key, purpose, frame_bytes_max, ends })
+        });
+        let decision = decided.unwrap_or_else(|refusal| {
+            let code = refusal.code;
+            let refused = Refused {
+                code,
+                detail: self.reason(&peer, code),
+                key: Some(peer),
+                action,
+                source: source.to_string(),
+                at_unix_ms: now.unix_ms(),
+            };
+            self.remember(reference, refused);
+            Decision::Refuse { verdict: Some(refusal.verdict(reference, true)), code }
+        });
+        self.opened(&decision, now);
+        self.effects.push_back(Effect::Decide(reply, decision));
+    }
+
+    /// A handshake that ended before a key was proved: for the log only.
+    pub fn on_unproven(&mut self, code: Code, detail: String, source: String, now: Now) {
+        let reference = new_reference();
+        let refused =
+            Refused { code, detail, key: None, action: String::new(), source, at_unix_ms: now.unix_ms() };
+        self.remember(reference, refused);
+    }
+
+    /// A dial has ended.
+    pub fn on_dialled(&mut self, dialled: Dialled, now: Now) {
+        let Dialled { node, purpose, result, reply } = dialled;
+        let opened = result.and_then(|accepted| {
+            let (line, ends) = Line::to_task();
+            let reference = accepted.reference();
+            let session = Session::new(Proof::Accepted(accepted), purpose, reference, now.at, line);
+            let key = self.register(session).map_err(|refusal| Failure {
+                code: refusal.code,
+                detail: self.reason(&node, refusal.code),
+            })?;
+            let rule = conn_auth::ACTIONS.iter().find(|rule| rule.name == purpose.action());
+            let frame_bytes_max = rule.map_or(0, |rule| rule.frame_bytes_max);
+            Ok(Decision::Open { verdict: None, key, purpose, frame_bytes_max, ends })
+        });
+        let waiters = self.dials.pending.remove(&(node, purpose)).unwrap_or_default();
+        let (decision, failure) = match opened {
+            Ok(decision) => (decision, None),
+            Err(failure) => (Decision::Refuse { verdict: None, code: failure.code }, Some(failure)),
+        };
+        if let Some(failure) = &failure {
+            let Failure { code, detail } = failure;
+            tracing::debug!(MUSTER_PEER = node.short(), %code, action = purpose.action(), "not reached: {detail}");
+            if purpose == Purpose::Sync {
+                self.overlay.handle_dial_failed(self.ms(now), node);
+                self.follow_overlay(now);
+            } else {
+                self.dials.quiet_until.insert(node, now.at + LINK_RETRY);
+            }
+        }
+        self.opened(&decision, now);
+        self.effects.push_back(Effect::Decide(reply, decision));
+        for (waiter, linked) in waiters {
+            answer(waiter, failure.as_ref().map_or(Answer::Linked(linked), Failure::answer));
+        }
+    }
+
+    /// The task of a session is done, or its connection is gone.
+    pub fn on_ended(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.ended(key) else { return };
+        let peer = session.peer();
+        match session.purpose {
+            Purpose::Link if !self.sessions.is_linked(peer) => {
+                tracing::info!(MUSTER_PEER = peer.short(), "link down");
+                if let Some(member) = self.roster.get(&peer) {
+                    self.effects.push_back(Effect::CloseGate(member.wireguard.to_wireguard()));
+                }
+            }
+            Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
+            Purpose::Link | Purpose::Ping | Purpose::Outside(_) => {}
+        }
+        self.remove_members_told(now);
+    }
+
+    /// Something happened in the tunnels.
+    pub fn on_tunnel(&mut self, event: TunnelEvent, now: Now) {
+        match event {
+            TunnelEvent::WantLink(wireguard) => {
+                let Some(node) = self.roster.by_wireguard(&wireguard).map(|member| member.node) else {
+                    return;
+                };
+                let quiet = self.dials.quiet_until.get(&node).is_some_and(|until| *until > now.at);
+                if !quiet && !self.sessions.is_linked(node) {
+                    self.dial(node, Purpose::Link, None);
+                }
+            }
+            TunnelEvent::Handshake { wireguard, .. } => {
+                if let Some(node) = self.roster.by_wireguard(&wireguard).map(|member| member.node) {
+                    self.members.heard(node, now.at);
+                    self.overlay.handle_reachable(self.ms(now), &node);
+                    self.follow_overlay(now);
+                }
+            }
+        }
+    }
+
+    /// Reaches a member; a dial for the same that is under way is shared.
+    pub(super) fn dial(&mut self, node: PublicKey, purpose: Purpose, waiter: Option<Waiter>) {
+        match self.may_dial(node) {
+            Err(failure) => {
+                if let Some((waiter, _)) = waiter {
+                    answer(waiter, failure.answer());
+                }
+            }
+            Ok(member) => {
+                let under_way = self.dials.pending.contains_key(&(node, purpose));
+                self.dials.pending.entry((node, purpose)).or_default().extend(waiter);
+                if !under_way {
+                    self.order(&member, purpose, None);
+                }
+            }
+        }
+    }
+
+    /// Measures the way to a member.
+    pub(super) fn ping(&mut self, node: PublicKey, echo: Echo) {
+        match self.may_dial(node) {
+            Err(failure) => answer(echo.reply, failure.answer()),
+            Ok(member) => self.order(&member, Purpose::Ping, Some(echo)),
+        }
+    }
+
+    fn may_dial(&self, node: PublicKey) -> Result<Member, Failure> {
+        let member = self.roster.get(&node).ok_or(Code::NoSuchMember);
+        let member = member.and_then(|member| {
+            let refused =
+                standing::refusal(&member.state).or((node == self.me).then_some(Code::NoSuchMember));
+            let refused = refused.or((!self.is_member()).then_some(Code::NotEnrolled));
+            refused.map_or(Ok(member), Err)
+        });
+        match member {
+            Ok(member) => Ok(member.clone()),
+            Err(Code::NoSuchMember) if node == self.me => {
+                Err(Failure { code: Code::NoSuchMember, detail: "this is the machine itself".to_owned() })
+            }
+            Err(code) => Err(Failure { code, detail: self.reason(&node, code) }),
+        }
+    }
+
+    fn order(&mut self, member: &Member, purpose: Purpose, echo: Option<Echo>) {
+        self.effects.push_back(Effect::Dial(Order {
+            node: member.node,
+            wireguard: member.wireguard.to_wireguard(),
+            address: member.address,
+            purpose,
+            held: (self.replica.heads(), self.replica.count()),
+            echo,
+        }));
+    }
+
+    /// As long as nobody is heard, tries the members that know this machine best: the gateway that
+    /// admitted it, and all gateways.
+    pub(super) fn dial_first(&mut self, now: Now) {
+        let alone = !self.sessions.iter().any(|(_, session)| session.purpose == Purpose::Sync);
+        if !alone || !self.is_member() {
+            self.dials.first_try = None;
+            return;
+        }
+        if self.dials.first_try.is_some_and(|at| at > now.at) {
+            return;
+        }
+        self.dials.first_try = Some(now.at + FIRST_RETRY);
+        let gateways: BTreeSet<PublicKey> =
+            self.roster.gateways().iter().map(|gateway| gateway.node).collect();
+        for node in gateways {
+            if node != self.me {
+                self.dial(node, Purpose::Sync, None);
+            }
+        }
+    }
+
+    /// Registers first and judges then.
+    fn register(&mut self, session: Session) -> Result<SessionKey, Refusal> {
+        let peer = session.peer();
+        let key = self.sessions.register(session);
+        let standing = self.standing_of(&peer);
+        self.sessions.judge(key, standing)?;
+        Ok(key)
+    }
+
+    /// What follows from a session that was opened.
+    fn opened(&mut self, decision: &Decision, now: Now) {
+        let Decision::Open { key, purpose, .. } = decision else { return };
+        let Some(session) = self.sessions.get(*key) else { return };
+        let (peer, direction) = (session.peer(), direction(&session.proof));
+        self.members.heard(peer, now.at);
+        match purpose {
+            Purpose::Link => {
+                tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, "link up");
+                if let Some(member) = self.roster.get(&peer) {
+                    self.effects.push_back(Effect::OpenGate(member.wireguard.to_wireguard()));
+                }
+            }
+            Purpose::Sync => self.sync_began(*key, peer, direction, now),
+            Purpose::Ping | Purpose::Outside(_) => {}
+        }
+    }
+
+    /// The standing of a key that was proved in a tunnel: the tunnel must be its own.
+    fn standing_in_tunnel(&self, proven: &KeyProven) -> Standing {
+        let peer = proven.peer();
+        let standing = self.standing_of(&peer);
+        let Standing::Good(_) = standing else { return standing };
+        let Binding::WireGuard { client, .. } = proven.binding() else {
+            return Standing::Barred(Code::BindingMismatch);
+        };
+        if self.roster.get(&peer).is_none_or(|member| member.wireguard.to_wireguard() != client) {
+            return Standing::Barred(Code::TunnelMismatch);
+        }
+        if self.sessions.live_of(peer).count() >= SESSIONS_PER_MEMBER_MAX {
+            return Standing::Barred(Code::Busy);
+        }
+        standing
+    }
+}
+
+pub(super) const fn direction(proof: &Proof) -> Direction {
+    match proof {
+        Proof::Admitted(_) => Direction::Inbound,
+        Proof::Accepted(_) => Direction::Outbound,
+    }
+}
+
+/// How long traffic for a member that was not reached does not make a new dial.
+const LINK_RETRY: Duration = Duration::from_secs(1);
+/// Between tries at the gateways while nobody is heard.
+const FIRST_RETRY: Duration = Duration::from_millis(DIAL_DEADLINE_MS / 4);

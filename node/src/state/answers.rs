@@ -1,0 +1,367 @@
+//! Answers to the programs of this machine's operator.
+
+use std::time::Instant;
+
+use conn_auth::Reference;
+use control::local::{
+    Answer, Coverage, Export, Failed, Invite, InviteStatus, InviteUse, Left, LinkStatus, Linked, Member,
+    MemberStatus, Missing, Opened, OrgStatus, Place, Request, Revoked, Session, State as Stage, Status,
+    Taken, Why,
+};
+use identity::{Code, PublicKey, StatementId};
+use member_crdt::{Applied, InviteStanding, InviteState, MemberState};
+use org_trust::{Lane, Payload, Record, Records, Statement};
+use tokio::sync::oneshot;
+
+use super::{
+    Now, State,
+    admission::Echo,
+    disk::{Waiting, Withheld, answer},
+};
+use crate::{
+    sessions::{Proof, Purpose},
+    standing,
+};
+
+impl State {
+    /// A program asks. It is answered now, or when the disk or a member has answered.
+    pub fn on_request(&mut self, request: Request, reply: oneshot::Sender<Answer>, now: Now) {
+        let answered = match request {
+            Request::Status {} => Ok(Answer::Status(Box::new(self.status(now)))),
+            Request::Members {} => {
+                let members = self.roster.members();
+                Ok(Answer::Members(members.into_iter().map(|member| self.member(member, now)).collect()))
+            }
+            Request::Member { node } => {
+                self.find(&node).map(|member| Answer::Members(vec![self.member(&member, now)]))
+            }
+            Request::Sessions {} => Ok(Answer::Sessions(self.session_list(now))),
+            Request::Ping { node, count } => match self.find(&node) {
+                Ok(member) => {
+                    let count = count.clamp(1, PINGS_MAX);
+                    let echo = Echo { count, name: self.name_of(&member.node), reply };
+                    return self.ping(member.node, echo);
+                }
+                Err(failed) => Err(failed),
+            },
+            Request::Link { node } => match self.find(&node) {
+                Ok(member) => return self.link(&member, reply),
+                Err(failed) => Err(failed),
+            },
+            Request::Submit { records } => match self.submit(&records, now) {
+                Ok(taken) => {
+                    self.after_disk(Withheld::Answer(reply, Waiting::Submitted(taken)));
+                    return self.write_on(now);
+                }
+                Err(failed) => Err(failed),
+            },
+            Request::Place { author, lane } => self.place(&author.0, lane),
+            Request::Coverage { change } => self.coverage(&change.0, now),
+            Request::Why { reference } => self.why(&reference),
+            Request::Export { from } => Ok(self.export(from)),
+            Request::Invites {} => {
+                let unix_s = now.unix_ns / 1_000_000_000;
+                let roster = self.roster.clone();
+                let invites = roster.invites().into_iter().map(|invite| self.invite(invite, unix_s));
+                Ok(Answer::Invites(invites.collect()))
+            }
+            Request::Leave {} => return self.leave(reply, now),
+        };
+        answer(reply, answered.unwrap_or_else(Answer::Failed));
+    }
+
+    fn status(&self, now: Now) -> Status {
+        let (roster, chain) = (&self.roster, self.replica.chain());
+        let good = roster.good().count();
+        let linked = roster.good().filter(|member| self.sessions.is_linked(member.node)).count();
+        let peers = self.stats.as_ref().map(|stats| stats.peers.as_slice()).unwrap_or_default();
+        let mut problems = Vec::new();
+        let me = roster.get(&self.me);
+        if let Some(code) = me.and_then(|me| standing::refusal(&me.state)) {
+            problems.push(Failed { code: code.into(), detail: self.reason(&self.me, code) });
+        }
+        if let Some(why) = self.disk.refused() {
+            problems.push(Failed { code: Code::DiskRefused.into(), detail: why.to_owned() });
+        }
+        let heard = self.sessions.iter().any(|(_, session)| roster.get(&session.peer()).is_some());
+        let state = match me {
+            _ if !self.is_member() => Stage::NotMember,
+            _ if heard || good <= 1 => Stage::Ready,
+            _ => Stage::Alone,
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state,
+            problems,
+            org: Some(OrgStatus {
+                id: self.org.into(),
+                name: chain.genesis().charter().name.clone().into(),
+                settings: chain.head().charter().version,
+                settings_id: chain.head().id().into(),
+                list: roster.digest().into(),
+                heads: self.replica.heads().into(),
+                records: self.replica.count(),
+                members: count(good),
+                former: count(roster.len().saturating_sub(good)),
+                forks: count(self.replica.forks().len()),
+            }),
+            node: me.map(|me| self.member(me, now)),
+            gateway: self.is_gateway(),
+            up_ms: millis(now.at, self.started),
+            links: LinkStatus {
+                linked: count(linked),
+                sessions: count(self.sessions.len()),
+                refused: self.refusals.total(),
+                received: peers.iter().map(|peer| peer.rx_bytes).sum(),
+                sent: peers.iter().map(|peer| peer.tx_bytes).sum(),
+            },
+        }
+    }
+
+    fn member(&self, member: &member_crdt::Member, now: Now) -> Member {
+        let report = self.replica.report_of(&member.node);
+        let (status, revoked) = match &member.state {
+            MemberState::Good => (MemberStatus::Good, None),
+            MemberState::Left => (MemberStatus::Left, None),
+            MemberState::KeyConflict => (MemberStatus::KeyConflict, None),
+            MemberState::Revoked { reason, note, ids, .. } => {
+                let authors = ids.iter().filter_map(|id| self.replica.statement(id)).map(Statement::author);
+                let revoked = Revoked {
+                    by: authors.map(|key| standing::admin_name(&self.roster, key)).collect(),
+                    reason: reason.as_str().to_owned(),
+                    note: note.clone(),
+                    changes: ids.iter().copied().map(Into::into).collect(),
+                };
+                (MemberStatus::Revoked, Some(revoked))
+            }
+        };
+        Member {
+            name: self.name_of(&member.node),
+            node: member.node.into(),
+            wireguard: member.wireguard.into(),
+            boot: member.boot.into(),
+            address: member.address,
+            assurance: member.assurance.as_str().to_owned(),
+            labels: member.labels.iter().cloned().map(Into::into).collect(),
+            status,
+            revoked,
+            admit: member.admit.into(),
+            admitted_by: member.admitted_by.into(),
+            invite: member.invite.map(Into::into),
+            this: member.node == self.me,
+            gateway: self.roster.gateways().iter().any(|gateway| gateway.node == member.node),
+            linked: self.sessions.is_linked(member.node),
+            endpoints: report.map(|report| report.body().endpoints.clone()).unwrap_or_default(),
+            version: report.map(|report| report.body().version.clone()).unwrap_or_default(),
+            heard_ms_ago: self.heard_ms_ago(&member.node, now),
+        }
+    }
+
+    fn heard_ms_ago(&self, node: &PublicKey, now: Now) -> Option<u64> {
+        if *node == self.me { Some(0) } else { self.members.last_heard(node).map(|at| millis(now.at, at)) }
+    }
+
+    /// The name as people see it: with the beginning of the key when another machine has it too.
+    fn name_of(&self, node: &PublicKey) -> String {
+        match self.roster.get(node) {
+            Some(member) if self.roster.named(&member.name).len() > 1 => {
+                format!("{} ({})", member.name, node.short())
+            }
+            Some(member) => member.name.to_string(),
+            None => node.short(),
+        }
+    }
+
+    fn find(&self, text: &str) -> Result<member_crdt::Member, Failed> {
+        let found = self.roster.find(text);
+        found.cloned().map_err(|why| Failed { code: why.code().into(), detail: format!("{text}: {why}") })
+    }
+
+    fn session_list(&self, now: Now) -> Vec<Session> {
+        let shown = self.sessions.iter().map(|(_, session)| Session {
+            name: self.name_of(&session.peer()),
+            node: session.peer().into(),
+            action: session.purpose.action().to_owned(),
+            opened: match session.proof {
+                Proof::Admitted(_) => Opened::There,
+                Proof::Accepted(_) => Opened::Here,
+            },
+            up_ms: millis(now.at, session.since),
+            reference: session.reference.to_string(),
+        });
+        shown.collect()
+    }
+
+    fn link(&mut self, member: &member_crdt::Member, reply: oneshot::Sender<Answer>) {
+        let already = self.sessions.is_linked(member.node);
+        let name = self.name_of(&member.node);
+        let linked = Linked { name, node: member.node.into(), address: member.address, already };
+        if already {
+            answer(reply, Answer::Linked(linked));
+        } else {
+            self.dial(member.node, Purpose::Link, Some((reply, linked)));
+        }
+    }
+
+    /// All of them or none is reported; what was taken stays, since a revocation holds at once.
+    fn submit(&mut self, records: &[control::text::Bytes], now: Now) -> Result<Vec<Taken>, Failed> {
+        let mut decoded = Vec::new();
+        for bytes in records {
+            let malformed = |why: String| Failed { code: Code::ChangeMalformed.into(), detail: why };
+            decoded.extend(Records::decode_all(&bytes.0).map_err(|why| malformed(why.to_string()))?);
+        }
+        let outcomes = self.take(&decoded, now);
+        let mut taken = Vec::new();
+        for (record, outcome) in decoded.iter().zip(outcomes) {
+            let new = match outcome {
+                Ok(Applied::New { .. }) => true,
+                Ok(Applied::Known) => false,
+                Ok(Applied::Waiting { .. }) => {
+                    let detail = "it follows a change that is not known here".to_owned();
+                    return Err(Failed { code: Code::ChangeBroken.into(), detail });
+                }
+                Err(why) => return Err(Failed { code: why.code().into(), detail: why.to_string() }),
+            };
+            taken.push(Taken { id: StatementId(record.id()).to_string(), new });
+        }
+        Ok(taken)
+    }
+
+    fn place(&self, author: &PublicKey, lane: u8) -> Result<Answer, Failed> {
+        let lane = Lane::from_number(lane).ok_or_else(|| Failed {
+            code: Code::RequestMalformed.into(),
+            detail: format!("there is no lane {lane}"),
+        })?;
+        let unknown = || Failed { code: Code::AdminKeyUnknown.into(), detail: author.short() };
+        let place = self.replica.next_place(author, lane).ok_or_else(unknown)?;
+        Ok(Answer::Place(Place {
+            org: self.org.into(),
+            charter: place.charter.into(),
+            seq: place.seq,
+            prev: place.prev.to_vec().into(),
+        }))
+    }
+
+    fn coverage(&self, change: &StatementId, now: Now) -> Result<Answer, Failed> {
+        let unknown = || Failed { code: Code::NoSuchReference.into(), detail: change.short() };
+        let covered = self.replica.coverage(change).ok_or_else(unknown)?;
+        let missing = covered.missing.iter().map(|node| Missing {
+            name: self.name_of(node),
+            node: (*node).into(),
+            heard_ms_ago: self.heard_ms_ago(node, now),
+        });
+        Ok(Answer::Coverage(Coverage {
+            change: (*change).into(),
+            of: count(covered.of),
+            applied: count(covered.applied),
+            missing: missing.collect(),
+        }))
+    }
+
+    fn why(&self, reference: &str) -> Result<Answer, Failed> {
+        let unknown = || Failed { code: Code::NoSuchReference.into(), detail: reference.to_owned() };
+        let refused = Reference::from_hex(reference).ok().and_then(|reference| self.refusals.get(&reference));
+        let refused = refused.ok_or_else(unknown)?;
+        Ok(Answer::Why(Why {
+            reference: reference.to_owned(),
+            code: refused.code.into(),
+            detail: refused.detail.clone(),
+            key: refused.key.map(Into::into),
+            name: refused.key.filter(|key| self.roster.get(key).is_some()).map(|key| self.name_of(&key)),
+            action: refused.action.clone(),
+            source: refused.source.clone(),
+            at_unix_ms: refused.at_unix_ms,
+        }))
+    }
+
+    fn export(&self, from: u64) -> Answer {
+        let skip = usize::try_from(from).unwrap_or(usize::MAX);
+        let mut records = self.replica.records().skip(skip).peekable();
+        let (mut page, mut bytes, mut next) = (Vec::new(), 0_usize, from);
+        while let Some(record) =
+            records.next_if(|record| page.is_empty() || bytes + record.encoded_len() <= EXPORT_BYTES_MAX)
+        {
+            bytes += record.encoded_len();
+            next += 1;
+            page.push(encoded(record).into());
+        }
+        let next = records.peek().is_some().then_some(next);
+        Answer::Export(Export { records: page, next })
+    }
+
+    fn invite(&self, invite: &InviteStanding, unix_s: u64) -> Invite {
+        let members = self.roster.members().into_iter();
+        let used_by = members.filter(|member| member.invite == Some(invite.id));
+        Invite {
+            id: invite.id.into(),
+            status: match invite.state {
+                InviteState::Open if invite.expires_unix_s != 0 && unix_s > invite.expires_unix_s => {
+                    InviteStatus::Expired
+                }
+                InviteState::Open => InviteStatus::Open,
+                InviteState::Spent => InviteStatus::UsedUp,
+                InviteState::Cancelled | InviteState::Void => InviteStatus::Cancelled,
+            },
+            uses: invite.uses,
+            used_by: used_by
+                .map(|member| InviteUse { name: self.name_of(&member.node), node: member.node.into() })
+                .collect(),
+            redeemer: invite.redeemer.into(),
+            labels: invite.labels.iter().cloned().map(Into::into).collect(),
+            expires_unix_s: invite.expires_unix_s,
+            note: invite.note.clone(),
+            by: standing::admin_name(&self.roster, &invite.by),
+        }
+    }
+
+    /// The others are told first: once this machine has left they listen to it no more. The Leave of a
+    /// key is always the same bytes, so it may be heard of before it is on disk.
+    fn leave(&mut self, reply: oneshot::Sender<Answer>, now: Now) {
+        let place = self.replica.next_place(&self.me, Lane::Main).filter(|_| self.is_member());
+        let signed = place.map(|place| Statement::sign(&self.org, &self.keys.node, place, &Payload::Leave));
+        let statement = match signed {
+            Some(Ok(statement)) => statement,
+            Some(Err(why)) => {
+                let failed = Failed { code: why.code().into(), detail: why.to_string() };
+                return answer(reply, Answer::Failed(failed));
+            }
+            None => {
+                let failed = Failed { code: Code::NotEnrolled.into(), detail: String::new() };
+                return answer(reply, Answer::Failed(failed));
+            }
+        };
+        let record = Record::from(&statement);
+        self.flood(&record, None);
+        let left = Left { change: statement.id().into(), told: count(self.sync.len()) };
+        self.leaving = Some(super::Leaving { record, left, reply, at: now.at + super::LEAVE_FLUSH });
+    }
+
+    pub(super) fn leave_if_due(&mut self, now: Now) {
+        let Some(leaving) = self.leaving.take_if(|leaving| leaving.at <= now.at) else { return };
+        for outcome in self.take(&[leaving.record], now) {
+            if let Err(why) = outcome {
+                let failed = Failed { code: why.code().into(), detail: why.to_string() };
+                return answer(leaving.reply, Answer::Failed(failed));
+            }
+        }
+        self.after_disk(Withheld::Answer(leaving.reply, Waiting::Left(leaving.left)));
+        self.write_on(now);
+    }
+}
+
+fn encoded(record: Record) -> Vec<u8> {
+    Records::batches([record], usize::MAX).next().unwrap_or_default()
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+fn millis(now: Instant, then: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(then).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Echoes in one measurement.
+const PINGS_MAX: u32 = 64;
+/// A page of records, before it is written as hexadecimal.
+const EXPORT_BYTES_MAX: usize = 1024 * 1024;

@@ -1,0 +1,177 @@
+//! What follows from a change to the member list: whose sessions end, who has a tunnel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use conn_auth::Standing;
+use identity::{Code, PublicKey, limits::CLOSE_FLUSH_MS};
+use member_crdt::Member;
+
+use super::{Effect, Now, State};
+use crate::{refusals::Refused, standing, tunnel::TunnelPeer};
+
+/// What is known of members beside the list.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    /// Admitted here, but not on disk yet: they do not count.
+    fresh: BTreeSet<PublicKey>,
+    /// No longer served, still being told why: their tunnel goes then at the latest.
+    leaving: BTreeMap<PublicKey, Instant>,
+    /// When each was last heard first-hand.
+    heard: BTreeMap<PublicKey, Instant>,
+    /// When it was first known here that each is not served any more.
+    ended_unix_ms: BTreeMap<PublicKey, u64>,
+    peers: Vec<TunnelPeer>,
+}
+
+impl Members {
+    pub(super) fn next_removal(&self) -> Option<Instant> {
+        self.leaving.values().min().copied()
+    }
+
+    pub(super) fn heard(&mut self, node: PublicKey, at: Instant) {
+        self.heard.insert(node, at);
+    }
+
+    pub(super) fn last_heard(&self, node: &PublicKey) -> Option<Instant> {
+        self.heard.get(node).copied()
+    }
+
+    pub(super) fn ended_unix_ms(&self, node: &PublicKey) -> Option<u64> {
+        self.ended_unix_ms.get(node).copied()
+    }
+
+    /// These were admitted and are not on disk.
+    pub(super) fn admitted(&mut self, node: PublicKey) {
+        self.fresh.insert(node);
+    }
+
+    /// These are on disk.
+    pub(super) fn stored(&mut self, nodes: &[PublicKey]) {
+        for node in nodes {
+            self.fresh.remove(node);
+        }
+    }
+}
+
+impl State {
+    /// What the list says of a key, with what the disk has not confirmed left out.
+    pub(super) fn standing_of(&self, key: &PublicKey) -> Standing {
+        standing_of(&self.roster, &self.members, key)
+    }
+
+    /// Why a key is refused, for people: with the time for a machine that was revoked.
+    pub(super) fn reason(&self, key: &PublicKey, code: Code) -> String {
+        let reason = standing::reason(&self.roster, key, code);
+        let node = match self.roster.standing(key) {
+            member_crdt::Standing::Boot(member) | member_crdt::Standing::Member(member) => member.node,
+            member_crdt::Standing::Admin(_) | member_crdt::Standing::Unknown => return reason,
+        };
+        match self.members.ended_unix_ms(&node) {
+            Some(at) => format!("{reason}, known here since {}", crate::clock::utc(at)),
+            None => reason,
+        }
+    }
+
+    /// Enforces the list as it stands. Called after every change, before anything else is done.
+    pub(super) fn members_changed(&mut self, now: Now) {
+        self.roster = self.replica.roster();
+        for member in self.roster.members().into_iter().filter(|member| !standing::is_served(member)) {
+            self.members.ended_unix_ms.entry(member.node).or_insert(now.unix_ms());
+        }
+        let (roster, members) = (&self.roster, &self.members);
+        let ours = roster.get(&self.me).map_or(Some(Code::UnknownKey), |me| standing::refusal(&me.state));
+        let lost = self.sessions.recheck(
+            // Who is no member itself keeps no session.
+            |key| ours.map_or_else(|| standing_of(roster, members, key), Standing::Barred),
+            |key, code| standing::reason(roster, if ours.is_some() { &self.me } else { key }, code),
+        );
+        for lost in lost {
+            self.outside.forget(lost.key);
+            if let Some(member) = self.roster.get(&lost.peer) {
+                // The last word passes; everything else stops now.
+                self.effects.push_back(Effect::CloseGate(member.wireguard.to_wireguard()));
+            }
+            // The overlay hears of it by the list, below.
+            self.sync.remove(&lost.key);
+            let flushed = now.at + Duration::from_millis(CLOSE_FLUSH_MS);
+            self.members.leaving.entry(lost.peer).or_insert(flushed);
+            self.remember(
+                lost.reference,
+                Refused {
+                    code: lost.cut.code,
+                    detail: lost.cut.reason,
+                    key: Some(lost.peer),
+                    action: lost.purpose.action().to_owned(),
+                    source: "open session".to_owned(),
+                    at_unix_ms: now.unix_ms(),
+                },
+            );
+        }
+        self.set_peers(now);
+        let good = if self.is_member() { self.others() } else { Vec::new() };
+        self.overlay.handle_members(self.ms(now), good.iter().copied());
+        self.follow_overlay(now);
+    }
+
+    /// Removes the tunnels of members that have been told why, or had the time to hear it.
+    pub(super) fn remove_members_told(&mut self, now: Now) {
+        let told: Vec<PublicKey> = self
+            .members
+            .leaving
+            .iter()
+            .filter(|(node, flushed)| **flushed <= now.at || !self.sessions.has_any(**node))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in &told {
+            self.members.leaving.remove(node);
+        }
+        if !told.is_empty() {
+            self.set_peers(now);
+        }
+    }
+
+    /// Tells the tunnels who their peers are, if that changed.
+    pub(super) fn set_peers(&mut self, _now: Now) {
+        let served = |member: &&Member| {
+            let leaving =
+                self.members.leaving.contains_key(&member.node) && self.sessions.has_any(member.node);
+            let counts = standing::is_served(member) && !self.members.fresh.contains(&member.node);
+            member.node != self.me && (counts && self.is_member() || leaving)
+        };
+        let peers: Vec<TunnelPeer> =
+            self.roster.members().into_iter().filter(served).map(|member| self.peer(member)).collect();
+        if peers != self.members.peers {
+            self.members.peers.clone_from(&peers);
+            self.effects.push_back(Effect::Peers(peers));
+        }
+    }
+
+    fn peer(&self, member: &Member) -> TunnelPeer {
+        let report = self.replica.report_of(&member.node);
+        TunnelPeer {
+            wireguard: member.wireguard.to_wireguard(),
+            address: member.address,
+            endpoints: report.map(|report| report.body().endpoints.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Every other member that counts.
+    fn others(&self) -> Vec<PublicKey> {
+        let counts = |member: &&Member| {
+            member.node != self.me
+                && standing::is_served(member)
+                && !self.members.fresh.contains(&member.node)
+        };
+        self.roster.members().into_iter().filter(counts).map(|member| member.node).collect()
+    }
+}
+
+fn standing_of(roster: &member_crdt::Roster, members: &Members, key: &PublicKey) -> Standing {
+    match standing::of_key(roster, key) {
+        Standing::Good(_) if members.fresh.contains(key) => Standing::Unknown,
+        standing => standing,
+    }
+}

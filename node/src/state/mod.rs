@@ -1,0 +1,255 @@
+//! What this machine is and knows, and every decision it takes. One task owns it.
+//!
+//! Inputs come by `on_*` with the time; what is to be done in the world comes out of
+//! [`State::effects`], in the order in which it has to be done. Nothing in here waits.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use conn_auth::Reference;
+use control::local::Answer;
+use identity::{BootNonce, Code, OrgId, PublicKey, WireGuardKey};
+use member_crdt::{Replica, Roster};
+use org_trust::Record;
+use overlay::Overlay;
+use tokio::sync::oneshot;
+
+use crate::{
+    keys::Keys,
+    refusals::{Refusals, Refused},
+    sessions::{Cut, SessionKey, Sessions},
+    standing,
+    tunnel::{Stats, TunnelPeer},
+    writer::Write,
+};
+
+pub use admission::{Decision, Dialled, Echo, Failure, Order, Proven};
+pub use outside::{Outside, Socket};
+
+mod admission;
+mod answers;
+mod disk;
+mod members;
+mod outside;
+mod records;
+mod reports;
+mod sync;
+
+/// A moment: for intervals, and as people write it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic.
+    pub at: Instant,
+    /// Nanoseconds since 1970 by this machine's clock; never decides anything but an invite's date.
+    pub unix_ns: u64,
+}
+
+impl Now {
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub const fn unix_ms(self) -> u64 {
+        self.unix_ns / 1_000_000
+    }
+}
+
+/// Something to do in the world. Order matters: a gate opens before the verdict that lets the other
+/// side use it.
+#[derive(Debug)]
+pub enum Effect {
+    /// Only conn_auth passes this member's tunnel.
+    CloseGate(WireGuardKey),
+    /// Tell a connection's task what was decided.
+    Decide(oneshot::Sender<Decision>, Decision),
+    /// Reach a member.
+    Dial(Order),
+    /// The filter decides about this member's tunnel.
+    OpenGate(WireGuardKey),
+    /// These are the tunnel's peers, all of them.
+    Peers(Vec<TunnelPeer>),
+    /// Write to disk.
+    Write(Write),
+}
+
+/// What a state begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// This machine's keys.
+    pub keys: Arc<Keys>,
+    /// The member list, on disk as it is here.
+    pub replica: Replica,
+    /// Drawn for this start.
+    pub boot_nonce: BootNonce,
+    /// Seeds the overlay's choices.
+    pub seed: u64,
+    /// Where other members reach this machine.
+    pub endpoints: Vec<SocketAddr>,
+    /// Whether the store's file has to be written anew first.
+    pub replace: bool,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct State {
+    keys: Arc<Keys>,
+    me: PublicKey,
+    org: OrgId,
+    replica: Replica,
+    roster: Arc<Roster>,
+    overlay: Overlay,
+    started: Instant,
+    sessions: Sessions,
+    sync: BTreeMap<SessionKey, member_crdt::Session>,
+    disk: disk::Disk,
+    report: reports::Own,
+    endpoints: Vec<SocketAddr>,
+    refusals: Refusals,
+    members: members::Members,
+    dials: admission::Dials,
+    outside: outside::Connections,
+    effects: VecDeque<Effect>,
+    stats: Option<Stats>,
+    leaving: Option<Leaving>,
+}
+
+/// This machine has said that it leaves, and gives the word time to get away.
+#[derive(Debug)]
+struct Leaving {
+    record: Record,
+    left: control::local::Left,
+    reply: oneshot::Sender<Answer>,
+    at: Instant,
+}
+
+/// How long the word that this machine leaves may take to get away.
+const LEAVE_FLUSH: Duration = Duration::from_millis(500);
+
+impl State {
+    /// A state, and with it the first effects: the tunnel's peers.
+    #[must_use]
+    pub fn new(beginning: Beginning, now: Now) -> Self {
+        let Beginning { keys, mut replica, boot_nonce, seed, endpoints, replace } = beginning;
+        let me = keys.node.public();
+        replica.belongs_to(me);
+        let mut state = Self {
+            me,
+            org: replica.org(),
+            roster: replica.roster(),
+            overlay: Overlay::new(me, seed),
+            started: now.at,
+            sessions: Sessions::default(),
+            sync: BTreeMap::new(),
+            disk: disk::Disk::new(replace),
+            report: reports::Own::new(boot_nonce),
+            endpoints,
+            refusals: Refusals::default(),
+            members: members::Members::default(),
+            dials: admission::Dials::default(),
+            outside: outside::Connections::default(),
+            effects: VecDeque::new(),
+            stats: None,
+            leaving: None,
+            keys,
+            replica,
+        };
+        state.members_changed(now);
+        state.persist(now);
+        state.report_soon(now);
+        state
+    }
+
+    /// What is to be done now, in order.
+    pub fn effects(&mut self) -> impl Iterator<Item = Effect> {
+        std::mem::take(&mut self.effects).into_iter()
+    }
+
+    /// When [`Self::on_timeout`] wants to be called at the latest.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Instant> {
+        let overlay = self.overlay.poll_timeout().map(|ms| self.started + Duration::from_millis(ms));
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.at);
+        let removal = self.members.next_removal();
+        [overlay, leaving, removal, self.report.due(), self.disk.retry_at(), self.dials.next_try()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Some time has passed.
+    pub fn on_timeout(&mut self, now: Now) {
+        self.leave_if_due(now);
+        self.remove_members_told(now);
+        self.write_on(now);
+        self.report_if_due(now);
+        self.dials.forget_old(now.at);
+        self.overlay.handle_timeout(self.ms(now));
+        self.follow_overlay(now);
+    }
+
+    /// The tunnels' counters, for status.
+    pub fn on_stats(&mut self, stats: Stats) {
+        self.stats = Some(stats);
+    }
+
+    /// Other members reach this machine elsewhere from now on.
+    pub fn on_endpoints(&mut self, endpoints: Vec<SocketAddr>, now: Now) {
+        self.endpoints = endpoints;
+        self.report_soon(now);
+    }
+
+    /// Ends every session, telling why.
+    pub fn on_stop(&mut self) {
+        let keys: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let reason = Code::ShuttingDown.title().to_owned();
+            self.sessions.cut(key, Cut { code: Code::ShuttingDown, reason });
+        }
+    }
+
+    /// Whether nothing is left to be sent or written.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.sessions.is_empty() && !self.disk.is_writing()
+    }
+
+    /// One line for the service manager.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let linked = self.roster.good().filter(|member| self.sessions.is_linked(member.node)).count();
+        match self.disk.refused() {
+            Some(why) => format!("disk refuses: {why}"),
+            None => format!("{} members, {linked} linked", self.roster.good().count()),
+        }
+    }
+
+    /// Whether this machine is a member in good standing.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.roster.get(&self.me).is_some_and(standing::is_served)
+    }
+
+    fn ms(&self, now: Now) -> u64 {
+        u64::try_from(now.at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn remember(&mut self, reference: Reference, refused: Refused) {
+        tracing::info!(
+            MUSTER_CODE = %refused.code,
+            MUSTER_PEER = refused.key.map(|key| key.short()).unwrap_or_default(),
+            reference = %reference,
+            action = refused.action,
+            source = refused.source,
+            "refused: {}", refused.detail
+        );
+        self.refusals.remember(reference, refused);
+    }
+}
+
+/// A name for a handshake.
+#[must_use]
+pub fn new_reference() -> Reference {
+    Reference(rand::random())
+}

@@ -1,0 +1,335 @@
+//! Machines at the gateway. Its front brings bytes; who is behind them, and what they may do, is
+//! decided here, with the gateway role key.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use conn_auth::{Accept, AwaitProof, Binding, Refusal};
+use control::gateway::{Bounds, ConnectionId, FromGateway, ToGateway};
+use identity::{
+    CharterId, Code, PublicKey,
+    limits::{SYNC_FRAME_BYTES_MAX, UNPROVEN_MAX},
+};
+use member_crdt::Applied;
+use org_trust::{Outcome, Record, Reply, Request, Select};
+use tokio::sync::mpsc;
+
+use super::{Now, State, disk::Withheld, new_reference};
+use crate::{
+    enrol::{self, Enrolled},
+    refusals::Refused,
+    sessions::{Cut, Line, Proof, Purpose, Session, SessionKey},
+};
+
+/// A connected gateway front.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// Tells it from others.
+    pub number: u64,
+    /// What goes to it.
+    pub send: mpsc::Sender<ToGateway>,
+}
+
+/// Something from a gateway front.
+#[derive(Debug)]
+pub enum Outside {
+    /// It went away, and every connection with it.
+    Gone(u64),
+    /// It says something.
+    Said(Socket, FromGateway),
+}
+
+#[derive(Debug)]
+enum Stage {
+    Proof { pending: Box<AwaitProof>, source: SocketAddr },
+    Open { key: SessionKey, asked: bool },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    stages: BTreeMap<(u64, ConnectionId), Stage>,
+}
+
+impl Connections {
+    pub(super) fn forget(&mut self, key: SessionKey) {
+        self.stages.retain(|_, stage| !matches!(stage, Stage::Open { key: open, .. } if *open == key));
+    }
+}
+
+impl State {
+    /// A gateway front says something.
+    pub fn on_outside(&mut self, outside: Outside, now: Now) {
+        match outside {
+            Outside::Gone(number) => self.gateway_gone(number, now),
+            Outside::Said(socket, FromGateway::Begin { id, exporter, hello, source }) => {
+                let binding = Binding::Tls(exporter.0.0);
+                self.begin_outside(&socket, id, binding, &hello.0, source, now);
+            }
+            Outside::Said(socket, FromGateway::Finish { id, proof }) => {
+                self.finish_outside(&socket, id, &proof.0, now);
+            }
+            Outside::Said(socket, FromGateway::Data { id, frame }) => {
+                self.outside_asks(&socket, id, &frame.0, now);
+            }
+            Outside::Said(socket, FromGateway::Close { id }) => {
+                if let Some(Stage::Open { key, .. }) = self.outside.stages.remove(&(socket.number, id)) {
+                    self.on_ended(key, now);
+                }
+            }
+            Outside::Said(socket, FromGateway::Charters { id, after }) => {
+                self.tell(&socket, self.charters(id, after.0));
+            }
+        }
+    }
+
+    fn gateway_gone(&mut self, number: u64, now: Now) {
+        let of_it = (number, ConnectionId::MIN)..=(number, ConnectionId::MAX);
+        let ids: Vec<_> = self.outside.stages.range(of_it).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(Stage::Open { key, .. }) = self.outside.stages.remove(&id) {
+                self.on_ended(key, now);
+            }
+        }
+    }
+
+    fn begin_outside(
+        &mut self,
+        socket: &Socket,
+        id: ConnectionId,
+        binding: Binding,
+        hello: &[u8],
+        source: SocketAddr,
+        now: Now,
+    ) {
+        let unproven =
+            self.outside.stages.values().filter(|stage| matches!(stage, Stage::Proof { .. })).count();
+        let begun = if self.outside.stages.contains_key(&(socket.number, id)) {
+            Err((Code::RequestMalformed, "a number used twice".to_owned()))
+        } else if unproven >= UNPROVEN_MAX {
+            Err((Code::TooManyUnproven, Code::TooManyUnproven.title().to_owned()))
+        } else {
+            self.gateway_key().ok_or((Code::NotTheGateway, "this machine is no gateway".to_owned())).and_then(
+                |key| {
+                    Accept { org: self.org, key, binding }
+                        .on_hello(hello, rand::random())
+                        .map_err(|why| (why.code(), why.to_string()))
+                },
+            )
+        };
+        match begun {
+            Ok(pending) => {
+                self.tell(socket, ToGateway::Challenge { id, line: pending.challenge().to_owned() });
+                let stage = Stage::Proof { pending: Box::new(pending), source };
+                self.outside.stages.insert((socket.number, id), stage);
+            }
+            Err((code, detail)) => {
+                self.on_unproven(code, detail.clone(), source.to_string(), now);
+                self.tell(socket, ToGateway::Cut { id, code: None, reason: detail });
+            }
+        }
+    }
+
+    fn finish_outside(&mut self, socket: &Socket, id: ConnectionId, proof: &[u8], now: Now) {
+        let Some(Stage::Proof { pending, source }) = self.outside.stages.remove(&(socket.number, id)) else {
+            return self.out_of_turn(socket, id);
+        };
+        let reference = new_reference();
+        let proven = match pending.on_proof(proof) {
+            Ok(proven) => proven,
+            Err(why) => {
+                self.on_unproven(why.code(), why.to_string(), source.to_string(), now);
+                let line = reference.verdict_no();
+                return self.tell(socket, ToGateway::Verdict { id, line, session: None });
+            }
+        };
+        let (peer, action) = (proven.peer(), proven.action().name().to_owned());
+        let admitted = proven.admit(self.standing_of(&peer)).and_then(|admitted| {
+            let rule = admitted.rule();
+            let verdict = admitted.verdict_ok(reference, self.replica.heads(), self.replica.count());
+            let line = Line::Gateway { id, socket: socket.send.clone() };
+            let proof = Proof::Admitted(Box::new(admitted));
+            let session = Session::new(proof, Purpose::Outside(rule.name), reference, now.at, line);
+            let key = self.sessions.register(session);
+            let standing = self.standing_of(&peer);
+            self.sessions.judge(key, standing)?;
+            // Answers are of another size than questions; the registry bounds both.
+            let bytes = rule.frame_bytes_max.max(SYNC_FRAME_BYTES_MAX);
+            Ok((key, verdict, Bounds { frame_bytes_max: u32::try_from(bytes).unwrap_or(u32::MAX) }))
+        });
+        match admitted {
+            Ok((key, line, bounds)) => {
+                self.outside.stages.insert((socket.number, id), Stage::Open { key, asked: false });
+                self.tell(socket, ToGateway::Verdict { id, line, session: Some(bounds) });
+            }
+            Err(Refusal { code }) => {
+                let refused = Refused {
+                    code,
+                    detail: self.reason(&peer, code),
+                    key: Some(peer),
+                    action,
+                    source: source.to_string(),
+                    at_unix_ms: now.unix_ms(),
+                };
+                self.remember(reference, refused);
+                let line = Refusal { code }.verdict(reference, true);
+                self.tell(socket, ToGateway::Verdict { id, line, session: None });
+            }
+        }
+    }
+
+    /// One session carries one question.
+    fn outside_asks(&mut self, socket: &Socket, id: ConnectionId, frame: &[u8], now: Now) {
+        let key = match self.outside.stages.get_mut(&(socket.number, id)) {
+            Some(Stage::Open { key, asked }) if !*asked => {
+                *asked = true;
+                *key
+            }
+            Some(Stage::Open { .. } | Stage::Proof { .. }) | None => return self.out_of_turn(socket, id),
+        };
+        let Some((peer, action)) =
+            self.sessions.get(key).map(|session| (session.peer(), session.purpose.action()))
+        else {
+            return self.out_of_turn(socket, id);
+        };
+        match Request::decode(frame) {
+            Ok(request) if request.action() == action => self.serve_outside(key, peer, request, now),
+            Ok(_) => self.refuse_outside(key, Code::ActionNotAllowed),
+            Err(why) => {
+                tracing::debug!(MUSTER_PEER = peer.short(), action, "a malformed request: {why}");
+                let code = if action == "enrol" { Code::EnrolMalformed } else { Code::ChangeMalformed };
+                self.refuse_outside(key, code);
+            }
+        }
+    }
+
+    fn serve_outside(&mut self, key: SessionKey, peer: PublicKey, request: Request, now: Now) {
+        match request {
+            Request::Enrol(bytes) => match self.enrol(peer, &bytes, now) {
+                Ok(statement) => {
+                    let mut frames = vec![Reply::Admitted(statement).encode()];
+                    frames.extend(self.everything());
+                    self.after_disk(Withheld::Outside(key, frames));
+                }
+                Err(code) => self.refuse_outside(key, code),
+            },
+            Request::Boot { .. } | Request::Fetch(Select::Everything) => {
+                let frames = self.everything();
+                self.after_disk(Withheld::Outside(key, frames));
+            }
+            Request::Submit(records) => {
+                let outcomes = self.take(&records, now).into_iter().map(|outcome| match outcome {
+                    Ok(Applied::New { .. }) => Outcome::Applied,
+                    Ok(Applied::Known) => Outcome::Known,
+                    Ok(Applied::Waiting { .. }) => Outcome::Refused(Code::ChangeBroken),
+                    Err(why) => Outcome::Refused(why.code()),
+                });
+                let frames = vec![Reply::Submitted(outcomes.collect()).encode()];
+                self.after_disk(Withheld::Outside(key, frames));
+            }
+            Request::Fetch(Select::Reports) => {
+                let frames = self.some(|record| matches!(record, Record::Report(_)));
+                self.after_disk(Withheld::Outside(key, frames));
+            }
+            Request::Fetch(Select::Author(author)) => {
+                let by = |bytes: &[u8]| {
+                    org_trust::UnverifiedStatement::decode(bytes)
+                        .is_ok_and(|s| *s.claimed().author() == author)
+                };
+                let frames = self.some(|record| match record {
+                    Record::Statement(bytes) => by(bytes),
+                    Record::Charter(_) | Record::Report(_) => false,
+                });
+                self.after_disk(Withheld::Outside(key, frames));
+            }
+        }
+        self.write_on(now);
+    }
+
+    /// Admits a machine, or answers again what was answered before.
+    fn enrol(&mut self, peer: PublicKey, request: &[u8], now: Now) -> Result<Vec<u8>, Code> {
+        let key = self.gateway_key().ok_or(Code::NotTheGateway)?;
+        let decided = enrol::decide(&self.replica, key, peer, request, now.unix_ns / 1_000_000_000);
+        match decided {
+            Ok(Enrolled::Before(statement)) => Ok(statement),
+            Ok(Enrolled::New(statement)) => {
+                self.is_own();
+                let record = Record::from(&*statement);
+                for outcome in self.take(&[record], now) {
+                    outcome.map_err(|why| {
+                        tracing::error!("our own admission is not taken: {why}");
+                        why.code()
+                    })?;
+                }
+                tracing::info!(MUSTER_PEER = peer.short(), "admitted");
+                Ok(statement.bytes().to_vec())
+            }
+            Err(why) => {
+                tracing::info!(MUSTER_PEER = peer.short(), MUSTER_CODE = %why.code(), "not admitted: {why}");
+                Err(why.code())
+            }
+        }
+    }
+
+    fn gateway_key(&self) -> Option<&identity::SecretKey> {
+        let key = self.keys.gateway.as_ref()?;
+        let named = self.roster.gateways().iter().any(|g| g.key == key.public() && g.node == self.me);
+        (named && self.is_member()).then_some(key)
+    }
+
+    /// Whether this machine acts as a gateway.
+    pub(super) fn is_gateway(&self) -> bool {
+        self.gateway_key().is_some()
+    }
+
+    fn everything(&self) -> Vec<Vec<u8>> {
+        self.some(|_| true)
+    }
+
+    fn some(&self, wanted: impl Fn(&Record) -> bool) -> Vec<Vec<u8>> {
+        let records = self.replica.records();
+        let wanted = records.filter(|record| matches!(record, Record::Charter(_)) || wanted(record));
+        let mut frames: Vec<Vec<u8>> = Reply::stream(wanted).collect();
+        frames.push(Reply::End { heads: self.replica.heads(), count: self.replica.count() }.encode());
+        frames
+    }
+
+    fn charters(&self, id: ConnectionId, after: CharterId) -> ToGateway {
+        let chain = self.replica.chain();
+        let known = chain.get(&after).is_some();
+        let mut room = SYNC_FRAME_BYTES_MAX;
+        let page = chain.after(&after).filter(|_| known).map_while(|charter| {
+            room = room.checked_sub(charter.bytes().len() + CHARTER_PREFIX_BYTES)?;
+            Some(charter.bytes().to_vec().into())
+        });
+        ToGateway::Charters { id, known, charters: page.collect() }
+    }
+
+    pub(super) fn answer_outside(&mut self, key: SessionKey, frames: Vec<Vec<u8>>) {
+        for frame in frames {
+            self.sessions.send(key, frame);
+        }
+        self.sessions.finish(key);
+        self.outside.forget(key);
+    }
+
+    pub(super) fn refuse_outside(&mut self, key: SessionKey, code: Code) {
+        self.answer_outside(key, vec![Reply::Refused(code).encode()]);
+    }
+
+    fn out_of_turn(&mut self, socket: &Socket, id: ConnectionId) {
+        if let Some(Stage::Open { key, .. }) = self.outside.stages.remove(&(socket.number, id)) {
+            let reason = "one question was asked already".to_owned();
+            return self.sessions.cut(key, Cut { code: Code::RequestMalformed, reason });
+        }
+        let reason = "nothing was begun under this number".to_owned();
+        self.tell(socket, ToGateway::Cut { id, code: Some(Code::RequestMalformed.into()), reason });
+    }
+
+    fn tell(&self, socket: &Socket, message: ToGateway) {
+        if socket.send.try_send(message).is_err() {
+            tracing::warn!("the gateway's front does not read");
+        }
+    }
+}
+
+/// In a page of settings, each stands behind its length.
+const CHARTER_PREFIX_BYTES: usize = 4;

@@ -1,0 +1,106 @@
+//! What this machine says of itself: what it has on disk, where it listens.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use identity::{BootNonce, CharterId, Heads, limits::REPORT_INTERVAL_MS};
+use org_trust::{Record, Report, ReportBody, ReportTip};
+
+use super::{Now, State};
+
+/// What a report rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    heads: Heads,
+    count: u64,
+    charter: CharterId,
+    tips: Vec<ReportTip>,
+}
+
+#[derive(Debug)]
+pub(super) struct Own {
+    boot_nonce: BootNonce,
+    /// On disk.
+    stored: Option<Facts>,
+    told: Option<(CharterId, Vec<ReportTip>, Vec<SocketAddr>)>,
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Own {
+    pub(super) const fn new(boot_nonce: BootNonce) -> Self {
+        Self { boot_nonce, stored: None, told: None, last: None, due: None }
+    }
+
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(super) fn stored(&mut self, facts: Facts) {
+        self.stored = Some(facts);
+    }
+}
+
+impl State {
+    pub(super) fn facts(&self) -> Facts {
+        Facts {
+            heads: self.replica.heads(),
+            count: self.replica.count(),
+            charter: self.replica.chain().head().id(),
+            tips: self.replica.report_tips(),
+        }
+    }
+
+    /// Reports within the interval, if there is something new to say.
+    pub(super) fn report_soon(&mut self, now: Now) {
+        if self.report.stored.is_none() && self.disk.refused().is_none() && !self.replica.is_unsaved() {
+            // What was loaded is on disk.
+            self.report.stored = Some(self.facts());
+        }
+        let Some(facts) = &self.report.stored else { return };
+        let said = self.report.told.as_ref().is_some_and(|(charter, tips, endpoints)| {
+            (charter, tips, endpoints) == (&facts.charter, &facts.tips, &self.endpoints)
+        });
+        if said || self.report.due.is_some() {
+            return;
+        }
+        let interval = Duration::from_millis(REPORT_INTERVAL_MS);
+        let free = self.report.last.map_or(now.at, |last| last + interval);
+        self.report.due = Some(free.max(now.at));
+        self.report_if_due(now);
+    }
+
+    pub(super) fn report_if_due(&mut self, now: Now) {
+        if self.report.due.is_none_or(|due| due > now.at) || self.disk.refused().is_some() {
+            return;
+        }
+        self.report.due = None;
+        let Some(facts) = self.report.stored.clone().filter(|_| self.is_member()) else { return };
+        let seq = self.replica.report_of(&self.me).map_or(0, |report| report.body().seq + 1);
+        let body = ReportBody {
+            boot_nonce: self.report.boot_nonce,
+            seq,
+            heads: facts.heads,
+            count: facts.count,
+            charter: facts.charter,
+            tips: facts.tips.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            endpoints: self.endpoints.clone(),
+        };
+        match Report::sign(&self.org, &self.keys.node, body) {
+            Ok(report) => {
+                self.report.last = Some(now.at);
+                self.report.told = Some((facts.charter, facts.tips, self.endpoints.clone()));
+                self.is_own();
+                for outcome in self.take(&[Record::from(&report)], now) {
+                    if let Err(why) = outcome {
+                        tracing::error!("our own report is not taken: {why}");
+                    }
+                }
+            }
+            Err(why) => tracing::error!("our own report cannot be made: {why}"),
+        }
+    }
+}
