@@ -14,7 +14,7 @@ use control::{
     framing,
     gateway::{ConnectionId, FromGateway, ToGateway},
 };
-use identity::limits::GATEWAY_MESSAGE_BYTES_MAX;
+use identity::limits::{BOOT_RECORDS_BYTES_MAX, GATEWAY_MESSAGE_BYTES_MAX, SYNC_FRAME_BYTES_MAX};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -242,8 +242,9 @@ async fn write(mut half: OwnedWriteHalf, mut messages: mpsc::Receiver<FromGatewa
 
 /// Questions of connections that wait for the task.
 const COMMANDS_QUEUED_MAX: usize = 64;
-/// Messages that wait for one connection: a page of a session and its end.
-const INBOX_QUEUED_MAX: usize = 32;
+/// Messages that wait for one connection. musterd answers a start with everything it holds at once, so
+/// the longest answer must fit; whoever is given one has proved a key, and loses it unless it reads.
+const INBOX_QUEUED_MAX: usize = BOOT_RECORDS_BYTES_MAX / SYNC_FRAME_BYTES_MAX;
 /// Messages that wait for the socket, each way.
 const SOCKET_QUEUED_MAX: usize = 64;
 /// How long musterd may leave its socket unread.

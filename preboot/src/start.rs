@@ -260,3 +260,32 @@ fn version(chain: &CharterChain) -> u32 {
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    async fn asked(attempts: u32, code: Code, well_at: u32) -> (u32, Outcome<u32>) {
+        let gateways = ["a:1", "b:1"].map(|text| Address::parse(text).ok()).into_iter().flatten();
+        let gateways: Vec<_> = gateways.collect();
+        let count = Cell::new(0);
+        let console = Console::default();
+        let result = try_each(attempts, &gateways, &console, async |_| {
+            count.set(count.get() + 1);
+            if count.get() == well_at { Ok(count.get()) } else { Err(Failure::new(code, "")) }
+        });
+        let result = result.await.map(|(_, answer)| answer);
+        (count.get(), result)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_tried_again_and_the_rest_is_not() {
+        assert_eq!(asked(5, Code::Busy, 5).await, (5, Ok(5)), "each gateway, then each once more");
+        let (times, result) = asked(3, Code::GatewayUnreachable, 0).await;
+        assert_eq!((times, result.unwrap_err().code), (6, Code::GatewayUnreachable));
+        let (times, result) = asked(5, Code::Revoked, 0).await;
+        assert_eq!((times, result.unwrap_err().code), (2, Code::Revoked), "another gateway may know better");
+    }
+}

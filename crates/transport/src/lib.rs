@@ -22,6 +22,8 @@ pub mod client;
 mod deadline;
 mod head;
 mod line;
+#[cfg(feature = "seed-wire")]
+pub mod seed_wire;
 mod server;
 mod session;
 mod tls;
