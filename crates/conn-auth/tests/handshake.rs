@@ -41,6 +41,7 @@ fn a_revoked_key_is_refused_on_its_next_handshake_and_hears_why() {
     let proven = accept.on_proof(dial.proof().as_bytes()).unwrap();
     let refusal = proven.admit(Standing::Barred(Code::Revoked)).unwrap_err();
     assert_eq!(refusal, Refusal { code: Code::Revoked });
+    assert_eq!(refusal.verdict(REFERENCE, false), "no ref=abababababababab");
     assert_eq!(
         dial.on_verdict(refusal.verdict(REFERENCE, true).as_bytes()).unwrap_err(),
         VerdictError::Refused { reference: REFERENCE, code: Some(Code::Revoked) }
