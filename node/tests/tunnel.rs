@@ -68,8 +68,16 @@ fn nodes(sandbox: &Sandbox, allow: &[&str]) -> (Bridge, [Node; 2]) {
 }
 
 impl Node {
-    fn at(&self, ip: impl Into<IpAddr>) -> TunnelPeer {
-        let endpoints = vec![SocketAddr::new(ip.into(), PORT)];
+    fn ipv4(&self) -> IpAddr {
+        self.namespace.address().into()
+    }
+
+    fn ipv6(&self) -> IpAddr {
+        self.namespace.address6().unwrap().into()
+    }
+
+    fn at(&self, ip: IpAddr) -> TunnelPeer {
+        let endpoints = vec![SocketAddr::new(ip, PORT)];
         TunnelPeer { wireguard: self.wireguard, address: self.address, endpoints }
     }
 
@@ -102,12 +110,26 @@ fn fails(connected: io::Result<TcpStream>) {
     assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
+fn carries(mut sender: TcpStream, mut receiver: TcpStream, count: usize) {
+    let bytes: Vec<u8> = (0..=250).cycle().take(count).collect();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            sender.write_all(&bytes).unwrap();
+            sender.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut received = Vec::new();
+        receiver.read_to_end(&mut received).unwrap();
+        assert!(received == bytes, "{} of {} bytes", received.len(), bytes.len());
+    });
+}
+
 #[test]
 fn a_closed_gate_passes_conn_auth_alone_and_an_open_one_what_is_allowed() -> Result<(), SandboxError> {
     lab::test(|sandbox| {
         let (_bridge, [mut a, b]) = nodes(sandbox, &["tcp/8080"]);
-        a.knows(vec![b.at(b.namespace.address())]);
-        b.knows(vec![a.at(a.namespace.address())]);
+        a.knows(vec![b.at(b.ipv4())]);
+        b.knows(vec![a.at(a.ipv4())]);
         let (auth, service, other) = (b.listens(AUTH), b.listens(SERVICE), b.listens(SERVICE + 1));
 
         fails(a.connects(&b, SERVICE, SILENCE));
@@ -123,22 +145,31 @@ fn a_closed_gate_passes_conn_auth_alone_and_an_open_one_what_is_allowed() -> Res
         a.opens_to(&b);
         fails(a.connects(&b, SERVICE, SILENCE));
         b.opens_to(&a);
-        let mut sender = a.connects(&b, SERVICE, PATIENCE).unwrap();
+        let sender = a.connects(&b, SERVICE, PATIENCE).unwrap();
         fails(a.connects(&b, SERVICE + 1, SILENCE));
         other.set_nonblocking(true).unwrap();
         assert_eq!(other.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
-        let (mut receiver, _) = service.accept().unwrap();
-        let bytes: Vec<u8> = (0..4_000_000_u32).flat_map(u32::to_le_bytes).collect();
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                sender.write_all(&bytes).unwrap();
-                sender.shutdown(std::net::Shutdown::Write).unwrap();
-            });
-            let mut received = Vec::new();
-            receiver.read_to_end(&mut received).unwrap();
-            assert!(received == bytes, "{} of {} bytes", received.len(), bytes.len());
-        });
+        carries(sender, service.accept().unwrap().0, 16_000_000);
+    })
+}
+
+#[test]
+fn full_packets_pass_where_the_network_below_is_narrower() -> Result<(), SandboxError> {
+    lab::test(|sandbox| {
+        let (_bridge, [a, b]) = nodes(sandbox, &[]);
+        for node in [&a, &b] {
+            let narrow = node.namespace.program("ip").args(["link", "set", "eth0", "mtu", "1300"]);
+            narrow.run(PATIENCE).unwrap().ok().unwrap();
+        }
+        let auth = b.listens(AUTH);
+        for ip in [Node::ipv4, Node::ipv6] {
+            a.knows(vec![]);
+            b.knows(vec![a.at(ip(&a))]);
+            a.knows(vec![b.at(ip(&b))]);
+            let sender = a.connects(&b, AUTH, PATIENCE).unwrap();
+            carries(sender, auth.accept().unwrap().0, 1_000_000);
+        }
     })
 }
 
@@ -146,8 +177,8 @@ fn a_closed_gate_passes_conn_auth_alone_and_an_open_one_what_is_allowed() -> Res
 fn a_removed_peer_hears_nothing_more_on_old_connections_or_new_ones() -> Result<(), SandboxError> {
     lab::test(|sandbox| {
         let (_bridge, [a, b]) = nodes(sandbox, &[]);
-        a.knows(vec![b.at(b.namespace.address6().unwrap())]);
-        b.knows(vec![a.at(a.namespace.address6().unwrap())]);
+        a.knows(vec![b.at(b.ipv6())]);
+        b.knows(vec![a.at(a.ipv6())]);
         let auth = b.listens(AUTH);
         let mut old = a.connects(&b, AUTH, PATIENCE).unwrap();
         let (mut accepted, _) = auth.accept().unwrap();
@@ -161,7 +192,7 @@ fn a_removed_peer_hears_nothing_more_on_old_connections_or_new_ones() -> Result<
         assert_eq!(old.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         fails(a.connects(&b, AUTH, SILENCE));
 
-        b.knows(vec![a.at(a.namespace.address6().unwrap())]);
+        b.knows(vec![a.at(a.ipv6())]);
         drop(a.connects(&b, AUTH, PATIENCE).unwrap());
     })
 }
@@ -182,15 +213,15 @@ fn a_peer_is_found_at_its_second_endpoint_and_by_either_family() -> Result<(), S
     lab::test(|sandbox| {
         let (_bridge, [a, b]) = nodes(sandbox, &[]);
         let nobody = SocketAddr::new(Ipv4Addr::new(10, 77, 0, 99).into(), PORT);
-        let mut peer = b.at(b.namespace.address6().unwrap());
+        let mut peer = b.at(b.ipv6());
         peer.endpoints.insert(0, nobody);
         a.knows(vec![peer]);
         // The other side knows no endpoint at all and answers to where it was called from.
-        b.knows(vec![TunnelPeer { endpoints: vec![], ..a.at(a.namespace.address()) }]);
+        b.knows(vec![TunnelPeer { endpoints: vec![], ..a.at(a.ipv4()) }]);
         let _auth = b.listens(AUTH);
         drop(a.connects(&b, AUTH, PATIENCE).unwrap());
         let stats = b.runtime.block_on(b.tunnel.stats()).unwrap();
         let at = stats.peers.first().unwrap().endpoint;
-        assert_eq!(at.map(|endpoint| endpoint.ip()), a.namespace.address6().map(IpAddr::V6));
+        assert_eq!(at.map(|endpoint| endpoint.ip()), Some(a.ipv6()));
     })
 }

@@ -10,7 +10,10 @@ use std::{
 use identity::limits::TUNNEL_MTU;
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt},
+    net::{
+        AddressFamily, SocketFlags, SocketType, bind, socket_with,
+        sockopt::{self, Ipv4PathMtuDiscovery},
+    },
 };
 use tokio::net::UdpSocket;
 use tun_rs::{AsyncDevice, DeviceBuilder};
@@ -60,6 +63,9 @@ fn udp(family: AddressFamily, port: u16) -> Result<std::net::UdpSocket, Errno> {
     // The kernel caps both at its own limits and says nothing.
     sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES)?;
     sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES)?;
+    // As WireGuard in the kernel: a router with a narrower link cuts packets up instead of dropping them
+    // with a message that may never arrive.
+    sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT)?;
     if family == AddressFamily::INET6 {
         sockopt::set_ipv6_v6only(&socket, false)?;
         bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;

@@ -156,6 +156,23 @@ fn a_handshake_is_made_and_packets_pass_both_ways() {
 }
 
 #[test]
+fn handshakes_that_cross_leave_a_session_both_ways() {
+    let (mut a, mut b) = (Node::new(1, &[]), Node::new(2, &[]));
+    a.knows(&[2]);
+    b.knows(&[1]);
+    a.engine.handle_packet(&knock(1, 2), Instant::now());
+    b.engine.handle_packet(&knock(2, 1), Instant::now());
+    let [(at_a, _), (at_b, _)] = settle([&mut a, &mut b]);
+    assert_eq!((at_a, at_b), (vec![knock(2, 1)], vec![knock(1, 2)]));
+    for (from, to, other) in [(1, 2, 0), (2, 1, 1)] {
+        let packet = knock(from, to);
+        [&mut a, &mut b][other].engine.handle_packet(&packet, Instant::now());
+        let came = settle([&mut a, &mut b]);
+        assert_eq!(came[1 - other].0, [packet]);
+    }
+}
+
+#[test]
 fn an_open_gate_carries_echo() {
     let (mut a, mut b) = pair();
     for node in [&mut a, &mut b] {
