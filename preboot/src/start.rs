@@ -182,7 +182,7 @@ async fn returning(
     let bundle = TrustBundle::accepted(Some(&member.bundle), member.chain.head().charter())
         .map_err(|why| Failure::new(why.code(), why))?;
     let charters = member.charters();
-    let admit = member.admit.as_ref().map(Statement::bytes).unwrap_or_default();
+    let admit = member.admit.as_ref().map(|admit| admit.bytes()).unwrap_or_default();
     files::replace_directory(
         &state.join("handover"),
         &[

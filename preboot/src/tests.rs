@@ -205,7 +205,7 @@ impl Bench {
         let all = base.iter().copied().chain([config.to_str().unwrap()]);
         let arguments =
             Arguments::try_parse_from(all.chain(storage.iter().copied()).chain(more.iter().copied()));
-        let result = start(&arguments.unwrap(), &mut Console::default()).await;
+        let result = Box::pin(start(&arguments.unwrap(), &mut Console::default())).await;
         fs::remove_file(config).unwrap();
         result
     }

@@ -116,6 +116,14 @@ pub async fn dial_gateway(
     dial: GatewayDial<'_>,
     chain: &mut CharterChain,
 ) -> Result<(GatewaySession, Accepted), DialError> {
+    // The state of all steps is some kilobytes: kept in one place, not in every caller's future.
+    Box::pin(dial_steps(dial, chain)).await
+}
+
+async fn dial_steps(
+    dial: GatewayDial<'_>,
+    chain: &mut CharterChain,
+) -> Result<(GatewaySession, Accepted), DialError> {
     let until = Instant::now() + Duration::from_millis(DIAL_DEADLINE_MS);
     let GatewayDial { address, tls, anchor, key, action, heads, count } = dial;
     let tcp = connect(address, until).await?;
@@ -262,9 +270,7 @@ pub async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     let proven =
         pending.on_challenge(&challenge).map_err(|why| at(Step::Challenge, DialFault::Challenge(why)))?;
     let (heads, count) = held;
-    let pending = proven
-        .prove(heads, count)
-        .map_err(|_| at(Step::Verdict, DialFault::Own("our own signature does not verify")))?;
+    let pending = proven.prove(heads, count);
     let proof = pending.proof().as_bytes();
     write_text(&mut stream, Role::Client, proof, until)
         .await
