@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from conn_auth import derive_key, key_fault, verify
+from conn_auth import derive_key, is_good, verify
 
 KINDS = {1: "admit", 2: "revoke", 3: "invite", 4: "cancel", 5: "leave"}
 LANES = {"admit": 0, "revoke": 1, "invite": 0, "cancel": 0, "leave": 0}
@@ -60,7 +60,7 @@ class Reader:
 
     def key(self, field):
         data = self.bytes(field, 32)
-        check(key_fault(data) is None, field)
+        check(is_good(data), field)
         return data.hex()
 
     def hex(self, field, n):

@@ -13,7 +13,7 @@ use identity::{
     PublicKey, StatementId, WireGuardKey,
     limits::{EARLY_REVOKES_MAX, FORK_BRANCHES_MAX},
 };
-use org_trust::{Admit, Charter, CharterChain, Lane, Payload, Statement};
+use org_trust::{Admit, Charter, CharterChain, Lane, Payload, Statement, StatementClaim};
 
 use crate::replica::{Broken, Rejected};
 
@@ -155,7 +155,7 @@ impl Held {
     }
 
     /// Decides whether and where a verified statement is kept.
-    pub(crate) fn fit(&self, chain: &CharterChain, s: &Statement) -> Result<Fit, Rejected> {
+    pub(crate) fn fit(&self, chain: &CharterChain, s: &StatementClaim) -> Result<Fit, Rejected> {
         if self.entries.contains_key(&s.id()) {
             return Ok(Fit::Known);
         }
@@ -183,7 +183,7 @@ impl Held {
         self.fit_lane(chain, charter.version, s)
     }
 
-    fn fit_leave(&self, version: u32, s: &Statement) -> Result<Fit, Rejected> {
+    fn fit_leave(&self, version: u32, s: &StatementClaim) -> Result<Fit, Rejected> {
         if s.lane() != Lane::Main || s.seq() != 0 {
             return Err(Rejected::Broken(Broken::Lane));
         }
@@ -204,7 +204,7 @@ impl Held {
         }
     }
 
-    fn fit_lane(&self, chain: &CharterChain, version: u32, s: &Statement) -> Result<Fit, Rejected> {
+    fn fit_lane(&self, chain: &CharterChain, version: u32, s: &StatementClaim) -> Result<Fit, Rejected> {
         let author = *s.author();
         let lane = self.lanes.get(&(*author.as_bytes(), s.lane()));
         let burned = lane.is_some_and(|lane| lane.burned);
@@ -262,7 +262,7 @@ impl Held {
         Ok(Fit::Here(Spot { version, branch, nth }))
     }
 
-    fn fit_revoke(&self, s: &Statement, prefix: &Prefix, burned: bool) -> Result<(), Rejected> {
+    fn fit_revoke(&self, s: &StatementClaim, prefix: &Prefix, burned: bool) -> Result<(), Rejected> {
         let Payload::Revoke(r) = s.payload() else { return Ok(()) };
         let target = r.node.as_bytes();
         if prefix.revoked.contains(target) {

@@ -44,5 +44,5 @@ pub use exchange::{Outcome, Reply, Request, Select};
 pub use manifest::{CheckedInvite, InviteManifest, ManifestError};
 pub use payload::{Cancel, Invite, Lane, Payload, Reason, Revoke};
 pub use record::{BatchTooLarge, Record, Records};
-pub use report::{Report, ReportBody, ReportError, ReportTip, UnverifiedReport};
-pub use statement::{Place, Statement, StatementError, UnverifiedStatement};
+pub use report::{Report, ReportBody, ReportClaim, ReportError, ReportTip, UnverifiedReport};
+pub use statement::{Place, Statement, StatementClaim, StatementError, UnverifiedStatement};

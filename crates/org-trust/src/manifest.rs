@@ -324,7 +324,7 @@ impl CheckedInvite {
 
     /// The invite's id.
     #[must_use]
-    pub const fn id(&self) -> StatementId {
+    pub fn id(&self) -> StatementId {
         self.statement.id()
     }
 

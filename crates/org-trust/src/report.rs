@@ -1,6 +1,6 @@
 //! Reports: what a node says of itself.
 
-use core::fmt;
+use core::{fmt, ops};
 use std::net::SocketAddr;
 
 use identity::{
@@ -18,11 +18,16 @@ use crate::{
 
 /// A decoded report whose signature nobody has checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnverifiedReport(Report);
+pub struct UnverifiedReport(ReportClaim);
 
 /// A report that its node signed for this org. It never affects anybody's standing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct Report(ReportClaim);
+
+/// A node and what it says, whoever signed it. A [`Report`] derefs to it; a claim never becomes one
+/// but by [`UnverifiedReport::verify`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportClaim {
     id: [u8; 32],
     node: PublicKey,
     body: ReportBody,
@@ -91,7 +96,7 @@ impl UnverifiedReport {
         r.signature("node signature")?;
         r.finish("end of report")?;
         let id = HashContext::REPORT_ID.hash(&[bytes]);
-        Ok(Self(Report { id, node, body, bytes: bytes.to_vec() }))
+        Ok(Self(ReportClaim { id, node, body, bytes: bytes.to_vec() }))
     }
 
     /// Checks the node's signature.
@@ -105,12 +110,12 @@ impl UnverifiedReport {
         let message = [org.as_bytes(), body].concat();
         let verdict = self.0.node.verify(Label::REPORT, &message, &Signature(*signature));
         verdict.map_err(|_| ReportError::BadSignature)?;
-        Ok(self.0)
+        Ok(Report(self.0))
     }
 
     /// What it says, unverified: for the cheap checks that come before the signature's.
     #[must_use]
-    pub const fn claimed(&self) -> &Report {
+    pub const fn claimed(&self) -> &ReportClaim {
         &self.0
     }
 }
@@ -130,7 +135,7 @@ impl Report {
         let bytes = [unsigned.as_slice(), &signature.0].concat();
         let read = UnverifiedReport::decode(&bytes).map_err(ReportError::Malformed)?;
         if read.0.body == body {
-            Ok(read.0)
+            Ok(Self(read.0))
         } else {
             // Flow label and scope of an IPv6 endpoint are nothing for other machines.
             let fault = Fault::OutOfRange { got: 0 };
@@ -138,6 +143,23 @@ impl Report {
         }
     }
 
+    /// Whether it takes the place of `held`, of the same node. Every replica answers alike: the higher
+    /// number wins, of equal ones the higher id.
+    #[must_use]
+    pub fn supersedes(&self, held: &Self) -> bool {
+        self.node() == held.node() && (self.body().seq, self.id()) > (held.body().seq, held.id())
+    }
+}
+
+impl ops::Deref for Report {
+    type Target = ReportClaim;
+
+    fn deref(&self) -> &ReportClaim {
+        &self.0
+    }
+}
+
+impl ReportClaim {
     /// Hash of its bytes.
     #[must_use]
     pub const fn id(&self) -> [u8; 32] {
@@ -160,13 +182,6 @@ impl Report {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// Whether it takes the place of `held`, of the same node. Every replica answers alike: the higher
-    /// number wins, of equal ones the higher id.
-    #[must_use]
-    pub fn supersedes(&self, held: &Self) -> bool {
-        self.node == held.node && (self.body.seq, self.id) > (held.body.seq, held.id)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Statements: one header, one payload, one signature.
 
-use core::fmt;
+use core::{fmt, ops};
 
 use identity::{
     CharterId, Code, HashContext, Label, OrgId, PublicKey, SecretKey, StatementId,
@@ -15,12 +15,17 @@ use crate::{
 
 /// A decoded statement whose signatures nobody has checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnverifiedStatement(Statement);
+pub struct UnverifiedStatement(StatementClaim);
 
 /// A statement that its author signed for this org, with every key in it proved. Whether the author
 /// may say so is not decided here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statement {
+pub struct Statement(StatementClaim);
+
+/// What a statement says, whoever signed it. A [`Statement`] derefs to it; a claim never becomes one
+/// but by [`UnverifiedStatement::verify`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementClaim {
     id: StatementId,
     author: PublicKey,
     place: Place,
@@ -88,7 +93,7 @@ impl UnverifiedStatement {
         }
         let id = StatementId(HashContext::STATEMENT_ID.hash(&[bytes]));
         let place = Place { charter, lane, seq, prev };
-        Ok(Self(Statement { id, author, place, payload, bytes: bytes.to_vec() }))
+        Ok(Self(StatementClaim { id, author, place, payload, bytes: bytes.to_vec() }))
     }
 
     /// Checks the author's signature, and in an Admit the proofs of the three keys.
@@ -113,12 +118,12 @@ impl UnverifiedStatement {
             }
             Payload::Revoke(_) | Payload::Cancel(_) | Payload::Leave => {}
         }
-        Ok(self.0)
+        Ok(Statement(self.0))
     }
 
     /// What it says, unverified: for the cheap checks that come before the signature's.
     #[must_use]
-    pub const fn claimed(&self) -> &Statement {
+    pub const fn claimed(&self) -> &StatementClaim {
         &self.0
     }
 }
@@ -149,7 +154,17 @@ impl Statement {
         }
         read.verify(org)
     }
+}
 
+impl ops::Deref for Statement {
+    type Target = StatementClaim;
+
+    fn deref(&self) -> &StatementClaim {
+        &self.0
+    }
+}
+
+impl StatementClaim {
     /// Hash of its bytes.
     #[must_use]
     pub const fn id(&self) -> StatementId {

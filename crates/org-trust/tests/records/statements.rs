@@ -35,7 +35,7 @@ fn malformed(outcome: Result<Statement, StatementError>) -> &'static str {
 fn every_kind_survives_its_encoding() {
     for statement in statements() {
         let read = UnverifiedStatement::decode(statement.bytes()).unwrap();
-        assert_eq!(read.claimed(), &statement);
+        assert_eq!(read.claimed(), &*statement);
         assert_eq!(read.verify(&org()), Ok(statement.clone()));
         assert_eq!(Record::from(&statement).id(), statement.id().0);
         let place = *statement.place();
