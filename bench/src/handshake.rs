@@ -1,7 +1,7 @@
 //! `bench handshake`: what it costs to know who is there.
 //!
-//! Every row: a new TCP connection on loopback, authentication, one byte answered, connection dropped. Server and
-//! client are one thread each with a current-thread runtime; CPU is both threads' own clocks. Each round measures
+//! Every row: a new TCP connection on loopback, authentication, and one byte that the acceptor sends as soon as it
+//! trusts the dialler; then the connection is dropped. Acceptor and dialler are one thread each with a current-thread runtime; CPU is both threads' own clocks. Each round measures
 //! every row once, in order, so that a slow minute of the machine touches all rows alike.
 
 mod noise;

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::slice::{Protocol, echo, echo_back};
+use super::slice::{Protocol, greet, greeted};
 use crate::Failure;
 
 const PATTERN: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
@@ -38,7 +38,7 @@ async fn dial(mut stream: TcpStream, key: &[u8]) -> Result<(), Failure> {
     receive(&mut stream, &mut state).await?;
     send(&mut stream, &mut state).await?;
     std::hint::black_box(state.into_transport_mode()?);
-    echo(stream).await
+    greeted(stream).await
 }
 
 async fn serve(mut stream: TcpStream, key: &[u8]) -> Result<(), Failure> {
@@ -47,7 +47,7 @@ async fn serve(mut stream: TcpStream, key: &[u8]) -> Result<(), Failure> {
     send(&mut stream, &mut state).await?;
     receive(&mut stream, &mut state).await?;
     std::hint::black_box(state.into_transport_mode()?);
-    echo_back(stream).await
+    greet(stream).await
 }
 
 async fn send(stream: &mut TcpStream, state: &mut HandshakeState) -> Result<(), Failure> {

@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime,
 };
@@ -25,7 +26,7 @@ use crate::Failure;
 type Step = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 type Side = Arc<dyn Fn(TcpStream) -> Step + Send + Sync>;
 
-/// One row: how each side authenticates a fresh TCP stream and passes one byte.
+/// One row: how each side authenticates a fresh TCP stream, up to one byte of the acceptor.
 pub(crate) struct Protocol {
     name: &'static str,
     serve: Side,
@@ -36,7 +37,7 @@ pub(crate) struct Protocol {
 pub(crate) struct Sample {
     /// CPU of both sides for each connection.
     pub(crate) cpu_us: f64,
-    /// From connect to the answered byte.
+    /// From connect to the byte.
     pub(crate) latencies_us: Vec<f64>,
     /// Connections a second, one at a time.
     pub(crate) per_s: f64,
@@ -63,50 +64,39 @@ impl Protocol {
         self.name
     }
 
-    /// TCP connect and one byte each way.
+    /// TCP connect and one byte.
     pub(crate) fn tcp_floor() -> Self {
-        Self::new("tcp floor", echo_back, echo)
+        Self::new("tcp floor", greet, greeted)
     }
 
-    /// A WebSocket upgrade and one byte each way.
+    /// A WebSocket upgrade and one byte.
     pub(crate) fn websocket_floor() -> Self {
         Self::new("websocket floor", websocket_back, websocket)
     }
 }
 
-/// The last step of a dialler: one byte there and back.
-pub(crate) async fn echo(
-    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-) -> Result<(), Failure> {
-    stream.write_all(b"x").await?;
-    stream.flush().await?;
+/// The last step of a dialler: the byte by which the acceptor shows that it trusts it.
+pub(crate) async fn greeted(mut stream: impl AsyncRead + Unpin) -> Result<(), Failure> {
     stream.read_u8().await?;
     Ok(())
 }
 
-/// The last step of an acceptor.
-pub(crate) async fn echo_back(
-    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-) -> Result<(), Failure> {
-    let byte = stream.read_u8().await?;
-    stream.write_all(&[byte]).await?;
+/// The last step of an acceptor, taken as soon as the dialler is proved.
+pub(crate) async fn greet(mut stream: impl AsyncWrite + Unpin) -> Result<(), Failure> {
+    stream.write_all(b"x").await?;
     stream.flush().await?;
     Ok(())
 }
 
 async fn websocket(stream: TcpStream) -> Result<(), Failure> {
-    use futures_util::{SinkExt as _, StreamExt as _};
     let (mut socket, _) = tokio_tungstenite::client_async("ws://localhost/", stream).await?;
-    socket.send(tokio_tungstenite::tungstenite::Message::binary(vec![1])).await?;
     socket.next().await.ok_or("the server went away")??;
     Ok(())
 }
 
 async fn websocket_back(stream: TcpStream) -> Result<(), Failure> {
-    use futures_util::{SinkExt as _, StreamExt as _};
     let mut socket = tokio_tungstenite::accept_async(stream).await?;
-    let message = socket.next().await.ok_or("the client went away")??;
-    socket.send(message).await?;
+    socket.send(tokio_tungstenite::tungstenite::Message::binary(vec![1])).await?;
     Ok(())
 }
 

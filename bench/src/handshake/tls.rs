@@ -25,7 +25,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::slice::{Protocol, echo, echo_back};
+use super::slice::{Protocol, greet, greeted};
 use crate::Failure;
 
 pub(crate) fn protocols() -> Result<Vec<Protocol>, Failure> {
@@ -143,11 +143,11 @@ fn protocol(name: &'static str, server: ServerConfig, client: ClientConfig) -> R
         name,
         move |stream: TcpStream| {
             let acceptor = acceptor.clone();
-            async move { echo_back(acceptor.accept(stream).await?).await }
+            async move { greet(acceptor.accept(stream).await?).await }
         },
         move |stream: TcpStream| {
             let (connector, host) = (connector.clone(), host.clone());
-            async move { echo(connector.connect(host, stream).await?).await }
+            async move { greeted(connector.connect(host, stream).await?).await }
         },
     ))
 }

@@ -215,27 +215,6 @@ pub struct ServerProven<'a> {
     signature: Signature,
 }
 
-/// Our own signature does not verify: the key in memory or the processor is faulty. It was not sent,
-/// because a faulty Ed25519 signature can give the key away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FaultySignature;
-
-impl FaultySignature {
-    /// The code people meet.
-    #[must_use]
-    pub const fn code(self) -> Code {
-        Code::SignatureFaulty
-    }
-}
-
-impl fmt::Display for FaultySignature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("our own signature does not verify; memory or processor is faulty")
-    }
-}
-
-impl core::error::Error for FaultySignature {}
-
 impl ServerProven<'_> {
     /// The key that the server proved; check its standing before going on.
     #[must_use]
@@ -244,30 +223,16 @@ impl ServerProven<'_> {
     }
 
     /// Proves our key. `heads` and `count` are a hint about what we hold.
-    ///
-    /// # Errors
-    /// [`FaultySignature`]; stop using the key in this process.
-    pub fn prove(self, heads: Heads, count: u64) -> Result<AwaitVerdict, FaultySignature> {
+    pub fn prove(self, heads: Heads, count: u64) -> AwaitVerdict {
         let covered = Proof::format_covered(&heads, count);
         let transcript = self.transcript.client(&self.signature, covered.as_bytes());
-        let signature = sign_checked(self.key, Label::CONN_AUTH_CLIENT, transcript.as_bytes())?;
-        Ok(AwaitVerdict {
+        let signature = self.key.sign(Label::CONN_AUTH_CLIENT, transcript.as_bytes());
+        AwaitVerdict {
             server: self.server,
             session: transcript.session(),
             proof: format_signed(&covered, &signature),
-        })
+        }
     }
-}
-
-/// Signs and verifies once.
-pub(crate) fn sign_checked(
-    key: &SecretKey,
-    label: Label,
-    message: &[u8],
-) -> Result<Signature, FaultySignature> {
-    let signature = key.sign(label, message);
-    key.public().verify(label, message, &signature).map_err(|_| FaultySignature)?;
-    Ok(signature)
 }
 
 /// PROOF is to be sent; VERDICT is awaited.

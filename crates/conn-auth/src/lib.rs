@@ -37,8 +37,7 @@ mod wire;
 pub use action::{ACTIONS, Action, ActionError, ActionRule, Who};
 pub use binding::{Bind, Binding, TLS_EXPORTER_LABEL};
 pub use initiator::{
-    Accepted, AwaitChallenge, AwaitVerdict, ChallengeError, Dial, DialError, FaultySignature, ServerProven,
-    To, VerdictError,
+    Accepted, AwaitChallenge, AwaitVerdict, ChallengeError, Dial, DialError, ServerProven, To, VerdictError,
 };
 pub use refusal::{Holder, Reference, Refusal, Standing};
 pub use responder::{Accept, Admitted, AwaitProof, HelloError, KeyProven, ProofError};

@@ -5,9 +5,7 @@ use core::fmt;
 use identity::{Code, Heads, Label, OrgId, PublicKey, SecretKey, SessionId, Signature};
 
 use crate::{
-    Action, ActionRule, Bind, Binding, FaultySignature, Holder, LineError, LineFault, Reference, Refusal,
-    Standing,
-    initiator::sign_checked,
+    Action, ActionRule, Bind, Binding, Holder, LineError, LineFault, Reference, Refusal, Standing,
     transcript::ServerTranscript,
     wire::{Challenge, Hello, HelloTo, Proof, Verdict, format_signed},
 };
@@ -34,8 +32,6 @@ pub enum HelloError {
         /// What it named.
         named: Bind,
     },
-    /// Our signature came out wrong; see [`FaultySignature`].
-    Faulty,
     /// Not a HELLO.
     Malformed(LineError),
     /// The peer claims our own key: somebody reflects our messages.
@@ -48,7 +44,6 @@ impl HelloError {
     pub const fn code(&self) -> Code {
         match self {
             Self::BindingMismatch { .. } => Code::BindingMismatch,
-            Self::Faulty => FaultySignature.code(),
             Self::Malformed(LineError { fault: LineFault::Version, .. }) => Code::VersionUnsupported,
             Self::AnyNeedsTls | Self::Malformed(_) => Code::HelloMalformed,
             Self::OwnKey => Code::WrongServer,
@@ -61,7 +56,6 @@ impl fmt::Display for HelloError {
         match self {
             Self::AnyNeedsTls => f.write_str("any gateway was asked for outside tls"),
             Self::BindingMismatch { named } => write!(f, "the opening message is for bind={named}"),
-            Self::Faulty => FaultySignature.fmt(f),
             Self::Malformed(_) => f.write_str("the opening message is malformed"),
             Self::OwnKey => f.write_str("the peer claims our own key"),
         }
@@ -72,7 +66,7 @@ impl core::error::Error for HelloError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Malformed(why) => Some(why),
-            Self::AnyNeedsTls | Self::BindingMismatch { .. } | Self::Faulty | Self::OwnKey => None,
+            Self::AnyNeedsTls | Self::BindingMismatch { .. } | Self::OwnKey => None,
         }
     }
 }
@@ -98,8 +92,7 @@ impl Accept<'_> {
         };
         let covered = Challenge::format_covered(&own, &challenge);
         let transcript = ServerTranscript::new(&self.org, &self.binding, line, covered.as_bytes());
-        let signature = sign_checked(self.key, Label::CONN_AUTH_SERVER, transcript.as_bytes())
-            .map_err(|FaultySignature| HelloError::Faulty)?;
+        let signature = self.key.sign(Label::CONN_AUTH_SERVER, transcript.as_bytes());
         Ok(AwaitProof {
             peer: hello.peer,
             action: hello.action,

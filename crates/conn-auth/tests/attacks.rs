@@ -144,7 +144,7 @@ fn relay_fails_on_v1() {
     let dialled = dial(&victim, malicious.public(), NEAR, "sync").start([4; 32]).unwrap();
     let near = accept(&malicious, NEAR).on_hello(dialled.hello().as_bytes(), [5; 32]).unwrap();
     let redirected = dialled.hello().replace(&malicious.public().to_string(), &honest.public().to_string());
-    let proof = dialled.on_challenge(near.challenge().as_bytes()).unwrap().prove(Heads([0; 32]), 0).unwrap();
+    let proof = dialled.on_challenge(near.challenge().as_bytes()).unwrap().prove(Heads([0; 32]), 0);
     let far = accept(&honest, FAR).on_hello(redirected.as_bytes(), [5; 32]).unwrap();
     assert_wrong(far, proof.proof(), &victim);
 
@@ -170,8 +170,7 @@ fn signing_oracle_fails_on_v1() {
     let (victim, malicious) = (key(1), key(2));
     let dialled = dial(&victim, malicious.public(), NEAR, "sync").start([4; 32]).unwrap();
     let accept = accept(&malicious, NEAR).on_hello(dialled.hello().as_bytes(), DIGEST).unwrap();
-    let verdict =
-        dialled.on_challenge(accept.challenge().as_bytes()).unwrap().prove(Heads(DIGEST), 0).unwrap();
+    let verdict = dialled.on_challenge(accept.challenge().as_bytes()).unwrap().prove(Heads(DIGEST), 0);
     let (_, sig) = verdict.proof().split_once(" sig=").unwrap();
     let signature = Signature(decode_hex(sig.as_bytes()).unwrap());
     for &label in Label::ALL {
@@ -235,7 +234,7 @@ fn token_replay_fails_on_v1() {
     let dialled = dial(&boot_key, gateway.public(), NEAR, "boot").start([4; 32]).unwrap();
     let hello = dialled.hello().to_owned();
     let first = accept(&gateway, NEAR).on_hello(hello.as_bytes(), [5; 32]).unwrap();
-    let proof = dialled.on_challenge(first.challenge().as_bytes()).unwrap().prove(Heads([0; 32]), 0).unwrap();
+    let proof = dialled.on_challenge(first.challenge().as_bytes()).unwrap().prove(Heads([0; 32]), 0);
     assert!(first.on_proof(proof.proof().as_bytes()).is_ok());
     // All that was seen once, shown again: to the same gateway on its next challenge, and, with the same
     // challenge even, on another channel.

@@ -20,7 +20,7 @@ fn two_members_prove_themselves_to_each_other() {
     let accept = accept(&server, TUNNEL).on_hello(dial.hello().as_bytes(), [5; 32]).unwrap();
     let trusted = dial.on_challenge(accept.challenge().as_bytes()).unwrap();
     assert_eq!(trusted.server(), server.public());
-    let dial = trusted.prove(HELD, 3).unwrap();
+    let dial = trusted.prove(HELD, 3);
     let proven = accept.on_proof(dial.proof().as_bytes()).unwrap();
     assert_eq!((proven.peer(), proven.heads(), proven.count()), (client.public(), HELD, 3));
     assert_eq!((proven.action().name(), proven.binding()), ("sync", TUNNEL));
@@ -37,7 +37,7 @@ fn a_revoked_key_is_refused_on_its_next_handshake_and_hears_why() {
     let (client, server) = (key(1), key(2));
     let dial = dial(&client, To::Key(server.public()), TUNNEL, "link").start([4; 32]).unwrap();
     let accept = accept(&server, TUNNEL).on_hello(dial.hello().as_bytes(), [5; 32]).unwrap();
-    let dial = dial.on_challenge(accept.challenge().as_bytes()).unwrap().prove(HELD, 3).unwrap();
+    let dial = dial.on_challenge(accept.challenge().as_bytes()).unwrap().prove(HELD, 3);
     let proven = accept.on_proof(dial.proof().as_bytes()).unwrap();
     let refusal = proven.admit(Standing::Barred(Code::Revoked)).unwrap_err();
     assert_eq!(refusal, Refusal { code: Code::Revoked });
@@ -180,7 +180,7 @@ fn proven(action: &str, binding: Binding) -> conn_auth::KeyProven {
     let (client, server) = (key(1), key(2));
     let dial = dial(&client, To::Key(server.public()), binding, action).start([4; 32]).unwrap();
     let accept = accept(&server, binding).on_hello(dial.hello().as_bytes(), [5; 32]).unwrap();
-    let dial = dial.on_challenge(accept.challenge().as_bytes()).unwrap().prove(HELD, 3).unwrap();
+    let dial = dial.on_challenge(accept.challenge().as_bytes()).unwrap().prove(HELD, 3);
     accept.on_proof(dial.proof().as_bytes()).unwrap()
 }
 

@@ -231,9 +231,6 @@ codes! {
     KeyFileMalformed = 4010, exit 65, "the key file is not readable",
         "The file is not a muster key file, or it is damaged.",
         "Use the backup of the key file or the printed recovery sheet.";
-    SignatureFaulty = 4011, exit 70, "this machine's own signature came out wrong",
-        "A signature that was just made does not verify. It was not sent, because it could give the key away.",
-        "Test memory and processor of the machine before it is used again.";
 
     NameNotResolved = 5001, exit 69, "the gateway's name does not resolve",
         "No address is known for the host name.",
