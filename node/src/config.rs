@@ -264,7 +264,7 @@ const PATH: &str = "an absolute path";
 const PORT: &str = "a port, 1 to 65535";
 
 const SETTINGS: &[Setting] = &[
-    Setting { key: "state_dir", expected: PATH, set: |c, v| Some(c.state_dir = v.path()?) },
+    Setting { key: "state_dir", expected: PATH, set: |c, v| v.path().map(|path| c.state_dir = path) },
     Setting {
         key: "keys.storage",
         expected: "\"tpm\" or \"file\"",
@@ -277,7 +277,7 @@ const SETTINGS: &[Setting] = &[
             Some(())
         },
     },
-    Setting { key: "keys.tpm", expected: PATH, set: |c, v| Some(c.tpm = v.path()?) },
+    Setting { key: "keys.tpm", expected: PATH, set: |c, v| v.path().map(|path| c.tpm = path) },
     Setting {
         key: "network.interface",
         expected: "the name of a network interface, at most 15 characters",
@@ -288,8 +288,8 @@ const SETTINGS: &[Setting] = &[
             Some(())
         },
     },
-    Setting { key: "network.port", expected: PORT, set: |c, v| Some(c.port = v.port()?) },
-    Setting { key: "network.auth_port", expected: PORT, set: |c, v| Some(c.auth_port = v.port()?) },
+    Setting { key: "network.port", expected: PORT, set: |c, v| v.port().map(|port| c.port = port) },
+    Setting { key: "network.auth_port", expected: PORT, set: |c, v| v.port().map(|port| c.auth_port = port) },
     Setting {
         key: "network.endpoints",
         expected: "a list of at most 8 ADDRESS:PORT",
@@ -301,10 +301,10 @@ const SETTINGS: &[Setting] = &[
     Setting {
         key: "network.allow",
         expected: "a list of \"tcp/PORT\", \"udp/PORT\" or \"all\"",
-        set: |c, v| Some(c.allow = v.list(|item| item.parse().ok())?),
+        set: |c, v| v.list(|item| item.parse().ok()).map(|allow| c.allow = allow),
     },
-    Setting { key: "control.socket", expected: PATH, set: |c, v| Some(c.control_socket = v.path()?) },
-    Setting { key: "gateway.socket", expected: PATH, set: |c, v| Some(c.gateway_socket = Some(v.path()?)) },
+    Setting { key: "control.socket", expected: PATH, set: |c, v| v.path().map(|path| c.control_socket = path) },
+    Setting { key: "gateway.socket", expected: PATH, set: |c, v| v.path().map(|path| c.gateway_socket = Some(path)) },
 ];
 
 fn nearest(key: &str) -> &'static str {

@@ -66,7 +66,14 @@ impl fmt::Display for Declined {
         match self {
             Self::Request(why) => why.fmt(f),
             Self::Sign(why) => why.fmt(f),
-            other => f.write_str(other.code().title()),
+            Self::Cancelled
+            | Self::Expired
+            | Self::Former(_)
+            | Self::OtherGateway
+            | Self::OtherKey
+            | Self::Taken
+            | Self::Unknown
+            | Self::UsedUp => f.write_str(self.code().title()),
         }
     }
 }

@@ -125,7 +125,7 @@ fn fits(keys: &Keys, replica: &Replica) -> Result<(), Unready> {
     let foreign = || Unready::unavailable(KeysError::Foreign.code(), KeysError::Foreign);
     let roster = replica.roster();
     let member = roster.get(&keys.node.public()).ok_or_else(foreign)?;
-    match replica.statement(&member.admit).map(org_trust::Statement::payload) {
+    match replica.statement(&member.admit).map(|statement| statement.payload()) {
         Some(Payload::Admit(admit)) => keys.fit(admit).map_err(|_| foreign()),
         Some(Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave) | None => {
             Err(foreign())

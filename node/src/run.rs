@@ -136,7 +136,7 @@ pub async fn run(mut config: Config, reload: impl Fn() -> Option<Config>) -> Res
         };
         match up {
             Ok(daemon) => {
-                daemon.run(&mut signals, &mut requests, &notify, &reload).await;
+                Box::pin(daemon.run(&mut signals, &mut requests, &notify, &reload)).await;
                 break;
             }
             Err(why) if why.code == Code::StoreInUse => {
@@ -277,7 +277,7 @@ impl Daemon {
             let done = match effect {
                 Effect::CloseGate(member) => self.tunnel.close_gate(member).await.map(drop),
                 Effect::Decide(reply, decision) => {
-                    if let Err(Decision::Open { key, .. }) = reply.send(decision) {
+                    if let Err(Decision::Open { key, .. }) = reply.send(*decision) {
                         // The connection ended, or made room for another, before its verdict.
                         self.state.on_ended(key, now());
                         effects.extend(self.state.effects());
@@ -285,7 +285,7 @@ impl Daemon {
                     Ok(())
                 }
                 Effect::Dial(order) => {
-                    self.tasks.spawn(link::dial(Arc::clone(&self.ground), order));
+                    self.tasks.spawn(link::dial(Arc::clone(&self.ground), *order));
                     Ok(())
                 }
                 Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),

@@ -58,7 +58,7 @@ pub enum Proof {
     /// It dialled.
     Admitted(Box<Admitted>),
     /// We dialled.
-    Accepted(Accepted),
+    Accepted(Box<Accepted>),
 }
 
 impl Proof {
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn a_server_that_is_no_member_is_not_one_because_it_was_dialled() {
         let accepted = handshake(4).1;
-        let proof = Proof::Accepted(accepted);
+        let proof = Proof::Accepted(Box::new(accepted));
         assert_eq!(proof.judge(Standing::Unknown), Err(Refusal { code: Code::UnknownKey }));
         assert_eq!(proof.judge(Standing::Good(Holder::BootKey)), Err(Refusal { code: Code::UnknownKey }));
         assert_eq!(proof.judge(Standing::Barred(Code::Left)), Err(Refusal { code: Code::Left }));
@@ -420,7 +420,7 @@ mod tests {
         let accept = Accept { org, key: &server, binding };
         let accept = accept.on_hello(dial.hello().as_bytes(), [2; 32]).unwrap();
         let proven = dial.on_challenge(accept.challenge().as_bytes()).unwrap();
-        let wait = proven.prove(Heads([0; 32]), 0).unwrap();
+        let wait = proven.prove(Heads([0; 32]), 0);
         let admitted = accept.on_proof(wait.proof().as_bytes()).unwrap();
         let admitted = admitted.admit(Standing::Good(Holder::Member)).unwrap();
         let line = admitted.verdict_ok(Reference([seed; 8]), Heads([0; 32]), 0);

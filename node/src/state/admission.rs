@@ -169,7 +169,7 @@ impl State {
             Decision::Refuse { verdict: Some(refusal.verdict(reference, true)), code }
         });
         self.opened(&decision, now);
-        self.effects.push_back(Effect::Decide(reply, decision));
+        self.effects.push_back(Effect::Decide(reply, Box::new(decision)));
     }
 
     /// A handshake that ended before a key was proved: for the log only.
@@ -186,7 +186,7 @@ impl State {
         let opened = result.and_then(|accepted| {
             let (line, ends) = Line::to_task();
             let reference = accepted.reference();
-            let session = Session::new(Proof::Accepted(accepted), purpose, reference, now.at, line);
+            let session = Session::new(Proof::Accepted(Box::new(accepted)), purpose, reference, now.at, line);
             let key = self.register(session).map_err(|refusal| Failure {
                 code: refusal.code,
                 detail: self.reason(&node, refusal.code),
@@ -211,7 +211,7 @@ impl State {
             }
         }
         self.opened(&decision, now);
-        self.effects.push_back(Effect::Decide(reply, decision));
+        self.effects.push_back(Effect::Decide(reply, Box::new(decision)));
         for (waiter, linked) in waiters {
             answer(waiter, failure.as_ref().map_or(Answer::Linked(linked), Failure::answer));
         }
@@ -285,9 +285,9 @@ impl State {
     fn may_dial(&self, node: PublicKey) -> Result<Member, Failure> {
         let member = self.roster.get(&node).ok_or(Code::NoSuchMember);
         let member = member.and_then(|member| {
-            let refused =
-                standing::refusal(&member.state).or((node == self.me).then_some(Code::NoSuchMember));
-            let refused = refused.or((!self.is_member()).then_some(Code::NotEnrolled));
+            let refused = standing::refusal(&member.state)
+                .or_else(|| (node == self.me).then_some(Code::NoSuchMember))
+                .or_else(|| (!self.is_member()).then_some(Code::NotEnrolled));
             refused.map_or(Ok(member), Err)
         });
         match member {
@@ -300,14 +300,14 @@ impl State {
     }
 
     fn order(&mut self, member: &Member, purpose: Purpose, echo: Option<Echo>) {
-        self.effects.push_back(Effect::Dial(Order {
+        self.effects.push_back(Effect::Dial(Box::new(Order {
             node: member.node,
             wireguard: member.wireguard.to_wireguard(),
             address: member.address,
             purpose,
             held: (self.replica.heads(), self.replica.count()),
             echo,
-        }));
+        })));
     }
 
     /// As long as nobody is heard, tries the members that know this machine best: the gateway that

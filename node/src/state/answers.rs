@@ -125,7 +125,7 @@ impl State {
             MemberState::Left => (MemberStatus::Left, None),
             MemberState::KeyConflict => (MemberStatus::KeyConflict, None),
             MemberState::Revoked { reason, note, ids, .. } => {
-                let authors = ids.iter().filter_map(|id| self.replica.statement(id)).map(Statement::author);
+                let authors = ids.iter().filter_map(|id| self.replica.statement(id)).map(|change| change.author());
                 let revoked = Revoked {
                     by: authors.map(|key| standing::admin_name(&self.roster, key)).collect(),
                     reason: reason.as_str().to_owned(),

@@ -79,7 +79,7 @@ impl State {
     pub(super) fn members_changed(&mut self, now: Now) {
         self.roster = self.replica.roster();
         for member in self.roster.members().into_iter().filter(|member| !standing::is_served(member)) {
-            self.members.ended_unix_ms.entry(member.node).or_insert(now.unix_ms());
+            self.members.ended_unix_ms.entry(member.node).or_insert_with(|| now.unix_ms());
         }
         let (roster, members) = (&self.roster, &self.members);
         let ours = roster.get(&self.me).map_or(Some(Code::UnknownKey), |me| standing::refusal(&me.state));
@@ -172,6 +172,6 @@ impl State {
 fn standing_of(roster: &member_crdt::Roster, members: &Members, key: &PublicKey) -> Standing {
     match standing::of_key(roster, key) {
         Standing::Good(_) if members.fresh.contains(key) => Standing::Unknown,
-        standing => standing,
+        standing @ (Standing::Good(_) | Standing::Barred(_) | Standing::Unknown) => standing,
     }
 }

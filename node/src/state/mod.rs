@@ -38,6 +38,8 @@ mod outside;
 mod records;
 mod reports;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 /// A moment: for intervals, and as people write it.
 #[derive(Clone, Copy, Debug)]
@@ -63,9 +65,9 @@ pub enum Effect {
     /// Only conn_auth passes this member's tunnel.
     CloseGate(WireGuardKey),
     /// Tell a connection's task what was decided.
-    Decide(oneshot::Sender<Decision>, Decision),
+    Decide(oneshot::Sender<Decision>, Box<Decision>),
     /// Reach a member.
-    Dial(Order),
+    Dial(Box<Order>),
     /// The filter decides about this member's tunnel.
     OpenGate(WireGuardKey),
     /// These are the tunnel's peers, all of them.

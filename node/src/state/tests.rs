@@ -1,0 +1,490 @@
+use std::{sync::Arc, time::Instant};
+
+use conn_auth::{Accept, Action, Binding, Dial, Reference, Standing, To};
+use control::{
+    gateway::{Exporter, FromGateway, ToGateway},
+    local::{Request as Ask, State as Stage},
+    text::Text,
+};
+use identity::{Heads, Name, SecretKey, StatementId};
+use org_trust::{
+    Admin, Admit, Assurance, Charter, EnrolRequest, Gateway, Invite, Lane, NodeKeys, Payload, Reason,
+    Redemption, Reply, Request, Revoke, Statement, UnverifiedCharter,
+};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::{sessions::Purpose, writer::Written};
+
+#[test]
+fn a_machine_with_an_invite_is_admitted_once_it_is_on_disk_and_asks_again_for_free() {
+    let mut bench = Bench::new();
+    let invite = bench.invite(1, 9);
+    let newcomer = Machine::new(50);
+    let request = newcomer.request(&bench, &invite, 9);
+    let (id, verdict) = bench.open_outside(&newcomer.node, "enrol");
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    bench.say(id, &Request::Enrol(request.clone()));
+    assert_eq!(bench.heard(), [], "nothing is said before the disk has it");
+    assert_eq!(bench.state.standing_of(&newcomer.node.public()), Standing::Unknown);
+    bench.written();
+    let replies = bench.replies(id);
+    let Some(Reply::Admitted(statement)) = replies.first() else { panic!("{replies:?}") };
+    assert!(matches!(replies.last(), Some(Reply::End { .. })));
+    assert!(matches!(bench.state.standing_of(&newcomer.node.public()), Standing::Good(_)));
+
+    let (id, _) = bench.open_outside(&newcomer.node, "enrol");
+    bench.say(id, &Request::Enrol(request));
+    bench.written();
+    assert_eq!(bench.replies(id).first(), Some(&Reply::Admitted(statement.clone())), "the same again");
+
+    let other = Machine::new(60);
+    let (id, _) = bench.open_outside(&other.node, "enrol");
+    bench.say(id, &Request::Enrol(other.request(&bench, &invite, 9)));
+    assert_eq!(bench.replies(id), [Reply::Refused(Code::InviteUsedUp)], "the one use is spent");
+}
+
+#[test]
+fn a_request_with_a_wrong_secret_for_another_gateway_or_by_another_key_is_refused() {
+    let mut bench = Bench::new();
+    let invite = bench.invite(9, 9);
+    let newcomer = Machine::new(50);
+    let wrong_secret = newcomer.request(&bench, &invite, 8);
+    let unknown_invite = newcomer.request_for(&bench, StatementId([1; 32]), gateway_key().public(), 9);
+    let other_gateway = newcomer.request_for(&bench, invite, key(77).public(), 9);
+    for (request, by, code) in [
+        (wrong_secret, &newcomer.node, Code::EnrolKeyUnproven),
+        (unknown_invite, &newcomer.node, Code::InviteUnknown),
+        (other_gateway, &newcomer.node, Code::NotTheGateway),
+        (newcomer.request(&bench, &invite, 9), &key(78), Code::EnrolKeyUnproven),
+    ] {
+        let (id, _) = bench.open_outside(by, "enrol");
+        bench.say(id, &Request::Enrol(request));
+        assert_eq!(bench.replies(id), [Reply::Refused(code)]);
+    }
+    let boot_key_of_another = Machine { boot: key(12), ..Machine::new(50) };
+    let (id, _) = bench.open_outside(&boot_key_of_another.node, "enrol");
+    bench.say(id, &Request::Enrol(boot_key_of_another.request(&bench, &invite, 9)));
+    assert_eq!(bench.replies(id), [Reply::Refused(Code::EnrolKeyTaken)]);
+}
+
+#[test]
+fn a_session_at_the_gateway_carries_one_question_of_its_own_action() {
+    let mut bench = Bench::new();
+    let (id, _) = bench.open_outside(&key(12), "boot");
+    bench.say(id, &Request::Fetch(org_trust::Select::Everything));
+    assert_eq!(bench.replies(id), [Reply::Refused(Code::ActionNotAllowed)]);
+    bench.say(id, &Request::Fetch(org_trust::Select::Everything));
+    assert!(matches!(bench.heard().as_slice(), [ToGateway::Cut { .. }]), "it is over");
+}
+
+#[test]
+fn a_revoked_boot_key_is_told_so_at_the_gateway_and_the_reference_says_by_whom() {
+    let mut bench = Bench::new();
+    let (id, verdict) = bench.open_outside(&key(22), "boot");
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    bench.say(id, &Request::Boot { charter: bench.state.replica.chain().head().id(), floor: 0 });
+    bench.written();
+    assert!(matches!(bench.replies(id).last(), Some(Reply::End { .. })));
+    bench.revoke(20);
+    let (_, verdict) = bench.open_outside(&key(22), "boot");
+    assert!(verdict.ends_with(" code=MU-1403"), "{verdict}");
+    let reference = verdict.split(['=', ' ']).nth(2).unwrap().to_owned();
+    let Answer::Why(why) = bench.ask(Ask::Why { reference }) else { panic!("nothing remembered") };
+    assert_eq!(why.code.0, Code::Revoked);
+    assert!(why.detail.contains("by ada") && why.detail.contains("stolen"), "{}", why.detail);
+    assert!(why.detail.contains("known here since 1970-01-01T"), "{}", why.detail);
+}
+
+#[test]
+fn a_link_opens_the_gate_before_its_verdict_and_a_revocation_closes_it_before_all_else() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let (mut ends, verdict) = bench.open_tunnel(&other, "link", other.wireguard.public().to_wireguard());
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    let wireguard = other.wireguard.public().to_wireguard();
+    assert_eq!(bench.deeds, [Deed::OpenGate(wireguard), Deed::Decide]);
+    bench.deeds.clear();
+    bench.revoke(20);
+    assert_eq!(bench.deeds.first(), Some(&Deed::CloseGate(wireguard)), "{:?}", bench.deeds);
+    assert!(!bench.deeds.iter().any(|deed| matches!(deed, Deed::Peers(..))), "its tunnel carries the reason");
+    let cut = ends.as_mut().unwrap().cut.try_recv().unwrap();
+    assert_eq!(cut.code, Code::Revoked);
+    assert!(cut.reason.contains("by ada"), "{}", cut.reason);
+    bench.deeds.clear();
+    let (key, _) = bench.state.sessions.iter().next().unwrap();
+    bench.state.on_ended(key, bench.now);
+    bench.perform();
+    assert_eq!(bench.deeds.last(), Some(&Deed::Peers(0)), "once told, its tunnel goes");
+    let (_, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.ends_with("code=MU-1403"), "{verdict}");
+}
+
+#[test]
+fn a_revoked_peer_that_does_not_go_loses_its_tunnel_when_its_time_is_over() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let _open = bench.open_tunnel(&other, "link", other.wireguard.public().to_wireguard());
+    bench.revoke(20);
+    bench.deeds.clear();
+    bench.now.at += Duration::from_millis(identity::limits::CLOSE_FLUSH_MS);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    assert!(bench.deeds.contains(&Deed::Peers(0)), "{:?}", bench.deeds);
+}
+
+#[test]
+fn a_key_in_a_tunnel_of_another_member_is_refused() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let (_, verdict) = bench.open_tunnel(&other, "link", WireGuardKey([7; 32]));
+    assert!(verdict.ends_with("code=MU-1409"), "{verdict}");
+    let stranger = Machine::new(70);
+    let (_, verdict) = bench.open_tunnel(&stranger, "link", WireGuardKey([7; 32]));
+    assert!(verdict.ends_with("code=MU-1401"), "{verdict}");
+}
+
+#[test]
+fn a_revocation_is_enforced_and_told_although_the_disk_refuses_and_not_acknowledged() {
+    let mut bench = Bench::new();
+    let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    let mut sync = ends.unwrap();
+    let revoke = bench.signed_revoke(30);
+    let mut answered = bench.submit(&revoke);
+    assert!(!bench.state.roster.get(&key(30).public()).unwrap().is_good(), "in force");
+    assert!(std::iter::from_fn(|| sync.frames.try_recv().ok()).count() > 0, "told");
+    assert!(answered.try_recv().is_err(), "not acknowledged");
+    bench.refuse_write();
+    let Ok(Answer::Failed(failed)) = answered.try_recv() else { panic!("acknowledged") };
+    assert_eq!(failed.code.0, Code::DiskRefused);
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    assert_eq!(status.problems[0].code.0, Code::DiskRefused);
+    // The disk is back: the whole file is written, and the same change is acknowledged.
+    bench.now.at += Duration::from_secs(2);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    assert!(matches!(bench.deeds.last(), Some(Deed::Replace)), "{:?}", bench.deeds);
+    bench.written();
+    let mut answered = bench.submit(&revoke);
+    assert!(matches!(answered.try_recv(), Ok(Answer::Submitted(done)) if !done.records[0].new));
+}
+
+#[test]
+fn an_admission_that_is_not_on_disk_is_not_told() {
+    let mut bench = Bench::new();
+    let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    let mut sync = ends.unwrap();
+    bench.written();
+    while sync.frames.try_recv().is_ok() {}
+    let invite = bench.invite(1, 9);
+    while sync.frames.try_recv().is_ok() {}
+    let newcomer = Machine::new(50);
+    let (id, _) = bench.open_outside(&newcomer.node, "enrol");
+    bench.say(id, &Request::Enrol(newcomer.request(&bench, &invite, 9)));
+    assert!(sync.frames.try_recv().is_err(), "not flooded");
+    bench.written();
+    assert!(sync.frames.try_recv().is_ok(), "flooded");
+}
+
+#[test]
+fn a_machine_that_leaves_tells_the_others_first() {
+    let mut bench = Bench::new();
+    let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    let mut sync = ends.unwrap();
+    bench.written();
+    while sync.frames.try_recv().is_ok() {}
+    let (reply, mut answered) = oneshot::channel();
+    bench.state.on_request(Ask::Leave {}, reply, bench.now);
+    bench.perform();
+    assert!(sync.frames.try_recv().is_ok() && bench.state.is_member());
+    bench.now.at += LEAVE_FLUSH;
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    bench.written();
+    assert!(matches!(answered.try_recv(), Ok(Answer::Left(left)) if left.told == 1));
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    assert_eq!(status.state, Stage::NotMember);
+    assert_eq!(sync.cut.try_recv().unwrap().code, Code::Left);
+}
+
+#[test]
+fn a_report_rests_on_what_is_on_disk() {
+    let mut bench = Bench::new();
+    bench.written();
+    let first = bench.state.replica.report_of(&key(10).public()).unwrap().body().clone();
+    let revoke = bench.signed_revoke(30);
+    drop(bench.submit(&revoke));
+    bench.now.at += Duration::from_secs(1);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    let body = |bench: &Bench| bench.state.replica.report_of(&key(10).public()).unwrap().body().clone();
+    assert_eq!(body(&bench).tips, first.tips, "the revocation is not on disk");
+    bench.written();
+    bench.now.at += Duration::from_secs(1);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    assert_ne!(body(&bench).tips, first.tips);
+    bench.written();
+    let Answer::Coverage(covered) = bench.ask(Ask::Coverage { change: Text(revoke.id()) }) else { panic!() };
+    assert_eq!((covered.applied, covered.of), (1, 2));
+    assert_eq!(covered.missing.len(), 1);
+}
+
+/// What was done, in a form that compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Append,
+    CloseGate(WireGuardKey),
+    Decide,
+    Dial(Purpose),
+    OpenGate(WireGuardKey),
+    Peers(usize),
+    Replace,
+}
+
+/// A gateway's musterd (keys 10, 11, 12) in an org with members 20 and 30, and what it does.
+struct Bench {
+    state: State,
+    now: Now,
+    deeds: Vec<Deed>,
+    socket: Socket,
+    gateway: mpsc::Receiver<ToGateway>,
+    next: u64,
+    kept: Vec<ToGateway>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let root = key(1);
+        let name = |text: &str| Name::parse(text).unwrap();
+        let mut charter = Charter::genesis(name("acme"), 1, vec![root.public()], [0; 16]);
+        charter.admins.push(Admin { key: admin().public(), name: name("ada") });
+        charter.gateways.push(Gateway { key: gateway_key().public(), node: key(10).public() });
+        let genesis = UnverifiedCharter::sign(charter, &[&root]).unwrap().verify_genesis().unwrap();
+        let mut replica = Replica::new(&genesis).unwrap();
+        for (seed, called) in [(10, "one"), (20, "two"), (30, "three")] {
+            let machine = Machine::new(seed);
+            let (org, keys) = (replica.org(), machine.keys());
+            let admit = Admit::by_admin(&org, keys, admin().public(), name(called), Assurance::File);
+            let place = replica.next_place(&admin().public(), Lane::Main).unwrap();
+            let statement = Statement::sign(&org, &admin(), place, &Payload::from(admit)).unwrap();
+            replica.apply(&Record::from(&statement)).unwrap();
+        }
+        replica.save().unwrap();
+        let keys = Keys { node: key(10), wireguard: key(11), gateway: Some(gateway_key()) };
+        let now = Now { at: Instant::now(), unix_ns: 1_000_000_000 };
+        let (boot_nonce, endpoints) = (BootNonce([0; 16]), Vec::new());
+        let beginning = Beginning { keys: Arc::new(keys), replica, boot_nonce, seed: 0, endpoints, replace: false };
+        let (send, gateway) = mpsc::channel(256);
+        let socket = Socket { number: 1, send };
+        let state = State::new(beginning, now);
+        let mut bench = Self { state, now, deeds: Vec::new(), socket, gateway, next: 0, kept: Vec::new() };
+        bench.perform();
+        bench.written();
+        bench.deeds.clear();
+        bench
+    }
+
+    fn perform(&mut self) {
+        let effects: Vec<Effect> = self.state.effects().collect();
+        for effect in effects {
+            self.deeds.push(match effect {
+                Effect::CloseGate(member) => Deed::CloseGate(member),
+                Effect::Decide(reply, decision) => {
+                    assert!(reply.send(*decision).is_ok());
+                    Deed::Decide
+                }
+                Effect::Dial(order) => Deed::Dial(order.purpose),
+                Effect::OpenGate(member) => Deed::OpenGate(member),
+                Effect::Peers(peers) => {
+                    let revoked = |peer: &&TunnelPeer| peer.wireguard == Machine::new(20).wireguard();
+                    Deed::Peers(peers.iter().filter(revoked).count())
+                }
+                Effect::Write(Write::Append(_)) => Deed::Append,
+                Effect::Write(Write::Replace(..)) => Deed::Replace,
+            });
+        }
+    }
+
+    /// Every write is acknowledged, also those that follow from it.
+    fn written(&mut self) {
+        while self.state.disk.is_writing() {
+            let written = Written { result: Ok(()), unix_ns: 5, wants_replacing: false };
+            self.state.on_written(written, self.now);
+            self.perform();
+        }
+    }
+
+    fn refuse_write(&mut self) {
+        let written = Written { result: Err("full".to_owned()), unix_ns: 5, wants_replacing: true };
+        self.state.on_written(written, self.now);
+        self.perform();
+    }
+
+    fn ask(&mut self, request: Ask) -> Answer {
+        let (reply, mut answered) = oneshot::channel();
+        self.state.on_request(request, reply, self.now);
+        self.perform();
+        answered.try_recv().unwrap()
+    }
+
+    fn submit(&mut self, statement: &Statement) -> oneshot::Receiver<Answer> {
+        let records = vec![org_trust::Records::encode(&[Record::from(statement)]).unwrap().into()];
+        let (reply, answered) = oneshot::channel();
+        self.state.on_request(Ask::Submit { records }, reply, self.now);
+        self.perform();
+        answered
+    }
+
+    fn signed(&self, lane: Lane, payload: &Payload) -> Statement {
+        let place = self.state.replica.next_place(&admin().public(), lane).unwrap();
+        Statement::sign(&self.state.org, &admin(), place, payload).unwrap()
+    }
+
+    fn signed_revoke(&self, node: u8) -> Statement {
+        let node = key(node).public();
+        self.signed(Lane::Revokes, &Payload::Revoke(Revoke { node, reason: Reason::Stolen, note: String::new() }))
+    }
+
+    fn revoke(&mut self, node: u8) {
+        let revoke = self.signed_revoke(node);
+        drop(self.submit(&revoke));
+    }
+
+    fn invite(&mut self, uses: u32, secret: u8) -> StatementId {
+        let invite = Invite {
+            key: key(secret).public(),
+            uses,
+            redeemer: gateway_key().public(),
+            labels: Vec::new(),
+            expires_unix_s: 0,
+            note: String::new(),
+        };
+        let statement = self.signed(Lane::Main, &Payload::from(invite));
+        drop(self.submit(&statement));
+        self.written();
+        statement.id()
+    }
+
+    /// The four messages over the gateway's socket.
+    fn open_outside(&mut self, by: &SecretKey, action: &str) -> (u64, String) {
+        let exporter = [9; 32];
+        let action = Action::new(action, &[]).unwrap();
+        let gateways = [gateway_key().public()];
+        let org = self.state.org;
+        let dial = Dial { org, key: by, to: To::AnyOf(&gateways), binding: Binding::Tls(exporter), action };
+        let dial = dial.start([3; 32]).unwrap();
+        self.next += 1;
+        let id = self.next;
+        let hello = dial.hello().as_bytes().to_vec().into();
+        let source = "192.0.2.1:5".parse().unwrap();
+        self.front(FromGateway::Begin { id, exporter: Text(Exporter(exporter)), hello, source });
+        let Some(ToGateway::Challenge { line, .. }) = self.heard().pop() else { panic!("no challenge") };
+        let wait = dial.on_challenge(line.as_bytes()).unwrap().prove(Heads([0; 32]), 0);
+        self.front(FromGateway::Finish { id, proof: wait.proof().as_bytes().to_vec().into() });
+        let Some(ToGateway::Verdict { line, .. }) = self.heard().pop() else { panic!("no verdict") };
+        (id, line)
+    }
+
+    fn say(&mut self, id: u64, request: &Request) {
+        self.front(FromGateway::Data { id, frame: request.encode().into() });
+    }
+
+    fn front(&mut self, message: FromGateway) {
+        self.state.on_outside(Outside::Said(self.socket.clone(), message), self.now);
+        self.perform();
+    }
+
+    fn heard(&mut self) -> Vec<ToGateway> {
+        let mut heard = std::mem::take(&mut self.kept);
+        heard.extend(std::iter::from_fn(|| self.gateway.try_recv().ok()));
+        heard
+    }
+
+    /// The answer to one connection, which is over after it.
+    fn replies(&mut self, id: u64) -> Vec<Reply> {
+        let mut heard = self.heard();
+        assert!(matches!(heard.pop(), Some(ToGateway::Cut { code: None, .. })), "ends in good order");
+        let frames = heard.into_iter().map(|message| match message {
+            ToGateway::Data { id: of, frame } if of == id => Reply::decode(&frame.0).unwrap(),
+            other => panic!("{other:?}"),
+        });
+        frames.collect()
+    }
+
+    /// The four messages in a tunnel.
+    fn open_tunnel(
+        &mut self,
+        by: &Machine,
+        action: &str,
+        channel: WireGuardKey,
+    ) -> (Option<crate::sessions::Ends>, String) {
+        let org = self.state.org;
+        let binding = Binding::WireGuard { client: channel, server: key(11).public().to_wireguard() };
+        let action = Action::new(action, &[]).unwrap();
+        let dial = Dial { org, key: &by.node, to: To::Key(key(10).public()), binding, action };
+        let dial = dial.start([3; 32]).unwrap();
+        let server = key(10);
+        let accept = Accept { org, key: &server, binding }.on_hello(dial.hello().as_bytes(), [4; 32]).unwrap();
+        let proven = dial.on_challenge(accept.challenge().as_bytes()).unwrap();
+        let wait = proven.prove(Heads([0; 32]), 0);
+        let proven = accept.on_proof(wait.proof().as_bytes()).unwrap();
+        let (reply, mut decided) = oneshot::channel();
+        let source = std::net::Ipv6Addr::LOCALHOST;
+        self.state.on_proven(Proven { proven, source, reply }, self.now);
+        self.perform();
+        match decided.try_recv().unwrap() {
+            Decision::Open { verdict, ends, .. } => (Some(ends), verdict.unwrap()),
+            Decision::Refuse { verdict, .. } => (None, verdict.unwrap()),
+        }
+    }
+}
+
+struct Machine {
+    node: SecretKey,
+    wireguard: SecretKey,
+    boot: SecretKey,
+}
+
+impl Machine {
+    fn new(seed: u8) -> Self {
+        Self { node: key(seed), wireguard: key(seed + 1), boot: key(seed + 2) }
+    }
+
+    fn wireguard(&self) -> WireGuardKey {
+        self.wireguard.public().to_wireguard()
+    }
+
+    fn keys(&self) -> NodeKeys<'_> {
+        NodeKeys { node: &self.node, wireguard: &self.wireguard, boot: &self.boot }
+    }
+
+    fn request(&self, bench: &Bench, invite: &StatementId, secret: u8) -> Vec<u8> {
+        self.request_for(bench, *invite, gateway_key().public(), secret)
+    }
+
+    fn request_for(&self, bench: &Bench, invite: StatementId, redeemer: PublicKey, secret: u8) -> Vec<u8> {
+        let secret = key(secret);
+        let redemption = Redemption { invite, key: &secret, redeemer };
+        let name = Name::parse("new").unwrap();
+        EnrolRequest::sign(&bench.state.org, self.keys(), redemption, name, Assurance::File, [0; 32]).encode()
+    }
+}
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
+
+fn admin() -> SecretKey {
+    key(2)
+}
+
+fn gateway_key() -> SecretKey {
+    key(3)
+}
+
+#[test]
+fn a_reference_is_read_back_as_it_was_told() {
+    let reference = new_reference();
+    assert_eq!(Reference::from_hex(&reference.to_string()), Ok(reference));
+}
