@@ -372,11 +372,12 @@ impl Replica {
         self.held.tips().collect()
     }
 
-    /// The tips as a report carries them: at most as many as fit, highest numbers first.
+    /// The tips as a report carries them: as many as fit, those of Revokes first, because an admin
+    /// waits for them, then those with the highest numbers.
     #[must_use]
     pub fn report_tips(&self) -> Vec<ReportTip> {
         let mut tips = self.tips();
-        tips.sort_by_key(|tip| core::cmp::Reverse(tip.seq));
+        tips.sort_by_key(|tip| (tip.lane != Lane::Revokes, core::cmp::Reverse(tip.seq)));
         tips.truncate(identity::limits::REPORT_TIPS_MAX);
         let mut tips: Vec<ReportTip> =
             tips.iter().map(|tip| ReportTip::new(&tip.author, tip.lane, tip.seq, &tip.id)).collect();
