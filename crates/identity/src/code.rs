@@ -166,6 +166,9 @@ codes! {
     ForkDetected = 2011, exit 65, "one author signed two different changes at one place",
         "Two machines use one admin or gateway key, or the key is stolen.",
         "Find out who holds the key. Both changes are kept as proof.";
+    NoSuchChange = 2012, exit 65, "no such change",
+        "This machine holds no change with that id.",
+        "Copy the id again; if the change is new, wait until this machine has heard of it.";
 
     InviteMalformed = 3001, exit 65, "the invite is not readable",
         "The text is not an invite, or a part of it was lost when it was copied.",

@@ -131,9 +131,9 @@ pub const SYNC_QUEUE_FRAMES_MAX: usize = 1024;
 /// Reports of one node are taken at most this often; newer ones replace older ones anyway.
 pub const REPORT_INTERVAL_MS: u64 = 250;
 
-/// Sessions of one member at once, all actions and both directions: a few of each, and room for those
-/// that are about to end.
-pub const SESSIONS_PER_MEMBER_MAX: usize = 16;
+/// Sessions of one member at once, all actions and both directions: a member that measures every ten
+/// milliseconds passes after a pause of a second, and a hostile one holds a small part of our memory.
+pub const SESSIONS_PER_MEMBER_MAX: usize = 128;
 
 // The tunnel
 
