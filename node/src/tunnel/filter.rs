@@ -242,5 +242,4 @@ fn pass_if(passes: bool, otherwise: Verdict) -> Verdict {
 }
 
 #[cfg(test)]
-#[path = "filter_tests.rs"]
 mod tests;

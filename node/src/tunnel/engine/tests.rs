@@ -2,9 +2,10 @@ use blake2::{
     Blake2s256, Blake2sMac, Digest as _,
     digest::{Mac, consts::U16},
 };
+use boringtun::noise::TunnResult;
 use identity::limits::TUNNEL_QUEUE_PACKETS_MAX;
 
-use super::*;
+use super::{receive::COOKIE_REPLY_BYTES, *};
 use crate::tunnel::{output::Drops, packet::build};
 
 const AUTH: u16 = 4714;
