@@ -3,12 +3,7 @@
 //! One task owns the table of conversations. It forgets all of them when the socket breaks, which ends
 //! their connections, and dials again; until then every question is answered "away" at once.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 use control::{
     framing,
@@ -107,11 +102,6 @@ pub(crate) async fn run(socket: PathBuf, mut queue: mpsc::Receiver<Command>) {
             }
         }
     }
-}
-
-/// Whether musterd can be reached, for a check at start.
-pub(crate) async fn probe(socket: &Path) -> io::Result<()> {
-    UnixStream::connect(socket).await.map(drop)
 }
 
 enum Ended {

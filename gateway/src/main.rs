@@ -83,9 +83,6 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    if let Err(error) = link::probe(&config.musterd).await {
-        tracing::info!(%error, "musterd is not there yet; answering 503 until it is");
-    }
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "listening");

@@ -250,12 +250,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AwaitVerdict<S> {
     /// Sends VERDICT no and closes.
     ///
     /// # Errors
-    /// [`ServeError`].
+    /// [`ServeError`] when VERDICT did not leave.
     pub async fn refuse(mut self, line: &str) -> Result<(), ServeError> {
         let until = self.deadlines.verdict();
         self.verdict(line).await?;
-        write_close(&mut self.stream, Role::Server, CLOSE_POLICY, until).await.map_err(ServeError::Broken)?;
-        within(until, self.stream.shutdown()).await.map_err(ServeError::Broken)
+        let ended = async {
+            write_close(&mut self.stream, Role::Server, CLOSE_POLICY, until).await?;
+            within(until, self.stream.shutdown()).await
+        };
+        // Whoever has read the verdict need not wait for the rest.
+        if let Err(lost) = ended.await {
+            tracing::debug!(%lost, "the refused side was gone before the close frame");
+        }
+        Ok(())
     }
 
     async fn verdict(&mut self, line: &str) -> Result<(), ServeError> {
