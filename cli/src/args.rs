@@ -47,7 +47,7 @@ pub(crate) struct Everywhere {
     #[arg(short, long, global = true, value_name = "FORM", default_value = "table")]
     pub(crate) output: Format,
     /// Short for `-o json`
-    #[arg(long, global = true, conflicts_with = "output")]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Do it without asking
     #[arg(short, long, global = true)]
@@ -75,6 +75,17 @@ pub(crate) struct Everywhere {
 impl Everywhere {
     pub(crate) const fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output }
+    }
+
+    /// Paths go into files that daemons read, whose working directory is another.
+    pub(crate) fn make_absolute(&mut self) {
+        let paths =
+            [Some(&mut self.config_dir), self.state.as_mut(), self.socket.as_mut(), self.admin.as_mut()];
+        for path in paths.into_iter().flatten() {
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        }
     }
 }
 

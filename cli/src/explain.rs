@@ -37,7 +37,8 @@ pub(crate) fn run(format: Format, code: Option<&str>) -> Outcome<()> {
 
 /// `MU-1403`, `mu-1403` or `1403`.
 fn read(text: &str) -> Option<Code> {
-    let digits = text.get(..3).filter(|p| p.eq_ignore_ascii_case("mu-")).and(text.get(3..)).unwrap_or(text);
+    let digits =
+        text.get(..3).filter(|p| p.eq_ignore_ascii_case("mu-")).and_then(|_| text.get(3..)).unwrap_or(text);
     Code::parse(&format!("MU-{digits}"))
 }
 

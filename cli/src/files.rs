@@ -77,12 +77,12 @@ pub(crate) fn replace_absent(path: &Path, mode: u32, content: &[u8]) -> Outcome<
 
 /// Writes a file that must not be there yet.
 pub(crate) fn create(path: &Path, mode: u32, content: &[u8]) -> Outcome<()> {
-    write_new(path, mode, content).and_then(|()| sync_parent(path)).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => {
+    write_new(path, mode, content).and_then(|()| sync_parent(path)).map_err(|e| {
+        if e.kind() == io::ErrorKind::AlreadyExists {
             Failure::new(Code::OrgExists, format_args!("{} exists", path.display()))
+        } else {
+            Failure::file(path, &e)
         }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind grows with the compiler")]
-        _ => Failure::file(path, &e),
     })
 }
 

@@ -45,9 +45,7 @@ impl Founding {
         let mut charter = Charter::genesis(names.org.clone(), 1, vec![root.public()], *random::bytes()?);
         charter.admins.push(Admin { key: admin.public(), name: names.admin.clone() });
         charter.gateways.push(Gateway { key: gateway.public(), node: node.public() });
-        charter
-            .tls_cas
-            .push(TlsCa { state: CaState::Active, certificate: ca.certificate_der().to_vec() });
+        charter.tls_cas.push(TlsCa { state: CaState::Active, certificate: ca.certificate_der().to_vec() });
         let genesis = UnverifiedCharter::sign(charter, &[&root])
             .and_then(UnverifiedCharter::verify_genesis)
             .map_err(|e| Failure::new(e.code(), e))?;

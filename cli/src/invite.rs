@@ -35,7 +35,10 @@ pub(crate) fn create(everywhere: &Everywhere, args: &InviteCreate) -> Outcome<()
     labels.sort();
     labels.dedup();
     if labels.len() > LABELS_MAX {
-        return Err(Failure::usage(format_args!("{} labels; at most {LABELS_MAX} are allowed", labels.len())));
+        return Err(Failure::usage(format_args!(
+            "{} labels; at most {LABELS_MAX} are allowed",
+            labels.len()
+        )));
     }
     if let Some(path) = args.out.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
         return Err(Failure::usage(format_args!("{} exists", path.display())).remedy("Name a new file."));
@@ -96,17 +99,20 @@ pub(crate) fn inspect(everywhere: &Everywhere, given: &str) -> Outcome<()> {
     output::print(everywhere.format(), describe(&checked), || {
         let invite = checked.invite();
         let charter = checked.chain().head().charter();
-        output::columns(["ORG", charter.name.as_str()], &[
-            ["org id".into(), checked.org().to_string()],
-            ["invite".into(), checked.id().to_string()],
-            ["made by".into(), admin_name(&checked)],
-            ["for".into(), machines(invite.uses)],
-            ["until".into(), expires(invite.expires_unix_s)],
-            ["labels".into(), joined(invite.labels.iter().map(ToString::to_string))],
-            ["note".into(), or_dash(&invite.note)],
-            ["gateways".into(), joined(checked.gateways().iter().cloned())],
-            ["settings".into(), format!("version {}", charter.version)],
-        ])
+        output::columns(
+            ["ORG", charter.name.as_str()],
+            &[
+                ["org id".into(), checked.org().to_string()],
+                ["invite".into(), checked.id().to_string()],
+                ["made by".into(), admin_name(&checked)],
+                ["for".into(), machines(invite.uses)],
+                ["until".into(), expires(invite.expires_unix_s)],
+                ["labels".into(), joined(invite.labels.iter().map(ToString::to_string))],
+                ["note".into(), or_dash(&invite.note)],
+                ["gateways".into(), joined(checked.gateways().iter().cloned())],
+                ["settings".into(), format!("version {}", charter.version)],
+            ],
+        )
     });
     Ok(())
 }
@@ -163,7 +169,11 @@ pub(crate) fn cancel(everywhere: &Everywhere, id: &str) -> Outcome<()> {
         "members": used_by(invite),
     });
     output::print(everywhere.format(), value, || {
-        format!("cancelled {}; {} joined with it and stay\n", invite.id.0.short(), machines_n(invite.used_by.len()))
+        format!(
+            "cancelled {}; {} joined with it and stay\n",
+            invite.id.0.short(),
+            machines_n(invite.used_by.len())
+        )
     });
     Ok(())
 }

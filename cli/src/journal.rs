@@ -127,8 +127,7 @@ mod tests {
     use super::*;
 
     const ORG: OrgId = OrgId([5; 32]);
-    const START: Place =
-        Place { charter: CharterId([1; 32]), lane: Lane::Revokes, seq: 0, prev: [1; 32] };
+    const START: Place = Place { charter: CharterId([1; 32]), lane: Lane::Revokes, seq: 0, prev: [1; 32] };
 
     #[test]
     fn a_change_that_was_signed_and_not_sent_is_sent_again_and_nothing_else_takes_its_place() {
@@ -146,7 +145,7 @@ mod tests {
         assert_eq!(resume.undelivered, [first.clone(), second.clone()]);
         assert_eq!(resume.next, second.next_place(START.charter));
         let resume = journal.resume(first.next_place(START.charter)).unwrap();
-        assert_eq!(resume.undelivered, [second.clone()]);
+        assert_eq!(resume.undelivered, std::slice::from_ref(&second));
         let resume = journal.resume(second.next_place(START.charter)).unwrap();
         assert!(resume.undelivered.is_empty());
     }
@@ -174,11 +173,8 @@ mod tests {
     }
 
     fn revoke(place: Place, seed: u8) -> Statement {
-        let payload = Payload::Revoke(Revoke {
-            node: key(seed),
-            reason: Reason::Unspecified,
-            note: String::new(),
-        });
+        let payload =
+            Payload::Revoke(Revoke { node: key(seed), reason: Reason::Unspecified, note: String::new() });
         Statement::sign(&ORG, &SecretKey::from_seed(&[200; 32]), place, &payload).unwrap()
     }
 

@@ -111,8 +111,7 @@ fn encrypt_with(plain: &[u8], passphrase: SecretString, work_factor: u8) -> Outc
     recipient.set_work_factor(work_factor);
     // Writing into memory does not fail, but its signature says it may.
     let failed = |error: &dyn core::fmt::Display| Failure::new(Code::FileProblem, error);
-    let encryptor =
-        Encryptor::with_recipients(core::iter::once(&recipient as _)).map_err(|e| failed(&e))?;
+    let encryptor = Encryptor::with_recipients(core::iter::once(&recipient as _)).map_err(|e| failed(&e))?;
     let armor = ArmoredWriter::wrap_output(Vec::new(), Format::AsciiArmor).map_err(|e| failed(&e))?;
     let mut writer = encryptor.wrap_output(armor).map_err(|e| failed(&e))?;
     std::io::Write::write_all(&mut writer, plain).map_err(|e| failed(&e))?;

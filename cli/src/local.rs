@@ -48,14 +48,11 @@ impl Daemon {
         self.stream.read_exact(&mut prefix).map_err(gone)?;
         let mut body = vec![0; framing::body_length(prefix, CONTROL_MESSAGE_BYTES_MAX).map_err(malformed)?];
         self.stream.read_exact(&mut body).map_err(gone)?;
-        match framing::decode(&body).map_err(malformed)? {
-            Answer::Failed(failed) => {
-                let code = failed.code.0;
-                let seen = if failed.detail.is_empty() { code.cause() } else { &failed.detail };
-                Err(Failure::new(code, seen))
-            }
-            answer => Ok(answer),
-        }
+        let answer = framing::decode(&body).map_err(malformed)?;
+        let Answer::Failed(failed) = answer else { return Ok(answer) };
+        let code = failed.code.0;
+        let seen = if failed.detail.is_empty() { code.cause() } else { &failed.detail };
+        Err(Failure::new(code, seen))
     }
 }
 

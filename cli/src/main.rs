@@ -7,6 +7,7 @@
 
 mod args;
 mod author;
+mod consent;
 mod duration;
 mod explain;
 mod failure;
@@ -14,11 +15,15 @@ mod files;
 mod founding;
 mod handover;
 mod invite;
+mod join;
 mod journal;
 mod key_file;
 mod keys;
 mod local;
+mod machine;
+mod member;
 mod org_create;
+mod org_show;
 mod output;
 mod passphrase;
 mod place;
@@ -26,6 +31,8 @@ mod profile;
 mod random;
 mod recovery_sheet;
 mod remote;
+mod revoke;
+mod status;
 mod tls_keys;
 mod view;
 mod yaml;
@@ -36,16 +43,21 @@ use clap::{Parser as _, error::ErrorKind};
 use identity::Code;
 
 use crate::{
-    args::{Cli, Command, Invite, Org},
+    args::{Cli, Command, Debug, Invite, Member, Org, Session},
     failure::{Failure, Outcome},
     output::Format,
 };
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    // Both before anything else: they want to be alone in the process. That a system allows neither
+    // is no reason not to work on it.
+    let _quiet = tpm_seal::quiet_tpm_library();
+    let _hardened = tpm_seal::harden_process();
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
     };
+    cli.everywhere.make_absolute();
     let format = cli.everywhere.format();
     match run(&cli) {
         Ok(status) => ExitCode::from(status),
@@ -57,29 +69,41 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Outcome<u8> {
-    let format = cli.everywhere.format();
-    match &cli.command {
-        Command::Explain { code } => explain::run(format, code.as_deref()).map(|()| 0),
-        Command::Org(Org::Create(args)) => org_create::run(&cli.everywhere, args).map(|()| 0),
-        Command::Invite(Invite::Create(args)) => invite::create(&cli.everywhere, args).map(|()| 0),
-        Command::Invite(Invite::Inspect { invite }) => invite::inspect(&cli.everywhere, invite).map(|()| 0),
-        Command::Invite(Invite::List) => invite::list(&cli.everywhere).map(|()| 0),
-        Command::Invite(Invite::Cancel { id }) => invite::cancel(&cli.everywhere, id).map(|()| 0),
-        _ => Ok(1),
-    }
+    let everywhere = &cli.everywhere;
+    let done = match &cli.command {
+        Command::Org(Org::Create(args)) => org_create::run(everywhere, args),
+        Command::Org(Org::Show) => org_show::run(everywhere),
+        Command::Invite(Invite::Create(args)) => invite::create(everywhere, args),
+        Command::Invite(Invite::Inspect { invite }) => invite::inspect(everywhere, invite),
+        Command::Invite(Invite::List) => invite::list(everywhere),
+        Command::Invite(Invite::Cancel { id }) => invite::cancel(everywhere, id),
+        Command::Join(args) => join::join(everywhere, args),
+        Command::Leave => join::leave(everywhere),
+        Command::Status { check } => return status::run(everywhere, *check),
+        Command::Revoke(args) => return revoke::run(everywhere, args),
+        Command::Member(Member::List { all }) => member::list(everywhere, *all),
+        Command::Member(Member::Show { node }) => member::show(everywhere, node),
+        Command::Session(Session::List) => machine::sessions(everywhere),
+        Command::Ping { node, count } => machine::ping(everywhere, node, *count),
+        Command::Link { node } => machine::link(everywhere, node),
+        Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
+        Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),
+    };
+    done.map(|()| 0)
 }
 
 /// Help and version are answers; everything else is a usage error in our own form.
 fn not_parsed(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return match error.print() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+    let bare = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if bare || matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe is no failure of ours.
+        error.print().unwrap_or_default();
+        return ExitCode::from(if bare { Code::Usage.exit_status() } else { 0 });
     }
     let rendered = error.render().to_string();
     let seen = rendered.trim().strip_prefix("error: ").unwrap_or_else(|| rendered.trim());
-    let seen: Vec<&str> = seen.lines().filter(|l| !l.trim().is_empty()).collect();
+    let seen = seen.lines().map(|line| line.trim().trim_start_matches("tip: "));
+    let seen: Vec<&str> = seen.filter(|l| !l.is_empty() && !l.starts_with("For more information")).collect();
     output::print_failure(Format::Table, &Failure::new(Code::Usage, seen.join("\n")));
     ExitCode::from(Code::Usage.exit_status())
 }

@@ -46,12 +46,16 @@ pub(crate) fn run(everywhere: &Everywhere, args: &OrgCreate) -> Outcome<()> {
     refuse_existing(&places, &everywhere.config_dir, &admin_dir, args.recovery_sheet.as_deref())?;
     if places.configured && places.gateway_socket.is_none() {
         let path = everywhere.config_dir.join(place::CONFIG);
-        return Err(Failure::new(Code::ConfigBadValue, format_args!("{} has no gateway socket", path.display()))
-            .remedy(format_args!("Add to it: [gateway] socket = \"{}\"", place::GATEWAY_SOCKET)));
+        return Err(Failure::new(
+            Code::ConfigBadValue,
+            format_args!("{} has no gateway socket", path.display()),
+        )
+        .remedy(format_args!("Add to it: [gateway] socket = \"{}\"", place::GATEWAY_SOCKET)));
     }
 
     let node_name = args.node_name.clone().map_or_else(host_name, Ok)?;
-    let admin_name = args.admin_name.clone().map_or_else(|| Name::parse("admin").map_err(Failure::usage), Ok)?;
+    let admin_name =
+        args.admin_name.clone().map_or_else(|| Name::parse("admin").map_err(Failure::usage), Ok)?;
     let device = args.tpm.as_ref().unwrap_or(&places.tpm);
     let (custody, assurance) = keys::custody(storage, device)?;
     let source = Source::new(everywhere.passphrase_file.as_deref(), everywhere.no_input);
@@ -76,6 +80,13 @@ pub(crate) fn run(everywhere: &Everywhere, args: &OrgCreate) -> Outcome<()> {
         let config = config(&places, storage, device);
         files::create(&everywhere.config_dir.join(place::CONFIG), files::PUBLIC, config.as_bytes())?;
     }
+    handover::pin(
+        &places.state,
+        &founding.genesis,
+        &founding.ca.certificate_pem(),
+        &address,
+        &founding.admit,
+    )?;
     handover::write(&places.state, &founding.genesis, &founding.ca.certificate_pem(), &founding.admit)?;
     report(everywhere, &founding, &admin_dir, &address, assurance.as_str(), args.recovery_sheet.as_deref());
     Ok(())
@@ -99,8 +110,10 @@ fn refuse_existing(places: &Places, config: &Path, admin: &Path, sheet: Option<&
     let mut taken: Vec<PathBuf> =
         [ADMIN_KEY_FILE, ORG_KEYS_FILE, PROFILE_FILE].iter().map(|f| admin.join(f)).collect();
     taken.extend([GATEWAY_CONFIG, GATEWAY_CERTIFICATE, GATEWAY_KEY].iter().map(|f| config.join(f)));
-    taken.extend(["node.sealed", "node.key", "boot.sealed", "boot.key"].iter().map(|f| state.join("keys").join(f)));
-    taken.extend([state.join(handover::DIRECTORY), state.join("store")]);
+    taken.extend(
+        ["node.sealed", "node.key", "boot.sealed", "boot.key"].iter().map(|f| state.join("keys").join(f)),
+    );
+    taken.extend([handover::DIRECTORY, "preboot", "store"].iter().map(|d| state.join(d)));
     taken.extend(sheet.map(Path::to_owned));
     match taken.into_iter().find(|path| path.symlink_metadata().is_ok()) {
         Some(path) => Err(Failure::new(Code::OrgExists, format_args!("{} exists", path.display())).remedy(
@@ -247,14 +260,20 @@ fn report(
         "recovery_sheet": sheet,
     });
     output::print(everywhere.format(), value, || {
-        output::columns(["ORG", charter.name.as_str()], &[
-            ["id".into(), org.to_string()],
-            ["member".into(), format!("{name}, this machine, gateway, key storage {key_storage}")],
-            ["address".into(), overlay.to_string()],
-            ["gateway".into(), address.to_string()],
-            ["admin".into(), format!("{} in {}", founding.admin.name, admin_dir.join(ADMIN_KEY_FILE).display())],
-            ["org keys".into(), admin_dir.join(ORG_KEYS_FILE).display().to_string()],
-        ])
+        output::columns(
+            ["ORG", charter.name.as_str()],
+            &[
+                ["id".into(), org.to_string()],
+                ["member".into(), format!("{name}, this machine, gateway, key storage {key_storage}")],
+                ["address".into(), overlay.to_string()],
+                ["gateway".into(), address.to_string()],
+                [
+                    "admin".into(),
+                    format!("{} in {}", founding.admin.name, admin_dir.join(ADMIN_KEY_FILE).display()),
+                ],
+                ["org keys".into(), admin_dir.join(ORG_KEYS_FILE).display().to_string()],
+            ],
+        )
     });
     let directory = admin_dir.display();
     talk(&format!(

@@ -112,9 +112,7 @@ pub(crate) fn admin_root() -> Outcome<PathBuf> {
     set("XDG_CONFIG_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".config")))
         .map(|root| root.join("muster"))
-        .ok_or_else(|| {
-            Failure::usage("neither XDG_CONFIG_HOME nor HOME is set").remedy("Give --admin FILE.")
-        })
+        .ok_or_else(|| Failure::usage("neither XDG_CONFIG_HOME nor HOME is set").remedy("Give --admin FILE."))
 }
 
 #[cfg(test)]

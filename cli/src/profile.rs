@@ -95,8 +95,7 @@ impl Profile {
         let settings = |why: &dyn core::fmt::Display| wrong(Code::ChartersInvalid, why);
         let mut charters = written.settings.iter().map(|bytes| UnverifiedCharter::decode(&bytes.0));
         let genesis = charters.next().ok_or_else(|| settings(&"no settings in it"))?;
-        let genesis =
-            genesis.map_err(|e| settings(&e))?.verify_genesis().map_err(|e| settings(&e))?;
+        let genesis = genesis.map_err(|e| settings(&e))?.verify_genesis().map_err(|e| settings(&e))?;
         let mut chain = CharterChain::start(genesis).map_err(|e| settings(&e))?;
         for charter in charters {
             chain.extend(charter.map_err(|e| settings(&e))?).map_err(|e| settings(&e))?;

@@ -104,12 +104,7 @@ impl Remote {
 }
 
 /// The place that follows what `records` hold of an author's lane.
-fn place_after(
-    chain: &CharterChain,
-    author: &PublicKey,
-    lane: Lane,
-    records: &[Record],
-) -> Outcome<Place> {
+fn place_after(chain: &CharterChain, author: &PublicKey, lane: Lane, records: &[Record]) -> Outcome<Place> {
     let mut last: Option<Statement> = None;
     for record in records {
         let Record::Statement(bytes) = record else { continue };
@@ -155,10 +150,8 @@ async fn exchange(
     let trusted = TrustBundle::accepted(Some(&given), profile.charter()).map_err(bundle)?;
     let anchors = trusted.certificates().iter().map(org_trust::Anchor::der);
     let tls = ClientTls::new(anchors).map_err(|e| Failure::new(Code::BundleInvalid, e))?;
-    let action =
-        Action::new(request.action(), &[]).map_err(|e| Failure::new(Code::ActionUnknown, e))?;
-    let dial =
-        GatewayDial { address, tls: &tls, anchor: None, key, action, heads: Heads([0; 32]), count: 0 };
+    let action = Action::new(request.action(), &[]).map_err(|e| Failure::new(Code::ActionUnknown, e))?;
+    let dial = GatewayDial { address, tls: &tls, anchor: None, key, action, heads: Heads([0; 32]), count: 0 };
     let dialled = client::dial_gateway(dial, &mut profile.chain).await;
     let (mut session, _) = dialled.map_err(|e| dial_failed(address, &e))?;
     let lost = |e: transport::SessionError| Failure::new(e.code(), format_args!("{address}: {e}"));

@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use control::{
-    local::{self as wire, Answer, Invite, InviteStatus, InviteUse, Member, MemberStatus, Request, Revoked},
+    local::{Answer, Invite, InviteStatus, InviteUse, Member, MemberStatus, Request, Revoked},
     text::Text,
 };
 use identity::{Code, Name, PublicKey};
@@ -59,13 +59,16 @@ impl View {
     /// All members, also former ones, by name.
     pub(crate) fn members(&mut self) -> Outcome<Vec<Member>> {
         match self {
-            Self::Daemon(daemon) => match daemon.ask(&Request::Members {})? {
-                Answer::Members(members) => Ok(members),
-                _other => Err(local::unexpected()),
-            },
+            Self::Daemon(daemon) => {
+                let Answer::Members(members) = daemon.ask(&Request::Members {})? else {
+                    return Err(local::unexpected());
+                };
+                Ok(members)
+            }
             Self::Held(replica) => {
                 let roster = replica.roster();
-                let mut members: Vec<_> = roster.members().iter().map(|m| member(replica, &roster, m)).collect();
+                let mut members: Vec<_> =
+                    roster.members().iter().map(|m| member(replica, &roster, m)).collect();
                 members.sort_by(|a, b| a.name.cmp(&b.name).then(a.node.cmp(&b.node)));
                 Ok(members)
             }
@@ -81,7 +84,7 @@ impl View {
                     let [one] = one;
                     Ok(one)
                 }
-                Ok(_other) => Err(local::unexpected()),
+                Ok(_) => Err(local::unexpected()),
                 Err(failure) if failure.code() == Code::AmbiguousMember => {
                     let mut members = self.members()?;
                     members.retain(|m| m.name.starts_with(node) || m.node.to_string().starts_with(node));
@@ -107,10 +110,12 @@ impl View {
     /// All invites.
     pub(crate) fn invites(&mut self) -> Outcome<Vec<Invite>> {
         match self {
-            Self::Daemon(daemon) => match daemon.ask(&Request::Invites {})? {
-                Answer::Invites(invites) => Ok(invites),
-                _other => Err(local::unexpected()),
-            },
+            Self::Daemon(daemon) => {
+                let Answer::Invites(invites) = daemon.ask(&Request::Invites {})? else {
+                    return Err(local::unexpected());
+                };
+                Ok(invites)
+            }
             Self::Held(replica) => {
                 let roster = replica.roster();
                 Ok(roster.invites().into_iter().map(|i| invite(&roster, i)).collect())
@@ -146,7 +151,7 @@ fn ambiguous(node: &str, members: &[Member]) -> Failure {
 }
 
 fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member {
-    let report = replica.report_of(&m.node).map(org_trust::Report::body);
+    let report = replica.report_of(&m.node).map(|report| report.body());
     let (status, revoked) = match &m.state {
         MemberState::Good => (MemberStatus::Good, None),
         MemberState::Left => (MemberStatus::Left, None),
@@ -216,7 +221,7 @@ fn admin_name(roster: &Roster, key: &PublicKey) -> String {
 }
 
 /// The words for a member's state.
-pub(crate) const fn status_word(status: wire::MemberStatus) -> &'static str {
+pub(crate) const fn status_word(status: MemberStatus) -> &'static str {
     match status {
         MemberStatus::Good => "good",
         MemberStatus::Revoked => "revoked",

@@ -1,0 +1,123 @@
+//! `muster member`: who is in the org.
+
+use core::time::Duration;
+
+use control::local::{Member, MemberStatus};
+use serde_json::{Value, json};
+
+use crate::{
+    args::Everywhere,
+    duration,
+    failure::Outcome,
+    output,
+    view::{View, status_word},
+};
+
+/// `member list`.
+pub(crate) fn list(everywhere: &Everywhere, all: bool) -> Outcome<()> {
+    let mut members = View::open(everywhere)?.members()?;
+    members.retain(|m| all || m.status == MemberStatus::Good);
+    let values: Vec<_> = members.iter().map(value).collect();
+    output::print(everywhere.format(), json!({ "members": values }), || {
+        let rows: Vec<_> = members
+            .iter()
+            .map(|m| {
+                [
+                    m.name.clone(),
+                    status_word(m.status).to_owned(),
+                    m.address.to_string(),
+                    m.node.0.short(),
+                    m.assurance.clone(),
+                    if m.this { "this machine".to_owned() } else { linked(m).to_owned() },
+                    contact(m.heard_ms_ago),
+                    joined(m.labels.iter().map(ToString::to_string)),
+                ]
+            })
+            .collect();
+        output::columns(
+            ["NAME", "STATE", "ADDRESS", "KEY", "KEY STORAGE", "LINK", "CONTACT", "LABELS"],
+            &rows,
+        )
+    });
+    Ok(())
+}
+
+/// `member show`.
+pub(crate) fn show(everywhere: &Everywhere, node: &str) -> Outcome<()> {
+    let m = View::open(everywhere)?.find(node)?;
+    output::print(everywhere.format(), value(&m), || {
+        let mut rows = vec![
+            ["state".to_owned(), status_word(m.status).to_owned()],
+            ["key".into(), m.node.to_string()],
+            ["address".into(), m.address.to_string()],
+            ["key storage".into(), format!("{}, as it says itself", m.assurance)],
+            ["labels".into(), joined(m.labels.iter().map(ToString::to_string))],
+            ["gateway".into(), if m.gateway { "yes" } else { "no" }.into()],
+            ["link".into(), if m.this { "this machine" } else { linked(&m) }.into()],
+            ["last contact".into(), contact(m.heard_ms_ago)],
+            ["endpoints".into(), joined(m.endpoints.iter().map(ToString::to_string))],
+            ["release".into(), if m.version.is_empty() { "-".into() } else { m.version.clone() }],
+            [
+                "joined by".into(),
+                m.invite.map_or_else(|| "an admin".into(), |i| format!("invite {}", i.0.short())),
+            ],
+            ["admitted in".into(), m.admit.to_string()],
+        ];
+        if let Some(revoked) = &m.revoked {
+            rows.push(["revoked by".into(), revoked.by.join(", ")]);
+            rows.push(["reason".into(), revoked.reason.clone()]);
+            rows.push([
+                "note".into(),
+                if revoked.note.is_empty() { "-".into() } else { revoked.note.clone() },
+            ]);
+        }
+        output::columns(["MEMBER", &m.name], &rows)
+    });
+    Ok(())
+}
+
+/// A member as programs read it.
+pub(crate) fn value(m: &Member) -> Value {
+    json!({
+        "name": m.name,
+        "key": m.node.to_string(),
+        "wireguard_key": m.wireguard.to_string(),
+        "boot_key": m.boot.to_string(),
+        "address": m.address.to_string(),
+        "state": status_word(m.status),
+        "key_storage": m.assurance,
+        "labels": m.labels.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "gateway": m.gateway,
+        "this_machine": m.this,
+        "linked": m.linked,
+        "last_contact_ms_ago": m.heard_ms_ago,
+        "endpoints": m.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "release": m.version,
+        "admitted_in": m.admit.to_string(),
+        "admitted_by": m.admitted_by.to_string(),
+        "invite": m.invite.map(|i| i.to_string()),
+        "revoked": m.revoked.as_ref().map(|r| json!({
+            "by": r.by,
+            "reason": r.reason,
+            "note": r.note,
+            "changes": r.changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
+    })
+}
+
+/// When a member was last heard, for people.
+pub(crate) fn contact(heard_ms_ago: Option<u64>) -> String {
+    match heard_ms_ago {
+        None => "-".to_owned(),
+        Some(ms) => format!("{} ago", duration::short(Duration::from_millis(ms))),
+    }
+}
+
+fn linked(m: &Member) -> &'static str {
+    if m.linked { "up" } else { "-" }
+}
+
+fn joined(items: impl Iterator<Item = String>) -> String {
+    let text = items.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "-".to_owned() } else { text }
+}
