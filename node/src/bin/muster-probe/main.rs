@@ -110,6 +110,7 @@ impl fmt::Display for ProbeError {
 impl std::error::Error for ProbeError {}
 
 fn main() -> ExitCode {
+    tpm_seal::quiet_tpm_library();
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
