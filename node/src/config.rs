@@ -303,8 +303,16 @@ const SETTINGS: &[Setting] = &[
         expected: "a list of \"tcp/PORT\", \"udp/PORT\" or \"all\"",
         set: |c, v| v.list(|item| item.parse().ok()).map(|allow| c.allow = allow),
     },
-    Setting { key: "control.socket", expected: PATH, set: |c, v| v.path().map(|path| c.control_socket = path) },
-    Setting { key: "gateway.socket", expected: PATH, set: |c, v| v.path().map(|path| c.gateway_socket = Some(path)) },
+    Setting {
+        key: "control.socket",
+        expected: PATH,
+        set: |c, v| v.path().map(|path| c.control_socket = path),
+    },
+    Setting {
+        key: "gateway.socket",
+        expected: PATH,
+        set: |c, v| v.path().map(|path| c.gateway_socket = Some(path)),
+    },
 ];
 
 fn nearest(key: &str) -> &'static str {

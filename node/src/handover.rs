@@ -191,3 +191,75 @@ fn write(state_dir: &Path, bundle: &[u8]) -> io::Result<()> {
     fs::rename(&new, state_dir.join("bundle.pem"))?;
     File::open(state_dir)?.sync_all()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    use identity::SecretKey;
+
+    use super::*;
+    use crate::fixture::{self, gateway_key, key};
+
+    /// What `muster org create` leaves for the first machine.
+    pub(crate) fn hand_over(state_dir: &Path, salt: u8) {
+        let directory = state_dir.join(DIRECTORY);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).unwrap();
+        let (replica, admits) = fixture::org(salt);
+        let charters = Records::encode(&[Record::from(replica.chain().genesis())]).unwrap();
+        // Newest first: the order in the file is nobody's promise.
+        let records: Vec<Record> = admits.iter().rev().map(Record::from).collect();
+        fs::write(directory.join("charters"), charters).unwrap();
+        fs::write(directory.join("records"), Records::encode(&records).unwrap()).unwrap();
+        fs::write(directory.join("admit"), admits[0].bytes()).unwrap();
+        fs::write(directory.join("bundle.pem"), BUNDLE).unwrap();
+    }
+
+    pub(crate) fn keys(node: SecretKey) -> Keys {
+        Keys { node, wireguard: key(11), gateway: Some(gateway_key()) }
+    }
+
+    #[test]
+    fn what_holds_is_taken_in_and_repeating_it_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(import(dir.path(), &keys(key(10)), None).unwrap().is_none(), "nothing lies there");
+        hand_over(dir.path(), 0);
+        let replica = import(dir.path(), &keys(key(10)), None).unwrap().unwrap();
+        assert_eq!(replica.roster().good().count(), 3);
+        let again = import(dir.path(), &keys(key(10)), Some(replica)).unwrap().unwrap();
+        assert_eq!(again.heads(), fixture::org(0).0.heads());
+        assert!(dir.path().join("bundle.pem").is_file());
+        done(dir.path()).unwrap();
+        assert!(!dir.path().join(DIRECTORY).exists());
+    }
+
+    #[test]
+    fn each_file_is_checked_and_none_may_be_missing() {
+        for name in ["charters", "records", "admit", "bundle.pem"] {
+            let dir = tempfile::tempdir().unwrap();
+            hand_over(dir.path(), 0);
+            let file = dir.path().join(DIRECTORY).join(name);
+            let whole = fs::read(&file).unwrap();
+            fs::write(&file, &whole[..whole.len() - 40]).unwrap();
+            let why = import(dir.path(), &keys(key(10)), None).unwrap_err();
+            assert_eq!(why.code(), Code::HandoverRejected, "{name} cut short: {why}");
+            fs::remove_file(&file).unwrap();
+            let why = import(dir.path(), &keys(key(10)), None).unwrap_err();
+            assert_eq!(why.code(), Code::FileProblem, "{name} missing: {why}");
+            assert!(!dir.path().join("bundle.pem").exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn another_machines_keys_and_another_org_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        hand_over(dir.path(), 0);
+        let foreign = import(dir.path(), &keys(key(20)), None).unwrap_err();
+        assert!(matches!(foreign, HandoverError::Keys(KeysError::Foreign)), "{foreign}");
+        let other_org = fixture::org(1).0;
+        let why = import(dir.path(), &keys(key(10)), Some(other_org)).unwrap_err();
+        assert!(matches!(why, HandoverError::OtherOrg), "{why}");
+    }
+
+    const BUNDLE: &str = include_str!("../testdata/ca.pem");
+}

@@ -8,6 +8,8 @@
 pub mod clock;
 pub mod config;
 pub mod enrol;
+#[cfg(test)]
+mod fixture;
 pub mod handover;
 pub mod keys;
 pub mod link;

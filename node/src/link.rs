@@ -13,7 +13,7 @@ use conn_auth::{Accept, Accepted, Action, Binding, Dial, To};
 use control::local::{Answer, Ping};
 use identity::{
     Code, OrgId, WireGuardKey,
-    limits::{DIAL_DEADLINE_MS, UNPROVEN_MAX},
+    limits::{CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, UNPROVEN_MAX},
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -130,7 +130,7 @@ async fn serve(
 
 /// The four messages, seen from the acceptor.
 async fn admit(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<Opened> {
-    keep_alive(&stream);
+    at_once(&stream);
     let deadlines = Deadlines::since(Instant::now());
     // No tunnel, no channel binding, no answer.
     let client = ground.tunnel.channel_of(source).await.ok()??;
@@ -173,6 +173,7 @@ async fn admit(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<O
             let late = ends.cut.try_recv().is_ok();
             let line = verdict.filter(|_| !late).unwrap_or_default();
             if !late && let Ok(session) = connection.accept(&line, frame_bytes_max).await {
+                keep_alive(session.get_ref(), purpose);
                 return Some(Opened { session, key, purpose, ends });
             }
             tell(ground, Input::Ended(key)).await
@@ -226,7 +227,8 @@ async fn reach(ground: &Ground, order: &Order) -> Result<(Session<TcpStream>, Ac
         Ok(Err(error)) => return Err(failure(Code::PeerUnreachable, error.to_string())),
         Err(_) => return Err(failure(Code::PeerUnreachable, "no answer through the tunnel".to_owned())),
     };
-    keep_alive(&stream);
+    at_once(&stream);
+    keep_alive(&stream, order.purpose);
     let connected = Instant::now();
     let server = ground.tunnel.channel_of(order.address).await.ok().flatten();
     if server != Some(order.wireguard) {
@@ -353,9 +355,18 @@ async fn measure(
     end(ground, session, key, None).await;
 }
 
+/// A peer that is cut has its tunnel as long as it has not heard why, within the time for that: it
+/// answers the close frame or closes, and whatever else it says is not listened to.
 async fn end(ground: &Ground, session: Session<TcpStream>, key: SessionKey, cut: Option<Cut>) {
     match cut {
-        Some(Cut { code, reason }) => session.cut(code, &reason).await,
+        Some(Cut { code, reason }) => {
+            let (sender, mut receiver) = session.split();
+            sender.cut(code, &reason).await;
+            let heard = async { while receiver.recv().await.is_ok() {} };
+            if timeout(Duration::from_millis(CLOSE_FLUSH_MS), heard).await.is_err() {
+                tracing::debug!("a peer that was cut did not answer");
+            }
+        }
         None => session.close().await,
     }
     let _: Option<()> = tell(ground, Input::Ended(key)).await;
@@ -396,17 +407,26 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A peer that vanishes is noticed by the kernel, without words of ours; small messages leave at once.
-fn keep_alive(stream: &TcpStream) {
+/// Small messages leave at once.
+fn at_once(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a socket that waits to fill its packets");
+    }
+}
+
+/// A peer that vanishes is noticed by the kernel, without words of ours.
+fn keep_alive(stream: &TcpStream, purpose: Purpose) {
     use rustix::net::sockopt;
-    let set = stream.set_nodelay(true).and_then(|()| {
-        sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
-        sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
-        sockopt::set_tcp_keepcnt(stream, 3)?;
-        sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS)?;
-        Ok(())
-    });
+    let (idle, between, probes) = match purpose {
+        Purpose::Sync => SYNC_KEEP_ALIVE,
+        Purpose::Link | Purpose::Ping | Purpose::Outside(_) => LINK_KEEP_ALIVE,
+    };
+    let patience = u32::try_from((idle + between * probes).as_millis()).unwrap_or(u32::MAX);
+    let set = sockopt::set_socket_keepalive(stream, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(stream, idle))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, between))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, probes))
+        .and_then(|()| sockopt::set_tcp_user_timeout(stream, patience));
     if let Err(error) = set {
         tracing::debug!(%error, "a socket without keep-alive");
     }
@@ -418,7 +438,8 @@ const BACKLOG: u32 = 128;
 const REMEMBERED: usize = 16;
 const OVERS_QUEUED_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
-/// Idle time before the kernel asks whether the peer is there, and between its questions.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Milliseconds that sent bytes may stay unacknowledged.
-const UNACKNOWLEDGED_MS: u32 = 30_000;
+/// Idle time before the kernel asks whether the peer is there, time between its questions, and how
+/// many: news must not wait long behind a neighbour that is gone, and another one is easily found.
+const SYNC_KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(2), Duration::from_secs(1), 3);
+/// A link outlives a short outage of the network below, since what runs over it would.
+const LINK_KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(10), 3);

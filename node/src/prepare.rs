@@ -157,3 +157,67 @@ fn chain(error: &dyn core::error::Error) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use tpm_seal::{Custody, NodeSecrets, Seed};
+
+    use super::*;
+    use crate::{config::Storage, fixture, handover::tests::hand_over};
+
+    #[test]
+    fn a_machine_comes_up_from_what_was_handed_over_and_again_from_its_own_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let why = prepare(&config).unwrap_err();
+        assert_eq!((why.code, why.stage), (Code::NotEnrolled, Stage::NotEnrolled));
+        hand_over(&config.state_dir, 0);
+        assert_eq!(prepare(&config).unwrap_err().code, Code::KeysMissing);
+        store_keys(&config, 10);
+        let first = prepare(&config).unwrap();
+        assert!(!config.state_dir.join(handover::DIRECTORY).exists());
+        assert_eq!(prepare(&config).unwrap_err().code, Code::StoreInUse, "one daemon at a time");
+        let heads = first.replica.heads();
+        drop(first);
+        let again = prepare(&config).unwrap();
+        assert_eq!((again.replica.heads(), again.replace), (heads, false));
+        assert_eq!(again.replica.heads(), fixture::org(0).0.heads());
+    }
+
+    #[test]
+    fn keys_that_are_not_this_machines_make_no_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        hand_over(&config.state_dir, 0);
+        store_keys(&config, 10);
+        drop(prepare(&config).unwrap());
+        std::fs::remove_dir_all(config.state_dir.join("keys")).unwrap();
+        store_keys(&config, 40);
+        let why = prepare(&config).unwrap_err();
+        assert_eq!((why.code, why.stage), (Code::SealedKeyDamaged, Stage::IdentityUnavailable));
+    }
+
+    #[test]
+    fn a_state_directory_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        fs::create_dir(&config.state_dir).unwrap();
+        fs::set_permissions(&config.state_dir, fs::Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(prepare(&config).unwrap_err().code, Code::FileModeTooOpen);
+    }
+
+    fn config(dir: &Path) -> Config {
+        Config { state_dir: dir.join("state"), storage: Storage::File, ..Config::default() }
+    }
+
+    fn store_keys(config: &Config, seed: u8) {
+        let keys = config.state_dir.join("keys");
+        fs::DirBuilder::new().mode(0o700).create(&keys).unwrap();
+        let secrets = NodeSecrets {
+            identity: Seed::new(&[seed; 32]),
+            wireguard: Seed::new(&[seed + 1; 32]),
+            gateway: None,
+        };
+        Custody::File.store(&keys, &secrets).unwrap();
+    }
+}

@@ -28,11 +28,15 @@ pub struct Refusals {
     kept: BTreeMap<Reference, Refused>,
     order: VecDeque<Reference>,
     total: u64,
+    shown_unix_ms: Option<u64>,
 }
 
 impl Refusals {
-    /// Remembers one; the oldest goes.
-    pub fn remember(&mut self, reference: Reference, refused: Refused) {
+    /// Remembers one, and whether it was `shown` in the log; the oldest goes.
+    pub fn remember(&mut self, reference: Reference, refused: Refused, shown: bool) {
+        if shown {
+            self.shown_unix_ms = Some(refused.at_unix_ms);
+        }
         self.total = self.total.saturating_add(1);
         if self.kept.insert(reference, refused).is_none() {
             self.order.push_back(reference);
@@ -48,6 +52,12 @@ impl Refusals {
     #[must_use]
     pub fn get(&self, reference: &Reference) -> Option<&Refused> {
         self.kept.get(reference)
+    }
+
+    /// When one was last shown in the log.
+    #[must_use]
+    pub const fn shown_unix_ms(&self) -> Option<u64> {
+        self.shown_unix_ms
     }
 
     /// How many there were since start.
@@ -74,7 +84,7 @@ mod tests {
                 source: String::new(),
                 at_unix_ms: 0,
             };
-            refusals.remember(reference(n), refused);
+            refusals.remember(reference(n), refused, false);
         }
         assert!(refusals.get(&reference(9)).is_none() && refusals.get(&reference(10)).is_some());
         assert_eq!(refusals.kept.len(), REFUSALS_KEPT_MAX);

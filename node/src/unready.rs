@@ -1,7 +1,12 @@
 //! The daemon of a machine that is no member at the moment: it says why, and what to do.
 
+use std::time::Duration;
+
 use control::local::{Answer, Failed, LinkStatus, Request, Status};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     notify::Notify,
@@ -10,7 +15,7 @@ use crate::{
     sockets::Asked,
 };
 
-/// Answers status until a signal comes.
+/// Answers status until a signal comes, or until what is in the way may have passed.
 pub async fn run(
     why: &Unready,
     signals: &mut Signals,
@@ -23,9 +28,11 @@ pub async fn run(
     let summary = format!("{code} {}", code.title());
     let started = Instant::now();
     let mut pulse = tokio::time::interval(notify.pulse());
+    let passing = code.exit_status() == TRY_AGAIN;
     loop {
         tokio::select! {
             asks = signals.next() => return asks,
+            () = sleep_until(started + RETRY), if passing => return Asks::Reload,
             _ = pulse.tick() => notify.alive(&summary),
             Some(Asked { request, reply }) = requests.recv() => {
                 let up_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -53,6 +60,10 @@ fn answer(why: &Unready, request: &Request, up_ms: u64) -> Answer {
         links: LinkStatus::default(),
     }))
 }
+
+/// EX_TEMPFAIL: a busy TPM, a disk that refuses.
+const TRY_AGAIN: u8 = 75;
+const RETRY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

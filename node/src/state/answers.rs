@@ -125,7 +125,8 @@ impl State {
             MemberState::Left => (MemberStatus::Left, None),
             MemberState::KeyConflict => (MemberStatus::KeyConflict, None),
             MemberState::Revoked { reason, note, ids, .. } => {
-                let authors = ids.iter().filter_map(|id| self.replica.statement(id)).map(|change| change.author());
+                let authors =
+                    ids.iter().filter_map(|id| self.replica.statement(id)).map(|change| change.author());
                 let revoked = Revoked {
                     by: authors.map(|key| standing::admin_name(&self.roster, key)).collect(),
                     reason: reason.as_str().to_owned(),
@@ -243,7 +244,7 @@ impl State {
     }
 
     fn coverage(&self, change: &StatementId, now: Now) -> Result<Answer, Failed> {
-        let unknown = || Failed { code: Code::NoSuchReference.into(), detail: change.short() };
+        let unknown = || Failed { code: Code::NoSuchChange.into(), detail: change.short() };
         let covered = self.replica.coverage(change).ok_or_else(unknown)?;
         let missing = covered.missing.iter().map(|node| Missing {
             name: self.name_of(node),

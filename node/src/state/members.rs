@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ pub(super) struct Members {
     heard: BTreeMap<PublicKey, Instant>,
     /// When it was first known here that each is not served any more.
     ended_unix_ms: BTreeMap<PublicKey, u64>,
-    peers: Vec<TunnelPeer>,
+    peers: BTreeMap<PublicKey, TunnelPeer>,
 }
 
 impl Members {
@@ -41,6 +42,11 @@ impl Members {
 
     pub(super) fn ended_unix_ms(&self, node: &PublicKey) -> Option<u64> {
         self.ended_unix_ms.get(node).copied()
+    }
+
+    /// Whether the tunnels have other endpoints of a node than these.
+    pub(super) fn moved(&self, node: &PublicKey, endpoints: &[SocketAddr]) -> bool {
+        self.peers.get(node).is_some_and(|peer| peer.endpoints != endpoints)
     }
 
     /// These were admitted and are not on disk.
@@ -110,7 +116,7 @@ impl State {
                 },
             );
         }
-        self.set_peers(now);
+        self.set_peers();
         let good = if self.is_member() { self.others() } else { Vec::new() };
         self.overlay.handle_members(self.ms(now), good.iter().copied());
         self.follow_overlay(now);
@@ -129,23 +135,23 @@ impl State {
             self.members.leaving.remove(node);
         }
         if !told.is_empty() {
-            self.set_peers(now);
+            self.set_peers();
         }
     }
 
     /// Tells the tunnels who their peers are, if that changed.
-    pub(super) fn set_peers(&mut self, _now: Now) {
+    pub(super) fn set_peers(&mut self) {
         let served = |member: &&Member| {
             let leaving =
                 self.members.leaving.contains_key(&member.node) && self.sessions.has_any(member.node);
             let counts = standing::is_served(member) && !self.members.fresh.contains(&member.node);
             member.node != self.me && (counts && self.is_member() || leaving)
         };
-        let peers: Vec<TunnelPeer> =
-            self.roster.members().into_iter().filter(served).map(|member| self.peer(member)).collect();
+        let members = self.roster.members().into_iter().filter(served);
+        let peers: BTreeMap<_, _> = members.map(|member| (member.node, self.peer(member))).collect();
         if peers != self.members.peers {
-            self.members.peers.clone_from(&peers);
-            self.effects.push_back(Effect::Peers(peers));
+            self.effects.push_back(Effect::Peers(peers.values().cloned().collect()));
+            self.members.peers = peers;
         }
     }
 

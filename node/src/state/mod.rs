@@ -237,16 +237,17 @@ impl State {
         u64::try_from(now.at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// What strangers do does not fill the log: one refusal a second stands in it, all are remembered.
     fn remember(&mut self, reference: Reference, refused: Refused) {
-        tracing::info!(
-            MUSTER_CODE = %refused.code,
-            MUSTER_PEER = refused.key.map(|key| key.short()).unwrap_or_default(),
-            reference = %reference,
-            action = refused.action,
-            source = refused.source,
-            "refused: {}", refused.detail
-        );
-        self.refusals.remember(reference, refused);
+        let quiet = self.refusals.shown_unix_ms().is_some_and(|at| refused.at_unix_ms < at + 1000);
+        let peer = refused.key.map(|key| key.short()).unwrap_or_default();
+        let Refused { code, detail, action, source, .. } = &refused;
+        if quiet {
+            tracing::debug!(MUSTER_CODE = %code, MUSTER_PEER = peer, %reference, action, source, "refused: {detail}");
+        } else {
+            tracing::info!(MUSTER_CODE = %code, MUSTER_PEER = peer, %reference, action, source, "refused: {detail}");
+        }
+        self.refusals.remember(reference, refused, !quiet);
     }
 }
 

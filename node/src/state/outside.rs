@@ -107,13 +107,13 @@ impl State {
         } else if unproven >= UNPROVEN_MAX {
             Err((Code::TooManyUnproven, Code::TooManyUnproven.title().to_owned()))
         } else {
-            self.gateway_key().ok_or_else(|| (Code::NotTheGateway, "this machine is no gateway".to_owned())).and_then(
-                |key| {
+            self.gateway_key()
+                .ok_or_else(|| (Code::NotTheGateway, "this machine is no gateway".to_owned()))
+                .and_then(|key| {
                     Accept { org: self.org, key, binding }
                         .on_hello(hello, rand::random())
                         .map_err(|why| (why.code(), why.to_string()))
-                },
-            )
+                })
         };
         match begun {
             Ok(pending) => {

@@ -1,7 +1,8 @@
 //! Taking in what was signed: enforced at once, on disk before it is spoken of.
 
+use identity::PublicKey;
 use member_crdt::{Applied, Rejected};
-use org_trust::{Payload, Record, UnverifiedStatement};
+use org_trust::{Payload, Record, UnverifiedReport, UnverifiedStatement};
 
 use super::{Now, State, disk::Withheld};
 use crate::sessions::SessionKey;
@@ -25,25 +26,20 @@ impl State {
     /// These records are in the replica. A revocation and new settings are in force and told at once,
     /// even when the disk refuses; what else is told waits for the disk.
     pub(super) fn took(&mut self, new: Vec<Record>, from: Option<SessionKey>, now: Now) {
-        let (mut endpoints, mut withheld, mut urgent) = (false, Vec::new(), Vec::new());
+        let (mut moved, mut withheld, mut urgent) = (false, Vec::new(), Vec::new());
         for record in new {
-            match Weight::of(&record) {
+            match self.weigh(&record) {
                 Weight::Admit(node) => {
                     self.members.admitted(node);
                     withheld.push(Withheld::Admitted(node));
                     withheld.push(Withheld::Flood(record, from));
                 }
-                Weight::Report(node) => {
-                    endpoints = true;
+                Weight::OwnReport => withheld.push(Withheld::Flood(record, from)),
+                Weight::Report { node, moved: has_moved } => {
+                    self.members.heard(node, now.at);
+                    moved |= has_moved;
                     // Another node's word about itself is not ours to keep.
-                    if node == Some(self.me) {
-                        withheld.push(Withheld::Flood(record, from));
-                    } else {
-                        if let Some(node) = node {
-                            self.members.heard(node, now.at);
-                        }
-                        urgent.push(record);
-                    }
+                    urgent.push(record);
                 }
                 Weight::Urgent => urgent.push(record),
                 Weight::Other => withheld.push(Withheld::Flood(record, from)),
@@ -51,8 +47,8 @@ impl State {
         }
         if !std::sync::Arc::ptr_eq(&self.roster, &self.replica.roster()) {
             self.members_changed(now);
-        } else if endpoints {
-            self.set_peers(now);
+        } else if moved {
+            self.set_peers();
         }
         for record in urgent {
             self.flood(&record, from);
@@ -66,36 +62,40 @@ impl State {
             self.write_on(now);
         }
     }
+
+    fn weigh(&self, record: &Record) -> Weight {
+        match record {
+            Record::Charter(_) => Weight::Urgent,
+            Record::Report(bytes) => match UnverifiedReport::decode(bytes) {
+                Ok(report) if *report.claimed().node() == self.me => Weight::OwnReport,
+                Ok(report) => {
+                    let (node, body) = (*report.claimed().node(), report.claimed().body());
+                    Weight::Report { node, moved: self.members.moved(&node, &body.endpoints) }
+                }
+                Err(_) => Weight::Other,
+            },
+            Record::Statement(bytes) => match UnverifiedStatement::decode(bytes) {
+                Ok(statement) => match statement.claimed().payload() {
+                    Payload::Revoke(_) => Weight::Urgent,
+                    Payload::Admit(admit) => Weight::Admit(admit.node),
+                    Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => Weight::Other,
+                },
+                Err(_) => Weight::Other,
+            },
+        }
+    }
 }
 
 /// How a record is treated.
 enum Weight {
     /// A machine joins; it counts once that is on disk.
-    Admit(identity::PublicKey),
-    /// A node's report.
-    Report(Option<identity::PublicKey>),
+    Admit(PublicKey),
+    /// What this machine says of itself; told once it is on disk.
+    OwnReport,
+    /// What another node says of itself, perhaps that it is elsewhere.
+    Report { node: PublicKey, moved: bool },
     /// In force and told at once.
     Urgent,
     /// Told once it is on disk.
     Other,
-}
-
-impl Weight {
-    fn of(record: &Record) -> Self {
-        match record {
-            Record::Charter(_) => Self::Urgent,
-            Record::Report(bytes) => {
-                let report = org_trust::UnverifiedReport::decode(bytes).ok();
-                Self::Report(report.map(|report| *report.claimed().node()))
-            }
-            Record::Statement(bytes) => match UnverifiedStatement::decode(bytes) {
-                Ok(statement) => match statement.claimed().payload() {
-                    Payload::Revoke(_) => Self::Urgent,
-                    Payload::Admit(admit) => Self::Admit(admit.node),
-                    Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => Self::Other,
-                },
-                Err(_) => Self::Other,
-            },
-        }
-    }
 }

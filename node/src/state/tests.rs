@@ -6,15 +6,18 @@ use control::{
     local::{Request as Ask, State as Stage},
     text::Text,
 };
-use identity::{Heads, Name, SecretKey, StatementId};
+use identity::{Heads, SecretKey, StatementId};
 use org_trust::{
-    Admin, Admit, Assurance, Charter, EnrolRequest, Gateway, Invite, Lane, NodeKeys, Payload, Reason,
-    Redemption, Reply, Request, Revoke, Statement, UnverifiedCharter,
+    Assurance, EnrolRequest, Invite, Lane, Payload, Reason, Redemption, Reply, Request, Revoke, Statement,
 };
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::{sessions::Purpose, writer::Written};
+use crate::{
+    fixture::{self, Machine, admin, gateway_key, key, name},
+    sessions::Purpose,
+    writer::Written,
+};
 
 #[test]
 fn a_machine_with_an_invite_is_admitted_once_it_is_on_disk_and_asks_again_for_free() {
@@ -255,26 +258,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let root = key(1);
-        let name = |text: &str| Name::parse(text).unwrap();
-        let mut charter = Charter::genesis(name("acme"), 1, vec![root.public()], [0; 16]);
-        charter.admins.push(Admin { key: admin().public(), name: name("ada") });
-        charter.gateways.push(Gateway { key: gateway_key().public(), node: key(10).public() });
-        let genesis = UnverifiedCharter::sign(charter, &[&root]).unwrap().verify_genesis().unwrap();
-        let mut replica = Replica::new(&genesis).unwrap();
-        for (seed, called) in [(10, "one"), (20, "two"), (30, "three")] {
-            let machine = Machine::new(seed);
-            let (org, keys) = (replica.org(), machine.keys());
-            let admit = Admit::by_admin(&org, keys, admin().public(), name(called), Assurance::File);
-            let place = replica.next_place(&admin().public(), Lane::Main).unwrap();
-            let statement = Statement::sign(&org, &admin(), place, &Payload::from(admit)).unwrap();
-            replica.apply(&Record::from(&statement)).unwrap();
-        }
+        let (mut replica, _) = fixture::org(0);
         replica.save().unwrap();
         let keys = Keys { node: key(10), wireguard: key(11), gateway: Some(gateway_key()) };
         let now = Now { at: Instant::now(), unix_ns: 1_000_000_000 };
         let (boot_nonce, endpoints) = (BootNonce([0; 16]), Vec::new());
-        let beginning = Beginning { keys: Arc::new(keys), replica, boot_nonce, seed: 0, endpoints, replace: false };
+        let beginning =
+            Beginning { keys: Arc::new(keys), replica, boot_nonce, seed: 0, endpoints, replace: false };
         let (send, gateway) = mpsc::channel(256);
         let socket = Socket { number: 1, send };
         let state = State::new(beginning, now);
@@ -343,7 +333,10 @@ impl Bench {
 
     fn signed_revoke(&self, node: u8) -> Statement {
         let node = key(node).public();
-        self.signed(Lane::Revokes, &Payload::Revoke(Revoke { node, reason: Reason::Stolen, note: String::new() }))
+        self.signed(
+            Lane::Revokes,
+            &Payload::Revoke(Revoke { node, reason: Reason::Stolen, note: String::new() }),
+        )
     }
 
     fn revoke(&mut self, node: u8) {
@@ -425,7 +418,8 @@ impl Bench {
         let dial = Dial { org, key: &by.node, to: To::Key(key(10).public()), binding, action };
         let dial = dial.start([3; 32]).unwrap();
         let server = key(10);
-        let accept = Accept { org, key: &server, binding }.on_hello(dial.hello().as_bytes(), [4; 32]).unwrap();
+        let accept =
+            Accept { org, key: &server, binding }.on_hello(dial.hello().as_bytes(), [4; 32]).unwrap();
         let proven = dial.on_challenge(accept.challenge().as_bytes()).unwrap();
         let wait = proven.prove(Heads([0; 32]), 0);
         let proven = accept.on_proof(wait.proof().as_bytes()).unwrap();
@@ -440,25 +434,7 @@ impl Bench {
     }
 }
 
-struct Machine {
-    node: SecretKey,
-    wireguard: SecretKey,
-    boot: SecretKey,
-}
-
 impl Machine {
-    fn new(seed: u8) -> Self {
-        Self { node: key(seed), wireguard: key(seed + 1), boot: key(seed + 2) }
-    }
-
-    fn wireguard(&self) -> WireGuardKey {
-        self.wireguard.public().to_wireguard()
-    }
-
-    fn keys(&self) -> NodeKeys<'_> {
-        NodeKeys { node: &self.node, wireguard: &self.wireguard, boot: &self.boot }
-    }
-
     fn request(&self, bench: &Bench, invite: &StatementId, secret: u8) -> Vec<u8> {
         self.request_for(bench, *invite, gateway_key().public(), secret)
     }
@@ -466,21 +442,9 @@ impl Machine {
     fn request_for(&self, bench: &Bench, invite: StatementId, redeemer: PublicKey, secret: u8) -> Vec<u8> {
         let secret = key(secret);
         let redemption = Redemption { invite, key: &secret, redeemer };
-        let name = Name::parse("new").unwrap();
-        EnrolRequest::sign(&bench.state.org, self.keys(), redemption, name, Assurance::File, [0; 32]).encode()
+        EnrolRequest::sign(&bench.state.org, self.keys(), redemption, name("new"), Assurance::File, [0; 32])
+            .encode()
     }
-}
-
-fn key(seed: u8) -> SecretKey {
-    SecretKey::from_seed(&[seed; 32])
-}
-
-fn admin() -> SecretKey {
-    key(2)
-}
-
-fn gateway_key() -> SecretKey {
-    key(3)
 }
 
 #[test]
