@@ -1,7 +1,7 @@
 //! An admin at work: the unlocked key, its journal, and the way its changes reach the org.
 
 use control::{
-    local::{Answer, Request},
+    local::{Answer, Request, State},
     text::{Bytes, Text},
 };
 use identity::{Code, PublicKey};
@@ -148,13 +148,14 @@ impl Author {
     }
 }
 
-/// The musterd of this machine if it runs and belongs to the admin's org.
-fn daemon_of(admin: &Admin, everywhere: &Everywhere) -> Outcome<Option<Daemon>> {
+/// The musterd of this machine if it runs, is well, and belongs to the admin's org.
+pub(crate) fn daemon_of(admin: &Admin, everywhere: &Everywhere) -> Outcome<Option<Daemon>> {
     let places = Places::find(everywhere)?;
     let Ok(mut daemon) = Daemon::connect(&places.socket) else { return Ok(None) };
     let Ok(Answer::Status(status)) = daemon.ask(&Request::Status {}) else { return Ok(None) };
+    let member = matches!(status.state, State::Ready | State::Alone);
     let same = status.org.is_some_and(|org| org.id.0 == admin.profile.org());
-    Ok(same.then_some(daemon))
+    Ok((member && same).then_some(daemon))
 }
 
 /// All that a musterd holds.

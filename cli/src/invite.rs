@@ -169,11 +169,12 @@ pub(crate) fn cancel(everywhere: &Everywhere, id: &str) -> Outcome<()> {
         "members": used_by(invite),
     });
     output::print(everywhere.format(), value, || {
-        format!(
-            "cancelled {}; {} joined with it and stay\n",
-            invite.id.0.short(),
-            machines_n(invite.used_by.len())
-        )
+        let stay = match invite.used_by.len() {
+            0 => "nobody joined with it".to_owned(),
+            1 => "1 machine that joined with it stays".to_owned(),
+            several => format!("{several} machines that joined with it stay"),
+        };
+        format!("cancelled {}; {stay}\n", invite.id.0.short())
     });
     Ok(())
 }
@@ -301,10 +302,6 @@ fn until(unix_s: u64) -> String {
 
 fn machines(uses: u32) -> String {
     if uses == 1 { "1 machine".to_owned() } else { format!("{uses} machines") }
-}
-
-fn machines_n(count: usize) -> String {
-    if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") }
 }
 
 fn joined(items: impl Iterator<Item = String>) -> String {

@@ -49,6 +49,14 @@ pub(crate) fn join(everywhere: &Everywhere, args: &Join) -> Outcome<()> {
     }
     files::create_directory(&places.state, files::SECRET_DIRECTORY)?;
     enrol(command, &text)?;
+    let left = places.state.join(handover::DIRECTORY);
+    if !left.exists() {
+        return Err(Failure::new(
+            Code::HandoverRejected,
+            format_args!("{PREBOOT} left no {}", left.display()),
+        )
+        .remedy("Check that muster and muster-preboot are of the same release."));
+    }
     if !places.configured {
         files::create_directory(&everywhere.config_dir, 0o755)?;
         let config = config(&places, storage, device);
@@ -85,7 +93,7 @@ pub(crate) fn leave(everywhere: &Everywhere) -> Outcome<()> {
             Err(failure) => return Err(failure),
         },
         Err(_) => {
-            talk("musterd does not run, so the org is not told. Ask an admin to revoke this machine.");
+            talk("musterd does not run: if this machine has not left before, ask an admin to revoke it.");
             None
         }
     };
@@ -114,7 +122,7 @@ fn stop_and_delete(places: &Places, kept: &[PathBuf]) -> Outcome<()> {
     for path in kept {
         files::remove_directory(path)?;
     }
-    Ok(())
+    files::remove_if_there(&places.state.join("bundle.pem"))
 }
 
 /// Runs preboot with the invite on its stdin: neither argument nor file, which others could read.

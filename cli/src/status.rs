@@ -117,6 +117,15 @@ fn screen(status: &Status, health: Health) -> String {
             format!("{}, {}{gateway}, key storage {}", node.name, node.address, node.assurance),
         ]);
     }
+    let note = match status.state {
+        State::Alone => "no other member was reached since musterd started",
+        State::IdentityUnavailable => "this machine's keys do not open",
+        State::NotMember => "this machine is no member any more",
+        State::Ready | State::NotEnrolled => "",
+    };
+    if !note.is_empty() {
+        rows.push(["attention".into(), note.to_owned()]);
+    }
     if let Some(org) = &status.org {
         let others = org.members.saturating_sub(1);
         rows.push(["members".into(), format!("{} ({} former)", org.members, org.former)]);

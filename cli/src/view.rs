@@ -13,7 +13,7 @@ use org_trust::{Record, VerifiedCharter};
 
 use crate::{
     args::Everywhere,
-    author::{Author, Way},
+    author::{self, Author, Way},
     failure::{Failure, Outcome},
     local::{self, Daemon},
     place::Places,
@@ -31,17 +31,19 @@ pub(crate) enum View {
 impl View {
     /// The musterd of this machine, or else a gateway by an admin key.
     pub(crate) fn open(everywhere: &Everywhere) -> Outcome<Self> {
-        let places = Places::find(everywhere)?;
-        let no_daemon = match Daemon::connect(&places.socket) {
-            Ok(daemon) if everywhere.admin.is_none() => return Ok(Self::Daemon(daemon)),
-            Ok(_) => None,
-            Err(failure) => Some(failure),
-        };
-        if Admin::find(everywhere).is_err() {
-            // Without an admin key there is no second way; what matters is that musterd is down.
-            if let Some(failure) = no_daemon {
-                return Err(failure);
+        let daemon = Daemon::connect(&Places::find(everywhere)?.socket);
+        match (daemon, Admin::find(everywhere)) {
+            // An admin key that was named may be of another org than this machine.
+            (Ok(daemon), Ok(admin)) if everywhere.admin.is_some() => {
+                if author::daemon_of(&admin, everywhere)?.is_some() {
+                    return Ok(Self::Daemon(daemon));
+                }
             }
+            (_, Err(failure)) if everywhere.admin.is_some() => return Err(failure),
+            (Ok(daemon), _) => return Ok(Self::Daemon(daemon)),
+            // Without an admin key there is no second way; what matters is that musterd is down.
+            (Err(failure), Err(_)) => return Err(failure),
+            (Err(_), Ok(_)) => {}
         }
         Self::of(&mut Author::open(everywhere)?, everywhere)
     }

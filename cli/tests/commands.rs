@@ -47,6 +47,26 @@ fn org_create_founds_an_org_that_one_passphrase_opens() {
 }
 
 #[test]
+fn a_machine_with_a_tpm_seals_its_keys_and_says_what_kind_of_tpm_it_is() {
+    let bench = Bench::new();
+    let swtpm = lab::Swtpm::start(&bench.path("tpm")).unwrap();
+    let mut args = bench.org_create_args();
+    let storage = args.iter().position(|arg| arg == "--key-storage").unwrap();
+    args[storage + 1] = "tpm".to_owned();
+    args.extend(["--tpm".to_owned(), swtpm.device().display().to_string(), "--json".to_owned()]);
+    let created = bench.run(&args);
+    created.succeeded();
+    assert_eq!(created.json["node"]["key_storage"], "tpm-software");
+    for (file, there) in
+        [("node.sealed", true), ("boot.sealed", true), ("node.key", false), ("boot.key", false)]
+    {
+        assert_eq!(bench.path("state/keys").join(file).exists(), there, "{file}");
+    }
+    let config = fs::read_to_string(bench.path("etc/muster.toml")).unwrap();
+    assert!(config.contains(&format!("tpm = \"{}\"", swtpm.device().display())), "{config}");
+}
+
+#[test]
 fn no_secret_is_printed_or_left_in_the_open() {
     let bench = Bench::new();
     let created = bench.create_org();
