@@ -15,7 +15,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to log: error, warn, info, debug, or a filter like musterd=debug.
-    #[arg(long, env = "MUSTER_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "MUSTER_LOG", default_value = DEFAULT_LOG, value_name = "FILTER")]
     log: String,
     /// Reads the settings, says whether they are in order, and ends.
     #[arg(long)]
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     tpm_seal::quiet_tpm_library();
     let hardening = tpm_seal::harden_process();
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
     if !hardening.undumpable {
@@ -68,5 +68,7 @@ fn fail(code: Code, why: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(code.exit_status())
 }
 
+/// The WireGuard library warns of every handshake that is not answered: a member that is off is no news.
+const DEFAULT_LOG: &str = "info,boringtun=error";
 /// The state's task and the tunnels' task run beside each other; more would only move them about.
 const WORKERS: usize = 2;

@@ -166,7 +166,7 @@ impl State {
     fn name_of(&self, node: &PublicKey) -> String {
         match self.roster.get(node) {
             Some(member) if self.roster.named(&member.name).len() > 1 => {
-                format!("{} ({})", member.name, node.short())
+                format!("{}-{}", member.name, node.short())
             }
             Some(member) => member.name.to_string(),
             None => node.short(),

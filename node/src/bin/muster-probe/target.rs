@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use identity::{HexError, KeyError, PublicKey, WireGuardKey, decode_hex};
+use identity::{KeyError, PublicKey, WireGuardKey};
 use serde::Deserialize;
 
 /// One member.
@@ -35,7 +35,7 @@ pub(crate) enum TargetsError {
     File(io::Error),
     Json(serde_json::Error),
     Node(String, KeyError),
-    WireGuard(String, HexError),
+    WireGuard(String, KeyError),
 }
 
 impl fmt::Display for TargetsError {
@@ -62,8 +62,9 @@ impl Entry {
     fn check(self) -> Result<Target, TargetsError> {
         let Self { name, node, wireguard, address, endpoint } = self;
         let node = PublicKey::from_hex(&node).map_err(|why| TargetsError::Node(name.clone(), why))?;
-        let wireguard = decode_hex(wireguard.as_bytes())
-            .map(WireGuardKey)
+        // As the member list has it, and so `muster member list`.
+        let wireguard = PublicKey::from_hex(&wireguard)
+            .map(|key| key.to_wireguard())
             .map_err(|why| TargetsError::WireGuard(name.clone(), why))?;
         Ok(Target { name, node, wireguard, address, endpoint })
     }
@@ -80,8 +81,7 @@ mod tests {
         let key = SecretKey::from_seed(&[1; 32]).public();
         let entry = |extra: &str| {
             format!(
-                r#"[{{"name":"n1","node":"{key}","wireguard":"{}","address":"fd00::1","endpoint":"[::1]:51820"{extra}}}]"#,
-                key.to_wireguard()
+                r#"[{{"name":"n1","node":"{key}","wireguard":"{key}","address":"fd00::1","endpoint":"[::1]:51820"{extra}}}]"#,
             )
         };
         let targets = parse(entry("").as_bytes()).unwrap();
