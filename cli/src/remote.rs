@@ -191,6 +191,8 @@ fn is_out_of_reach(code: Code) -> bool {
         Code::NameNotResolved
             | Code::GatewayRefused
             | Code::GatewayUnreachable
+            | Code::GatewayUnavailable
+            | Code::GatewayBehind
             | Code::HandshakeTimeout
             | Code::ConnectionLost
             | Code::TlsFailed

@@ -215,6 +215,28 @@ fn a_change_that_did_not_arrive_is_sent_again_and_not_signed_again() {
 }
 
 #[test]
+fn without_a_musterd_an_admin_works_through_a_gateway() {
+    let bench = Bench::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    bench.create_org_at(&listener.local_addr().unwrap().to_string());
+    let musterd = bench.musterd();
+    bench::gateway::start(&bench, &musterd, listener);
+    bench.admit(&musterd, "web-1", 40);
+    let away = |args: &[&str]| bench.run(&[args, &["--socket", "/nonexistent", "--json"]].concat());
+
+    let invite = away(&["invite", "create"]);
+    assert_eq!(invite.status, 0, "{}", invite.stderr);
+    bench.run(&["invite", "inspect", invite.json["invite"].as_str().unwrap()]).succeeded();
+    let revoked = away(&["revoke", "web-1", "--wait", "0"]);
+    assert_eq!((revoked.status, &revoked.json["coverage"]["of"]), (0, &1.into()), "{}", revoked.stderr);
+    let members = away(&["member", "list", "--all"]);
+    let states: Vec<_> = members.json["members"].as_array().unwrap().iter().map(|m| &m["state"]).collect();
+    assert_eq!(states, ["good", "revoked"]);
+    // What went by the gateway is where the musterd of a member finds it.
+    assert_eq!(bench.json(&["member", "show", "web-1"])["state"], "revoked");
+}
+
+#[test]
 fn bad_input_is_refused_with_its_code() {
     let bench = Bench::new();
     for garbage in ["garbage", "muster-invite-1:", "muster-invite-1:AAAA", "muster-invite-9:AAAA"] {

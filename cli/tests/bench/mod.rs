@@ -1,6 +1,8 @@
 //! A machine in a directory, with a musterd that is only as much of one as the commands ask for: a
 //! replica behind the control socket.
 
+pub(crate) mod gateway;
+
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -76,26 +78,29 @@ impl Bench {
     }
 
     pub(crate) fn org_create_args(&self) -> Vec<String> {
+        self.org_create_args_at("gw.example:8443")
+    }
+
+    fn org_create_args_at(&self, address: &str) -> Vec<String> {
         let path = |name: &str| self.path(name).display().to_string();
-        [
-            "org",
-            "create",
-            "acme",
-            "--gateway",
-            "gw.example:8443",
-            "--node-name",
-            "n1",
-            "--key-storage",
-            "file",
-        ]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(["--admin-dir".to_owned(), path("admin"), "--recovery-sheet".to_owned(), path("recovery.txt")])
-        .collect()
+        ["org", "create", "acme", "--gateway", address, "--node-name", "n1", "--key-storage", "file"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([
+                "--admin-dir".to_owned(),
+                path("admin"),
+                "--recovery-sheet".to_owned(),
+                path("recovery.txt"),
+            ])
+            .collect()
     }
 
     pub(crate) fn create_org(&self) -> Ran {
-        let mut args = self.org_create_args();
+        self.create_org_at("gw.example:8443")
+    }
+
+    pub(crate) fn create_org_at(&self, address: &str) -> Ran {
+        let mut args = self.org_create_args_at(address);
         args.push("--json".to_owned());
         let created = self.run(&args);
         created.succeeded();
@@ -147,8 +152,7 @@ impl Bench {
         let made = self.run(&["invite", "create"]);
         made.succeeded();
         let invite = InviteManifest::parse(&made.stdout).unwrap().check().unwrap();
-        let secrets: NodeSecrets = Custody::File.load(&self.path("state/keys")).unwrap();
-        let gateway = secrets.gateway.unwrap().expose(SecretKey::from_seed);
+        let gateway = self.gateway_key();
         let key = |offset: u8| SecretKey::from_seed(&[seed + offset; 32]);
         let (node, wireguard, boot) = (key(0), key(1), key(2));
         let keys = NodeKeys { node: &node, wireguard: &wireguard, boot: &boot };
@@ -161,6 +165,11 @@ impl Bench {
         let admit = Statement::sign(&org, &gateway, place, &Payload::from(admit)).unwrap();
         replica.apply(&Record::from(&admit)).unwrap();
         node.public()
+    }
+
+    fn gateway_key(&self) -> SecretKey {
+        let secrets: NodeSecrets = Custody::File.load(&self.path("state/keys")).unwrap();
+        secrets.gateway.unwrap().expose(SecretKey::from_seed)
     }
 
     /// A musterd that took the hand-over of `org create`.
