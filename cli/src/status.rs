@@ -118,7 +118,7 @@ fn screen(status: &Status, health: Health) -> String {
         ]);
     }
     let note = match status.state {
-        State::Alone => "no other member was reached since musterd started",
+        State::Alone => "no other member has answered",
         State::IdentityUnavailable => "this machine's keys do not open",
         State::NotMember => "this machine is no member any more",
         State::Ready | State::NotEnrolled => "",
