@@ -191,7 +191,7 @@ mod tests {
         hand_over(&config.state_dir, 0);
         store_keys(&config, 10);
         drop(prepare(&config).unwrap());
-        std::fs::remove_dir_all(config.state_dir.join("keys")).unwrap();
+        fs::remove_dir_all(config.state_dir.join("keys")).unwrap();
         store_keys(&config, 40);
         let why = prepare(&config).unwrap_err();
         assert_eq!((why.code, why.stage), (Code::SealedKeyDamaged, Stage::IdentityUnavailable));

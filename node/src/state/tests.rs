@@ -398,9 +398,10 @@ impl Bench {
     fn replies(&mut self, id: u64) -> Vec<Reply> {
         let mut heard = self.heard();
         assert!(matches!(heard.pop(), Some(ToGateway::Cut { code: None, .. })), "ends in good order");
-        let frames = heard.into_iter().map(|message| match message {
-            ToGateway::Data { id: of, frame } if of == id => Reply::decode(&frame.0).unwrap(),
-            other => panic!("{other:?}"),
+        let frames = heard.into_iter().map(|message| {
+            let ToGateway::Data { id: of, frame } = message else { panic!("{message:?}") };
+            assert_eq!(of, id);
+            Reply::decode(&frame.0).unwrap()
         });
         frames.collect()
     }
