@@ -205,9 +205,13 @@ pub(crate) fn found(why: impl std::fmt::Display) -> Failure {
 
 fn settings(host: &Host) -> String {
     let dir = host.dir().display();
+    let gateway = match host.name() == Cluster::name(0) {
+        true => format!("\n[gateway]\nsocket = \"{dir}/run/gateway.sock\"\n"),
+        false => String::new(),
+    };
     let tpm = host.tpm().map(|t| t.device().display().to_string()).unwrap_or_default();
     format!(
         "state_dir = \"{dir}/state\"\n\n[keys]\nstorage = \"tpm\"\ntpm = \"{tpm}\"\n\n\
-         [control]\nsocket = \"{dir}/run/musterd.sock\"\n"
+         [control]\nsocket = \"{dir}/run/musterd.sock\"\n{gateway}"
     )
 }

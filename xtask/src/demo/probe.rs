@@ -10,14 +10,16 @@ struct Line {
     target: String,
     kind: String,
     outcome: String,
+    #[serde(default)]
+    took_us: u128,
     code: Option<String>,
 }
 
 /// One target's story.
 #[derive(Default, Debug)]
 pub(crate) struct Seen {
-    /// Fresh handshakes in the order they began: when each began and whether its VERDICT was ok.
-    dials: Vec<(u128, bool)>,
+    /// Fresh handshakes in the order they began: when each began, and when its VERDICT was ok, if it was.
+    dials: Vec<(u128, Option<u128>)>,
     /// Codes of refusals, and how often silence met a dial.
     pub(crate) refusals: BTreeMap<String, u64>,
     pub(crate) silences: u64,
@@ -28,19 +30,19 @@ pub(crate) struct Seen {
 impl Seen {
     /// Handshakes that were accepted.
     pub(crate) fn accepted(&self) -> usize {
-        self.dials.iter().filter(|(_, ok)| *ok).count()
+        self.dials.iter().filter(|(_, ok)| ok.is_some()).count()
     }
 
-    /// When the first fresh handshake began that was not accepted and after which none was.
+    /// When the first fresh handshake began after the last VERDICT that was ok; all after it failed.
     pub(crate) fn refused_from(&self) -> Option<u128> {
-        let after_last_ok = self.dials.iter().rposition(|(_, ok)| *ok).map_or(0, |at| at + 1);
-        self.dials.get(after_last_ok).map(|(began, _)| *began)
+        let last_ok = self.dials.iter().filter_map(|(_, ok)| *ok).max().unwrap_or(0);
+        self.dials.iter().map(|(began, _)| *began).find(|began| *began > last_ok)
     }
 
     /// Accepted handshakes that began after a moment, and all that did.
     pub(crate) fn since(&self, moment: u128) -> (usize, usize) {
         let later = self.dials.iter().filter(|(began, _)| *began > moment);
-        later.fold((0, 0), |(ok, all), (_, accepted)| (ok + usize::from(*accepted), all + 1))
+        later.fold((0, 0), |(ok, all), (_, accepted)| (ok + usize::from(accepted.is_some()), all + 1))
     }
 }
 
@@ -58,7 +60,7 @@ pub(crate) fn read(log: &str) -> BTreeMap<String, Seen> {
             }
             continue;
         }
-        seen.dials.push((line.t_unix_ns, ok));
+        seen.dials.push((line.t_unix_ns, ok.then_some(line.t_unix_ns + line.took_us * 1000)));
         match (ok, line.code) {
             (true, _) => {}
             (false, Some(code)) => *seen.refusals.entry(code).or_default() += 1,

@@ -129,12 +129,13 @@ fn everybody_knows_everybody(cluster: &Cluster) -> Result<Vec<Value>, Failure> {
         members = wait_until("every machine knows every other", || {
             let list = array(&cluster.ask(node, &["member", "list"])?, "members");
             let reachable = |m: &Value| {
-                m.get("this") == Some(&Value::Bool(true))
+                m.get("this_machine") == Some(&Value::Bool(true))
                     || m.get("endpoints").and_then(Value::as_array).is_some_and(|e| !e.is_empty())
             };
             Ok((list.len() == cluster.nodes() && list.iter().all(reachable)).then_some(list))
         })?;
     }
+    members.sort_by_key(|m| m.get("name").map(Value::to_string));
     Ok(members)
 }
 
@@ -144,7 +145,7 @@ fn show_members(screen: &Screen, members: &[Value]) {
         screen.line(&format!(
             "{:<4} {}  {}  {}",
             field("name"),
-            field("node").chars().take(8).collect::<String>(),
+            field("key").chars().take(8).collect::<String>(),
             field("address"),
             field("key_storage")
         ));
@@ -192,8 +193,8 @@ fn targets(cluster: &Cluster, members: &[Value], nodes: &[usize]) -> Result<Valu
             .ok_or_else(|| found(format!("{name} is not in the list")))?;
         targets.push(json!({
             "name": name,
-            "node": member["node"],
-            "wireguard": member["wireguard"],
+            "node": member["key"],
+            "wireguard": member["wireguard_key"],
             "address": member["address"],
             "endpoint": format!("{}:51820", cluster.host(node)?.address()),
         }));
@@ -284,7 +285,7 @@ fn judge(screen: &Screen, fsync: u128, seen: &Log, control: &Log, targets: usize
 fn caught_up(cluster: &Cluster, node: usize, victim: &str) -> Result<bool, Failure> {
     let caught_up = wait_until("the gateway hears of the revocation", || {
         let shown = cluster.ask(node, &["member", "show", victim])?;
-        let status = shown.pointer("/member/status").or_else(|| shown.get("status")).and_then(Value::as_str);
+        let status = shown.pointer("/member/state").or_else(|| shown.get("state")).and_then(Value::as_str);
         Ok((status == Some("revoked")).then_some(()))
     });
     Ok(caught_up.is_ok())
