@@ -84,11 +84,13 @@ mod tests {
 
     #[test]
     fn refused_is_the_first_dial_after_the_last_accepted_one() {
+        // Each takes 5 us: the dial that began at 33 began before the last VERDICT, at 35, and proves nothing.
         let log =
-            [line(10, "ok"), line(40, "timeout"), line(20, "timeout"), line(30, "ok"), line(50, "timeout")];
+            [(10, "ok"), (40, "timeout"), (20, "timeout"), (30, "ok"), (33, "timeout"), (50, "timeout")];
+        let log: Vec<String> = log.iter().map(|(t, outcome)| line(t * 1000, outcome)).collect();
         let seen = read(&(log.concat() + "{\"t_unix_ns\":6"));
         let seen = &seen["n2"];
-        assert_eq!(seen.refused_from(), Some(40));
-        assert_eq!((seen.accepted(), seen.silences, seen.since(30)), (2, 3, (0, 2)));
+        assert_eq!(seen.refused_from(), Some(40_000));
+        assert_eq!((seen.accepted(), seen.silences, seen.since(33_000)), (2, 4, (0, 2)));
     }
 }

@@ -225,6 +225,14 @@ fn age(unix_ns: u128) -> Duration {
     Duration::from_nanos(u64::try_from(now.saturating_sub(unix_ns)).unwrap_or(u64::MAX))
 }
 
+/// Milliseconds between two moments; negative when the second came first: machines enforce a revocation as soon as
+/// they have verified it, and the admin's own machine still waits for its disk then.
+fn signed_ms(from: u128, to: u128) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+    let ms = to.abs_diff(from) as f64 / 1e6;
+    if to < from { -ms } else { ms }
+}
+
 struct Verdict {
     held: bool,
     refused_everywhere: bool,
@@ -239,14 +247,15 @@ fn judge(screen: &Screen, fsync: u128, seen: &Log, control: &Log, targets: usize
     let mut sessions_closed = 0;
     for (name, seen) in seen {
         let refused = seen.refused_from().filter(|from| age(*from) > WATCHED);
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-        let ms = refused.map(|from| from.saturating_sub(fsync) as f64 / 1e6);
+        let ms = refused.map(|from| signed_ms(fsync, from));
         let closed = seen.session_ended.as_ref().and_then(|(_, code)| code.clone());
         sessions_closed += usize::from(closed.as_deref() == Some("MU-1403"));
         let text = match ms {
             Some(ms) => format!(
-                "{name}: {} accepted before; refused {ms:.1} ms after the revocation was stored, then silence ({} unanswered); session ended with {}",
+                "{name}: {} accepted before; refused {:.1} ms {} the revocation was on the admin's disk, then silence ({} unanswered); session ended with {}",
                 seen.accepted(),
+                ms.abs(),
+                if ms < 0.0 { "before" } else { "after" },
                 seen.silences,
                 closed.as_deref().unwrap_or("-")
             ),
