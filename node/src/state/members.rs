@@ -23,7 +23,7 @@ pub(super) struct Members {
     /// When each was last heard first-hand.
     heard: BTreeMap<PublicKey, Instant>,
     /// When it was first known here that each is not served any more.
-    ended_unix_ms: BTreeMap<PublicKey, u64>,
+    ended_unix_ms: BTreeMap<PublicKey, Option<u64>>,
     peers: BTreeMap<PublicKey, TunnelPeer>,
 }
 
@@ -41,7 +41,12 @@ impl Members {
     }
 
     pub(super) fn ended_unix_ms(&self, node: &PublicKey) -> Option<u64> {
-        self.ended_unix_ms.get(node).copied()
+        self.ended_unix_ms.get(node).copied().flatten()
+    }
+
+    /// These were no members any more before this start; since when is not known.
+    pub(super) fn ended_before(&mut self, nodes: impl Iterator<Item = PublicKey>) {
+        self.ended_unix_ms.extend(nodes.map(|node| (node, None)));
     }
 
     /// Whether the tunnels have other endpoints of a node than these.
@@ -85,7 +90,7 @@ impl State {
     pub(super) fn members_changed(&mut self, now: Now) {
         self.roster = self.replica.roster();
         for member in self.roster.members().into_iter().filter(|member| !standing::is_served(member)) {
-            self.members.ended_unix_ms.entry(member.node).or_insert_with(|| now.unix_ms());
+            self.members.ended_unix_ms.entry(member.node).or_insert_with(|| Some(now.unix_ms()));
         }
         let (roster, members) = (&self.roster, &self.members);
         let ours = roster.get(&self.me).map_or(Some(Code::UnknownKey), |me| standing::refusal(&me.state));

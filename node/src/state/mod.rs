@@ -157,6 +157,8 @@ impl State {
             keys,
             replica,
         };
+        let members = state.roster.members().into_iter();
+        state.members.ended_before(members.filter(|m| !standing::is_served(m)).map(|m| m.node));
         state.members_changed(now);
         state.persist(now);
         state.report_soon(now);
