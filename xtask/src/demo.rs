@@ -3,7 +3,6 @@
 //! Machines are network namespaces with a TPM emulator each, inside a sandbox that the kernel clears away when
 //! this program ends, however it ends. The programs on them are those that are shipped.
 
-mod cluster;
 mod probe;
 mod screen;
 mod story;
@@ -17,6 +16,7 @@ use std::{
 use clap::Args;
 use lab::{
     Sandbox,
+    org::Programs,
     packages::{self, Purpose},
 };
 use serde_json::Value;
@@ -49,11 +49,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             "{why}\nthe demo makes network namespaces: run it as root, or allow user namespaces"
         ))
     })?;
-    let bin = match &options.musterd {
-        Some(musterd) => musterd.clone(),
-        None => machine::target_dir().join("debug/musterd"),
-    };
-    let outcome = story::tell(&sandbox, usize::from(options.nodes), &bin, options.keep.clone())?;
+    let mut programs = Programs::in_dir(machine::target_dir().join("debug"))?;
+    programs.musterd = options.musterd.clone();
+    let outcome = story::tell(&sandbox, usize::from(options.nodes), programs, options.keep.clone())?;
     if options.json {
         println!("{}", outcome.json);
     }

@@ -29,6 +29,12 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<lab::org::OrgError> for Failure {
+    fn from(why: lab::org::OrgError) -> Self {
+        Self::Found(why.to_string())
+    }
+}
+
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)

@@ -114,7 +114,9 @@ fn run_part(part: Part, count: &mut Count) -> Result<(), Failure> {
         Part::Doc => counted(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]), count),
         Part::Vectors => vectors(count),
         Part::SeedWire => counted(&mut tests(&["--package", "conn-auth", "--features", "seed-wire"]), count),
-        Part::Scenario => counted(&mut tests(&["--package", "muster-tests"]), count),
+        Part::Scenario => {
+            counted(&mut tests(&["--package", "muster-tests", "--features", "seed-wire"]), count)
+        }
         Part::Demo => {
             demo::check(5)?;
             count.passed += 1;

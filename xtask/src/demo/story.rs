@@ -1,15 +1,17 @@
 //! The story: an org comes to be, its machines talk, one is stolen and shut out.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use lab::Sandbox;
+use lab::{
+    Sandbox,
+    org::{Org, OrgError, Programs, wait_until},
+};
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{Cluster, found, wait_until},
     probe::{self, Seen},
     screen::Screen,
 };
@@ -29,12 +31,12 @@ pub(crate) struct Outcome {
 pub(crate) fn tell(
     sandbox: &Sandbox,
     nodes: usize,
-    musterd: &Path,
+    programs: Programs,
     keep: Option<PathBuf>,
 ) -> Result<Outcome, Failure> {
     let screen = Screen::new();
     screen.step(&format!("{nodes} machines, each with a network and a TPM of its own"));
-    let mut cluster = Cluster::build(sandbox, nodes, musterd, keep)?;
+    let mut cluster = Org::build(sandbox, nodes, programs, keep)?;
     if !rustix::process::geteuid().is_root() || is_user_namespace() {
         screen.line("without root: separate local users cannot be shown; everything else is the same");
     }
@@ -52,7 +54,7 @@ pub(crate) fn tell(
 
     let (gateway, admin, victim) = (0, 1, nodes - 1);
     let others: Vec<usize> = (admin..victim).collect();
-    let victim_name = Cluster::name(victim);
+    let victim_name = Org::name(victim);
     screen.step(&format!("{victim_name} is stolen: the thief runs a program of his own with its keys"));
     cluster.move_admin(gateway, admin)?;
     cluster.stop_gateway(gateway)?;
@@ -65,7 +67,7 @@ pub(crate) fn tell(
     let (thief, control) = (cluster.probe(victim, &org, &targets)?, cluster.probe(gateway, &org, &targets)?);
     for node in [victim, gateway] {
         wait_until("both probes are served by every machine", || {
-            let seen = probe::read(&cluster.probe_log(node)?);
+            let seen = probe::read(&cluster.log(node, "muster-probe")?);
             let served = seen.values().filter(|s| s.session_opened && s.accepted() > 3).count();
             Ok((served == others.len()).then_some(()))
         })?;
@@ -75,7 +77,7 @@ pub(crate) fn tell(
         others.len()
     ));
 
-    screen.step(&format!("an admin on {} revokes {victim_name}", Cluster::name(admin)));
+    screen.step(&format!("an admin on {} revokes {victim_name}", Org::name(admin)));
     let wait = others.len().to_string();
     let arguments = ["revoke", &victim_name, "--wait", &wait, "--reason", "stolen", "--yes"];
     let revoked = cluster.ask(admin, &arguments)?;
@@ -123,7 +125,7 @@ pub(crate) fn tell(
     Ok(Outcome { held, json })
 }
 
-fn everybody_knows_everybody(cluster: &Cluster) -> Result<Vec<Value>, Failure> {
+fn everybody_knows_everybody(cluster: &Org) -> Result<Vec<Value>, Failure> {
     let mut members = Vec::new();
     for node in 0..cluster.nodes() {
         members = wait_until("every machine knows every other", || {
@@ -152,11 +154,11 @@ fn show_members(screen: &Screen, members: &[Value]) {
     }
 }
 
-fn link_all(cluster: &Cluster, screen: &Screen) -> Result<usize, Failure> {
+fn link_all(cluster: &Org, screen: &Screen) -> Result<usize, Failure> {
     let mut sessions = 0;
     for node in 0..cluster.nodes() {
         for other in (node + 1)..cluster.nodes() {
-            cluster.ask(node, &["link", &Cluster::name(other)])?;
+            cluster.ask(node, &["link", &Org::name(other)])?;
         }
     }
     for node in 0..cluster.nodes() {
@@ -173,7 +175,7 @@ fn link_all(cluster: &Cluster, screen: &Screen) -> Result<usize, Failure> {
         };
         screen.line(&format!(
             "{:<4} links {:<24} in step with {}",
-            Cluster::name(node),
+            Org::name(node),
             with("link"),
             with("sync")
         ));
@@ -183,10 +185,10 @@ fn link_all(cluster: &Cluster, screen: &Screen) -> Result<usize, Failure> {
     Ok(sessions / 2)
 }
 
-fn targets(cluster: &Cluster, members: &[Value], nodes: &[usize]) -> Result<Value, Failure> {
+fn targets(cluster: &Org, members: &[Value], nodes: &[usize]) -> Result<Value, Failure> {
     let mut targets = Vec::new();
     for &node in nodes {
-        let name = Cluster::name(node);
+        let name = Org::name(node);
         let member = members
             .iter()
             .find(|m| m.get("name").and_then(Value::as_str) == Some(&name))
@@ -205,14 +207,14 @@ fn targets(cluster: &Cluster, members: &[Value], nodes: &[usize]) -> Result<Valu
 type Log = std::collections::BTreeMap<String, Seen>;
 
 /// Watches until every machine has refused for [`WATCHED`], or nobody seems to.
-fn watch(cluster: &Cluster, victim: usize, gateway: usize) -> Result<(Log, Log), Failure> {
+fn watch(cluster: &Org, victim: usize, gateway: usize) -> Result<(Log, Log), Failure> {
     let start = Instant::now();
     loop {
-        let seen = probe::read(&cluster.probe_log(victim)?);
+        let seen = probe::read(&cluster.log(victim, "muster-probe")?);
         let long_enough =
             |s: &Seen| s.refused_from().is_some_and(|from| s.since(from).1 > 0 && age(from) > WATCHED);
         if seen.values().all(long_enough) || start.elapsed() > GIVE_UP {
-            let control = probe::read(&cluster.probe_log(gateway)?);
+            let control = probe::read(&cluster.log(gateway, "muster-probe")?);
             return Ok((seen, control));
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -291,7 +293,7 @@ fn judge(screen: &Screen, fsync: u128, seen: &Log, control: &Log, targets: usize
     }
 }
 
-fn caught_up(cluster: &Cluster, node: usize, victim: &str) -> Result<bool, Failure> {
+fn caught_up(cluster: &Org, node: usize, victim: &str) -> Result<bool, Failure> {
     let caught_up = wait_until("the gateway hears of the revocation", || {
         let shown = cluster.ask(node, &["member", "show", victim])?;
         let status = shown.pointer("/member/state").or_else(|| shown.get("state")).and_then(Value::as_str);
@@ -337,4 +339,8 @@ fn last_line(text: &str) -> String {
 /// Whether root here is somebody else outside.
 fn is_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.trim_end().ends_with("4294967295"))
+}
+
+fn found(why: impl std::fmt::Display) -> Failure {
+    Failure::Found(why.to_string())
 }
