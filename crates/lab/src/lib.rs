@@ -32,6 +32,7 @@ mod command;
 mod daemon;
 mod hosts;
 mod network;
+pub mod org;
 pub mod packages;
 mod program;
 mod sandbox;

@@ -7,7 +7,7 @@ use std::{
 
 use lab::{
     Sandbox,
-    org::{Org, OrgError, Programs, wait_until},
+    org::{Org, Programs, wait_until},
 };
 use serde_json::{Value, json};
 

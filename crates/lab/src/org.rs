@@ -1,0 +1,441 @@
+//! An org of machines in the lab, driven by the programs that are shipped and the commands that an
+//! operator types. Knows those only from outside: their options, their files and their JSON.
+
+use core::fmt;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Daemon, Ended, Host, Lab, LabConfig, LabError, NetworkError, Program, ProgramError, Ready, Sandbox,
+};
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The directory of all of them.
+    pub dir: PathBuf,
+    /// Another musterd.
+    pub musterd: Option<PathBuf>,
+    /// Variables of their environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl Programs {
+    /// Those in a directory, as cargo puts them.
+    ///
+    /// # Errors
+    /// One is not there.
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Result<Self, OrgError> {
+        let dir = dir.into();
+        for name in ["muster", "musterd", "muster-gateway", "muster-preboot", "muster-probe"] {
+            if !dir.join(name).is_file() {
+                return Err(OrgError::NotBuilt { program: dir.join(name) });
+            }
+        }
+        Ok(Self { dir, musterd: None, env: Vec::new() })
+    }
+}
+
+/// Machines and what runs on them. The first one founds the org and is its gateway. Machines are
+/// numbered from 0 and named from `n1`.
+#[derive(Debug)]
+pub struct Org {
+    // Dropped first: daemons end before the machines they run on.
+    running: Vec<Running>,
+    lab: Lab,
+    programs: Programs,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    gateway: Option<Daemon>,
+    musterd: Option<Daemon>,
+}
+
+impl Org {
+    /// Builds the machines; nothing runs on them yet. `keep` is where their directories stay.
+    ///
+    /// # Errors
+    /// The lab cannot be built.
+    pub fn build(
+        sandbox: &Sandbox,
+        nodes: usize,
+        programs: Programs,
+        keep: Option<PathBuf>,
+    ) -> Result<Self, OrgError> {
+        let lab =
+            Lab::build(sandbox, LabConfig { dir: keep, ..LabConfig::hosts(nodes) }).map_err(OrgError::Lab)?;
+        for host in lab.hosts() {
+            for dir in ["etc", "run"] {
+                let dir = host.dir().join(dir);
+                fs::create_dir(&dir).map_err(file(&dir))?;
+            }
+            write_settings(host, "tpm")?;
+        }
+        let running = (0..nodes).map(|_| Running::default()).collect();
+        Ok(Self { running, lab, programs })
+    }
+
+    /// The machines and the network between them.
+    #[must_use]
+    pub const fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// How many machines there are.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.running.len()
+    }
+
+    /// One machine.
+    ///
+    /// # Errors
+    /// There is none of this number.
+    pub fn host(&self, node: usize) -> Result<&Host, OrgError> {
+        self.lab.hosts().get(node).ok_or(OrgError::NoMachine(node))
+    }
+
+    /// A machine's name, also in the org.
+    #[must_use]
+    pub fn name(node: usize) -> String {
+        format!("n{}", node + 1)
+    }
+
+    /// A machine's state directory.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn state(&self, node: usize) -> Result<PathBuf, OrgError> {
+        Ok(self.host(node)?.dir().join("state"))
+    }
+
+    /// Sets where a machine keeps its keys: `tpm` or `file`.
+    ///
+    /// # Errors
+    /// Its settings cannot be written.
+    pub fn set_key_storage(&self, node: usize, storage: &str) -> Result<(), OrgError> {
+        write_settings(self.host(node)?, storage)
+    }
+
+    /// One of the programs on a machine, with its directories.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn program(&self, node: usize, name: &str) -> Result<Program, OrgError> {
+        let host = self.host(node)?;
+        let other = self.programs.musterd.clone().filter(|_| name == "musterd");
+        let program = host
+            .program(other.unwrap_or_else(|| self.programs.dir.join(name)))
+            .env("MUSTER_CONFIG_DIR", host.dir().join("etc"))
+            .env("MUSTER_STATE_DIR", host.dir().join("state"))
+            .env("MUSTER_CONTROL_SOCKET", host.dir().join("run/musterd.sock"))
+            .env("MUSTER_PASSPHRASE", PASSPHRASE)
+            .env("XDG_CONFIG_HOME", host.dir().join("operator"))
+            .env("TSS2_LOG", "all+NONE");
+        Ok(self.programs.env.iter().fold(program, |program, (name, value)| program.env(name, value)))
+    }
+
+    /// Runs `muster`, whatever its exit status.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn muster(&self, node: usize, arguments: &[&str]) -> Result<Ended, OrgError> {
+        self.program(node, "muster")?.args(arguments).run(PATIENCE).map_err(OrgError::Program)
+    }
+
+    /// Runs `muster --json`, which must succeed, and reads its object.
+    ///
+    /// # Errors
+    /// It fails, or says something else.
+    pub fn ask(&self, node: usize, arguments: &[&str]) -> Result<Value, OrgError> {
+        let ended = self.muster(node, &[&["--json", "--no-input"], arguments].concat())?;
+        let ended = ended.ok().map_err(OrgError::Program)?;
+        serde_json::from_str(&ended.stdout).map_err(|source| OrgError::Json { text: ended.stdout, source })
+    }
+
+    /// The first machine founds the org `demo` and is its gateway.
+    ///
+    /// # Errors
+    /// A program fails.
+    pub fn found(&mut self) -> Result<(), OrgError> {
+        let host = self.host(0)?;
+        let gateway = format!("{}:{GATEWAY_PORT}", host.address());
+        let sheet = host.dir().join("recovery-sheet.txt").display().to_string();
+        let tpm = tpm(host);
+        let arguments =
+            ["org", "create", "demo", "--gateway", &gateway, "--node-name", "n1", "--tpm", &tpm, "--yes"];
+        let arguments = [&arguments[..], &["--recovery-sheet", &sheet]].concat();
+        self.muster(0, &arguments)?.ok().map_err(OrgError::Program)?;
+        self.start_musterd(0)?;
+        self.start_gateway(0)
+    }
+
+    /// A line that lets machines join, made on the machine that holds the admin's key.
+    ///
+    /// # Errors
+    /// `muster invite create` fails.
+    pub fn invite(&self, admin: usize, uses: u32) -> Result<String, OrgError> {
+        let uses = uses.to_string();
+        let made = self.muster(admin, &["invite", "create", "--label", "demo", "--uses", &uses])?;
+        Ok(made.ok().map_err(OrgError::Program)?.stdout.trim().to_owned())
+    }
+
+    /// `muster join`, whatever its exit status. The line is given on standard input.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn enrol(&self, node: usize, invite: &str) -> Result<Ended, OrgError> {
+        let join =
+            self.program(node, "muster")?.args(["join", "-", "--no-start", "--name", &Self::name(node)]);
+        join.input(invite).run(PATIENCE).map_err(OrgError::Program)
+    }
+
+    /// A machine joins with an invite made for it, and its musterd starts.
+    ///
+    /// # Errors
+    /// A program fails.
+    pub fn join(&mut self, node: usize) -> Result<(), OrgError> {
+        let invite = self.invite(0, 1)?;
+        self.enrol(node, &invite)?.ok().map_err(OrgError::Program)?;
+        self.start_musterd(node)
+    }
+
+    /// Starts a machine's musterd and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_musterd(&mut self, node: usize) -> Result<(), OrgError> {
+        let daemon = self.spawn(node, "musterd", "muster.toml")?;
+        self.slot(node)?.musterd = Some(daemon);
+        Ok(())
+    }
+
+    /// A machine's musterd, out of this org's hands: to be killed, or watched.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn take_musterd(&mut self, node: usize) -> Result<Daemon, OrgError> {
+        self.slot(node)?.musterd.take().ok_or(OrgError::NoMachine(node))
+    }
+
+    /// Stops a machine's musterd.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn stop_musterd(&mut self, node: usize) -> Result<(), OrgError> {
+        drop(self.slot(node)?.musterd.take());
+        Ok(())
+    }
+
+    /// Starts the gateway's front on a machine and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_gateway(&mut self, node: usize) -> Result<(), OrgError> {
+        let daemon = self.spawn(node, "muster-gateway", "muster-gateway.toml")?;
+        self.slot(node)?.gateway = Some(daemon);
+        Ok(())
+    }
+
+    /// The gateway's front, out of this org's hands.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn take_gateway(&mut self, node: usize) -> Result<Daemon, OrgError> {
+        self.slot(node)?.gateway.take().ok_or(OrgError::NoMachine(node))
+    }
+
+    /// Stops the gateway's front.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn stop_gateway(&mut self, node: usize) -> Result<(), OrgError> {
+        drop(self.slot(node)?.gateway.take());
+        Ok(())
+    }
+
+    /// A start of a machine that has joined before: preboot asks the gateway by its boot key.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn boot(&self, node: usize) -> Result<Ended, OrgError> {
+        self.preboot(node)?.run(PATIENCE).map_err(OrgError::Program)
+    }
+
+    /// `muster-preboot` with this machine's settings, to be given more or run.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn preboot(&self, node: usize) -> Result<Program, OrgError> {
+        let dir = self.host(node)?.dir();
+        let program = self.program(node, "muster-preboot")?.arg("--state").arg(dir.join("state"));
+        Ok(program.arg("--config").arg(dir.join("etc/muster.toml")))
+    }
+
+    /// The admin's key moves to another machine.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn move_admin(&self, from: usize, to: usize) -> Result<(), OrgError> {
+        let (from, to) = (self.host(from)?.dir().join("operator"), self.host(to)?.dir().join("operator"));
+        fs::rename(&from, &to).map_err(file(&from))
+    }
+
+    /// A machine's keys in somebody else's program, `muster-probe`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn probe(&self, node: usize, org: &str, targets: &Value) -> Result<Daemon, OrgError> {
+        let host = self.host(node)?;
+        let list = host.dir().join("targets.json");
+        fs::write(&list, targets.to_string()).map_err(file(&list))?;
+        self.program(node, "muster-probe")?
+            .arg("--state-dir")
+            .arg(host.dir().join("state"))
+            .args(["--tpm", &tpm(host), "--org", org, "--targets"])
+            .arg(list)
+            .spawn(&Ready::AtOnce, PATIENCE)
+            .map_err(OrgError::Program)
+    }
+
+    /// Everything a program on a machine has written since the machine is there.
+    ///
+    /// # Errors
+    /// It never ran, or its log cannot be read.
+    pub fn log(&self, node: usize, program: &str) -> Result<String, OrgError> {
+        let path = self.host(node)?.dir().join(format!("{program}.log"));
+        fs::read_to_string(&path).map_err(file(&path))
+    }
+
+    fn spawn(&self, node: usize, program: &str, config: &str) -> Result<Daemon, OrgError> {
+        let config = self.host(node)?.dir().join("etc").join(config);
+        let program = self.program(node, program)?.arg("--config").arg(config);
+        program.spawn(&Ready::Notify, PATIENCE).map_err(OrgError::Program)
+    }
+
+    fn slot(&mut self, node: usize) -> Result<&mut Running, OrgError> {
+        self.running.get_mut(node).ok_or(OrgError::NoMachine(node))
+    }
+}
+
+/// Asks until the answer is there, for as long as anything on one machine may take.
+///
+/// # Errors
+/// Asking fails, or the answer does not come.
+pub fn wait_until<T>(
+    what: &str,
+    mut ask: impl FnMut() -> Result<Option<T>, OrgError>,
+) -> Result<T, OrgError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if Instant::now() > until {
+            return Err(OrgError::Late { what: what.to_owned() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Why an org in the lab is not as asked.
+#[non_exhaustive]
+pub enum OrgError {
+    /// The operating system refused.
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// A program printed something else than JSON.
+    Json {
+        /// What it printed.
+        text: String,
+        /// Where it stops to be JSON.
+        source: serde_json::Error,
+    },
+    /// The machines cannot be made.
+    Lab(LabError),
+    /// What was waited for did not come.
+    Late {
+        /// What.
+        what: String,
+    },
+    /// The network refused.
+    Network(NetworkError),
+    /// No machine of this number, or nothing runs on it.
+    NoMachine(usize),
+    /// A program has not been built.
+    NotBuilt {
+        /// Where it would be.
+        program: PathBuf,
+    },
+    /// A program failed.
+    Program(ProgramError),
+}
+
+impl fmt::Display for OrgError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Json { text, source } => write!(f, "not JSON: {source}: {text}"),
+            Self::Lab(error) => write!(f, "{error}"),
+            Self::Late { what } => write!(f, "{what}: not within {} s", PATIENCE.as_secs()),
+            Self::Network(error) => write!(f, "{error}"),
+            Self::NoMachine(number) => write!(f, "no machine {number}, or nothing runs on it"),
+            Self::NotBuilt { program } => write!(
+                f,
+                "{} is not there: cargo build -p muster -p musterd -p muster-gateway -p muster-preboot",
+                program.display()
+            ),
+            Self::Program(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// As [`fmt::Display`]: a test that unwraps it prints this.
+impl fmt::Debug for OrgError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl core::error::Error for OrgError {}
+
+fn write_settings(host: &Host, storage: &str) -> Result<(), OrgError> {
+    let dir = host.dir().display();
+    let gateway = match host.name() == Org::name(0) {
+        true => format!("\n[gateway]\nsocket = \"{dir}/run/gateway.sock\"\n"),
+        false => String::new(),
+    };
+    let text = format!(
+        "state_dir = \"{dir}/state\"\n\n[keys]\nstorage = \"{storage}\"\ntpm = \"{}\"\n\n\
+         [control]\nsocket = \"{dir}/run/musterd.sock\"\n{gateway}",
+        tpm(host)
+    );
+    let path = host.dir().join("etc/muster.toml");
+    fs::write(&path, text).map_err(file(&path))
+}
+
+fn tpm(host: &Host) -> String {
+    host.tpm().map(|tpm| tpm.device().display().to_string()).unwrap_or_default()
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> OrgError {
+    let path = path.to_owned();
+    move |source| OrgError::File { path, source }
+}
+
+/// What everything on one machine gets done in.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Of the lab's key files; they go with the lab.
+pub const PASSPHRASE: &str = "correct horse battery staple";
+/// Where the gateway listens on the first machine.
+pub const GATEWAY_PORT: u16 = 7443;
