@@ -1,0 +1,11 @@
+//! What an org of machines holds to, shown by the programs that are shipped, each machine with a network and
+//! a TPM of its own. Every test is one claim. The programs must have been built:
+//! `cargo build -p muster -p musterd -p muster-gateway -p muster-preboot`, or `cargo xtask test`.
+
+mod crash;
+mod enrol;
+mod harness;
+mod network;
+mod revoke;
+mod secrets;
+mod status;

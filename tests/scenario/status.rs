@@ -1,0 +1,45 @@
+//! What an operator is told is so.
+
+use lab::org::{Org, wait_until};
+
+use crate::harness::{self, code};
+
+fn check(org: &Org, node: usize) -> Option<i32> {
+    org.muster(node, &["status", "--check"]).unwrap().status.code()
+}
+
+#[test]
+fn status_check_tells_healthy_lonely_down_and_not_enrolled_apart() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let mut org = harness::org(sandbox, 3, 2);
+        assert_eq!(check(&org, 2), Some(3), "never joined");
+        for node in [0, 1] {
+            wait_until("healthy", || Ok((check(&org, node) == Some(0)).then_some(()))).unwrap();
+        }
+        org.stop_musterd(1).unwrap();
+        assert_eq!(check(&org, 1), Some(2), "joined, and no daemon");
+        org.stop_musterd(0).unwrap();
+        org.start_musterd(1).unwrap();
+        assert_eq!(check(&org, 1), Some(1), "nobody to be in step with");
+        org.start_musterd(0).unwrap();
+        wait_until("healthy again", || Ok((check(&org, 1) == Some(0)).then_some(()))).unwrap();
+    })
+}
+
+#[test]
+fn a_refused_machine_is_told_a_reference_that_explains_itself() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let org = harness::org(sandbox, 2, 2);
+        org.ask(0, &["revoke", "n2", "--wait", "1", "--reason", "lost", "--yes"]).unwrap();
+        let refused = org.boot(1).unwrap();
+        assert_eq!(code(&refused), "MU-1403");
+        let reference = refused.stderr.split_once("ref ").unwrap().1.split_whitespace().next().unwrap();
+        let why = org.ask(0, &["debug", "why", reference]).unwrap();
+        assert_eq!(why["code"], "MU-1403");
+        assert_eq!(why["name"], "n2");
+        assert_eq!(why["action"], "boot");
+        assert_ne!(org.muster(0, &["debug", "why", "0000000000000000"]).unwrap().status.code(), Some(0));
+        let shown = org.ask(1, &["status"]).unwrap();
+        assert_eq!(check(&org, 1), Some(2), "{shown}");
+    })
+}
