@@ -75,7 +75,7 @@ impl Org {
                 let dir = host.dir().join(dir);
                 fs::create_dir(&dir).map_err(file(&dir))?;
             }
-            write_settings(host, "tpm")?;
+            write_settings(host, "tpm", false)?;
         }
         let running = (0..nodes).map(|_| Running::default()).collect();
         Ok(Self { running, lab, programs })
@@ -85,6 +85,11 @@ impl Org {
     #[must_use]
     pub const fn lab(&self) -> &Lab {
         &self.lab
+    }
+
+    /// The same, to power-cycle their TPMs.
+    pub const fn lab_mut(&mut self) -> &mut Lab {
+        &mut self.lab
     }
 
     /// How many machines there are.
@@ -120,7 +125,7 @@ impl Org {
     /// # Errors
     /// Its settings cannot be written.
     pub fn set_key_storage(&self, node: usize, storage: &str) -> Result<(), OrgError> {
-        write_settings(self.host(node)?, storage)
+        write_settings(self.host(node)?, storage, node == 0)
     }
 
     /// One of the programs on a machine, with its directories.
@@ -164,16 +169,26 @@ impl Org {
     /// # Errors
     /// A program fails.
     pub fn found(&mut self) -> Result<(), OrgError> {
-        let host = self.host(0)?;
+        self.found_on(0, "demo")
+    }
+
+    /// Another machine founds another org and is its gateway.
+    ///
+    /// # Errors
+    /// A program fails.
+    pub fn found_on(&mut self, node: usize, org: &str) -> Result<(), OrgError> {
+        let host = self.host(node)?;
+        write_settings(host, "tpm", true)?;
         let gateway = format!("{}:{GATEWAY_PORT}", host.address());
         let sheet = host.dir().join("recovery-sheet.txt").display().to_string();
         let tpm = tpm(host);
+        let name = Self::name(node);
         let arguments =
-            ["org", "create", "demo", "--gateway", &gateway, "--node-name", "n1", "--tpm", &tpm, "--yes"];
+            ["org", "create", org, "--gateway", &gateway, "--node-name", &name, "--tpm", &tpm, "--yes"];
         let arguments = [&arguments[..], &["--recovery-sheet", &sheet]].concat();
-        self.muster(0, &arguments)?.ok().map_err(OrgError::Program)?;
-        self.start_musterd(0)?;
-        self.start_gateway(0)
+        self.muster(node, &arguments)?.ok().map_err(OrgError::Program)?;
+        self.start_musterd(node)?;
+        self.start_gateway(node)
     }
 
     /// A line that lets machines join, made on the machine that holds the admin's key.
@@ -409,9 +424,9 @@ impl fmt::Debug for OrgError {
 
 impl core::error::Error for OrgError {}
 
-fn write_settings(host: &Host, storage: &str) -> Result<(), OrgError> {
+fn write_settings(host: &Host, storage: &str, is_gateway: bool) -> Result<(), OrgError> {
     let dir = host.dir().display();
-    let gateway = match host.name() == Org::name(0) {
+    let gateway = match is_gateway {
         true => format!("\n[gateway]\nsocket = \"{dir}/run/gateway.sock\"\n"),
         false => String::new(),
     };
