@@ -1,15 +1,15 @@
 //! One outside machine, from TLS to the end of its session. Decides nothing: musterd does.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use control::gateway::{ConnectionId, Exporter, FromGateway, ToGateway};
 use control::text::{Bytes, Text};
-use identity::Code;
+use identity::{Code, limits::HANDSHAKE_DEADLINE_MS};
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
     sync::{mpsc, watch},
-    time::timeout_at,
+    time::{timeout, timeout_at},
 };
 use tokio_rustls::server::TlsStream;
 use transport::{
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Service {
     pub(crate) tls: ServerTls,
     pub(crate) link: Link,
-    /// Told the ids of connections that were accepted.
+    /// Told the ids of connections that were accepted and have asked something.
     pub(crate) proven: mpsc::Sender<ConnectionId>,
     /// Turns true when the front stops.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -70,10 +70,7 @@ pub(crate) async fn serve(
         },
         () = stopped(&mut stopping) => return Err(Turned::Stopping),
     };
-    if service.proven.send(id).await.is_err() {
-        return Err(Turned::Stopping);
-    }
-    relay(id, session, inbox, &service.link, stopping).await;
+    relay(id, session, inbox, &service, stopping).await;
     Ok(())
 }
 
@@ -237,19 +234,27 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-/// Moves frames until one side ends it.
+/// Moves frames until one side ends it. Any key at all is accepted for `enrol`, so a connection keeps its
+/// place among those that proved nothing until it has asked, and has to ask in time.
 async fn relay(
     id: ConnectionId,
     session: Session<Stream>,
     mut inbox: mpsc::Receiver<ToGateway>,
-    link: &Link,
+    Service { link, proven, .. }: &Service,
     mut stopping: watch::Receiver<bool>,
 ) {
     let (mut sender, mut receiver) = session.split();
     let inward = async {
-        while let Ok(frame) = receiver.recv().await {
-            if link.send(FromGateway::Data { id, frame: Bytes(frame) }).await.is_err() {
-                return;
+        let Ok(Ok(mut frame)) = timeout(QUESTION_DEADLINE, receiver.recv()).await else {
+            return tracing::debug!(id, "accepted, and asked nothing in time");
+        };
+        if proven.send(id).await.is_err() {
+            return;
+        }
+        while link.send(FromGateway::Data { id, frame: Bytes(frame) }).await.is_ok() {
+            match receiver.recv().await {
+                Ok(next) => frame = next,
+                Err(_) => return,
             }
         }
     };
@@ -329,5 +334,7 @@ impl core::fmt::Display for Turned {
 
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
     Content-Length: 37\r\n\r\nthis port speaks muster over TLS 1.3\n";
+/// From VERDICT until the question, which whoever connects has ready.
+const QUESTION_DEADLINE: Duration = Duration::from_millis(HANDSHAKE_DEADLINE_MS);
 /// No action has longer frames; a larger bound from musterd would be a fault.
 const FRAME_BYTES_MAX: usize = identity::limits::SYNC_FRAME_BYTES_MAX;

@@ -8,7 +8,10 @@ use control::{
     gateway::{Bounds, FromGateway, ToGateway},
     text::{Bytes, Text},
 };
-use identity::{Code, Heads, Name, SecretKey, limits::GATEWAY_MESSAGE_BYTES_MAX};
+use identity::{
+    Code, Heads, Name, SecretKey,
+    limits::{GATEWAY_MESSAGE_BYTES_MAX, HANDSHAKE_DEADLINE_MS},
+};
 use org_trust::{Admin, Charter, CharterChain, Gateway, UnverifiedCharter};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio::{
@@ -251,6 +254,17 @@ async fn frames_pass_both_ways_and_musterd_hears_of_the_end() {
         .collect();
     assert_eq!(names, ["charters", "begin", "finish", "data", "close"]);
     assert!(heard.iter().all(|message| message.id() == heard[0].id()));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_accepted_and_asks_nothing_loses_its_place_in_time() {
+    let mut bench = Bench::with_musterd(GOOD).await;
+    let mut session = bench.dial().await.unwrap();
+    let in_time = Duration::from_millis(2 * HANDSHAKE_DEADLINE_MS);
+    let ended = timeout(in_time, session.recv()).await.expect("a session that asks nothing stays for ever");
+    assert!(ended.is_err());
+    while !matches!(bench.heard.recv().await.unwrap(), FromGateway::Close { .. }) {}
     bench.stop().await;
 }
 
