@@ -176,7 +176,9 @@ impl State {
         let overlay = self.overlay.poll_timeout().map(|ms| self.started + Duration::from_millis(ms));
         let leaving = self.leaving.as_ref().map(|leaving| leaving.at);
         let removal = self.members.next_removal();
-        [overlay, leaving, removal, self.report.due(), self.disk.retry_at(), self.dials.next_try()]
+        // No report is made while the disk refuses: a timer for it would always be due.
+        let report = self.report.due().filter(|_| self.disk.refused().is_none());
+        [overlay, leaving, removal, report, self.disk.retry_at(), self.dials.next_try()]
             .into_iter()
             .flatten()
             .min()

@@ -173,6 +173,30 @@ fn a_revocation_is_enforced_and_told_although_the_disk_refuses_and_not_acknowled
 }
 
 #[test]
+fn a_report_that_is_due_while_the_disk_refuses_keeps_nobody_waiting() {
+    let mut bench = Bench::new();
+    // The first change makes a report due after the interval; the disk fills up before that.
+    drop(bench.submit(&bench.signed_revoke(30)));
+    bench.written();
+    drop(bench.submit(&bench.signed_revoke(20)));
+    bench.refuse_write();
+    assert!(bench.state.report.due().is_some());
+    bench.now.at += Duration::from_millis(identity::limits::REPORT_INTERVAL_MS + 1);
+    bench.state.on_timeout(bench.now);
+    let next = bench.state.timeout().unwrap();
+    assert!(next > bench.now.at, "a timer that is always due lets no other input in");
+    // With the disk back the report is made.
+    let seq = |bench: &Bench| bench.state.replica.report_of(&key(10).public()).unwrap().body().seq;
+    let before = seq(&bench);
+    bench.now.at += Duration::from_secs(2);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    bench.written();
+    bench.state.on_timeout(bench.now);
+    assert!(seq(&bench) > before);
+}
+
+#[test]
 fn an_admission_that_is_not_on_disk_is_not_told() {
     let mut bench = Bench::new();
     let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
