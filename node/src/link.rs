@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use conn_auth::{Accept, Accepted, Action, Binding, Dial, To};
+use conn_auth::{Accept, Accepted, Action, Binding, Dial, KeyProven, To};
 use control::local::{Answer, Ping};
 use identity::{
     Code, OrgId, WireGuardKey,
-    limits::{CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, UNPROVEN_MAX},
+    limits::{CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, NETWORKS_PROVEN_MAX, UNPROVEN_MAX},
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -22,7 +22,8 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use transport::{
-    AUTH_PATH, Deadlines, Incoming, Request, Session, SessionError, Status, Ticket, Unproven, client,
+    AUTH_PATH, AwaitVerdict, Deadlines, Incoming, Request, Session, SessionError, Status, Ticket, Unproven,
+    client,
 };
 
 use crate::{
@@ -64,20 +65,28 @@ pub fn listen(ground: &Ground) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until the state is gone. Only members reach this port, since others have no tunnel, so a
-/// place limit by member is kept where members are known; this one bounds the whole.
+/// Accepts until the state is gone. Only members reach this port, since others have no tunnel, and a
+/// tunnel carries its member's address alone: who floods makes room for himself.
 pub async fn accept(ground: Arc<Ground>, listener: TcpListener) {
     let mut tasks = JoinSet::new();
-    let mut unproven = Unproven::new(UNPROVEN_MAX, REMEMBERED);
-    let (over, mut overs) = mpsc::channel(OVERS_QUEUED_MAX);
+    let mut unproven = Unproven::by_address(UNPROVEN_MAX, NETWORKS_PROVEN_MAX);
+    let (over, mut overs) = mpsc::channel::<(Ticket, Option<Box<Proved>>)>(OVERS_QUEUED_MAX);
     let mut waiting: BTreeMap<Ticket, AbortHandle> = BTreeMap::new();
     loop {
         tokio::select! {
             () = ground.inputs.closed() => return,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            Some((ticket, proven)) = overs.recv() => {
+            Some((ticket, proved)) = overs.recv() => {
                 waiting.remove(&ticket);
-                if proven { unproven.proven(ticket) } else { unproven.ended(ticket) }
+                match proved {
+                    // From here on nobody ends the task: its session would stay registered.
+                    Some(proved) => {
+                        unproven.proven(ticket);
+                        let ground = Arc::clone(&ground);
+                        tasks.spawn(async move { serve(&ground, *proved).await });
+                    }
+                    None => unproven.ended(ticket),
+                }
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, SocketAddr::V6(source))) => {
@@ -87,7 +96,9 @@ pub async fn accept(ground: Arc<Ground>, listener: TcpListener) {
                     }
                     let (ground, over, ticket) = (Arc::clone(&ground), over.clone(), admission.ticket);
                     let handle = tasks.spawn(async move {
-                        serve(&ground, stream, *source.ip(), over, ticket).await;
+                        let proved = prove(&ground, stream, *source.ip()).await.map(Box::new);
+                        // Nobody listens when the daemon stops.
+                        drop(over.send((ticket, proved)).await);
                     });
                     waiting.insert(ticket, handle);
                 }
@@ -110,26 +121,23 @@ struct Opened {
     ends: Ends,
 }
 
-async fn serve(
-    ground: &Ground,
-    stream: TcpStream,
+/// A peer that proved its key and waits for the verdict.
+struct Proved {
+    connection: AwaitVerdict<TcpStream>,
+    proven: KeyProven,
     source: Ipv6Addr,
-    over: mpsc::Sender<(Ticket, bool)>,
-    ticket: Ticket,
-) {
-    let opened = admit(ground, stream, source).await;
-    if over.send((ticket, opened.is_some())).await.is_err() {
-        return;
-    }
-    if let Some(Opened { session, key, purpose, ends }) = opened {
+}
+
+async fn serve(ground: &Ground, proved: Proved) {
+    if let Some(Opened { session, key, purpose, ends }) = decide(ground, proved).await {
         // The side that was dialled answers what it is sent; only sync means more than that.
         let echo = purpose != Purpose::Sync;
         carry(ground, session, key, ends, echo).await;
     }
 }
 
-/// The four messages, seen from the acceptor.
-async fn admit(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<Opened> {
+/// The first three messages, seen from the acceptor. Nothing is registered yet.
+async fn prove(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<Proved> {
     at_once(&stream);
     let deadlines = Deadlines::since(Instant::now());
     // No tunnel, no channel binding, no answer.
@@ -165,6 +173,12 @@ async fn admit(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<O
             return tell(ground, unproven(why.code(), why.to_string())).await;
         }
     };
+    Some(Proved { connection, proven, source })
+}
+
+/// The fourth.
+async fn decide(ground: &Ground, proved: Proved) -> Option<Opened> {
+    let Proved { connection, proven, source } = proved;
     let (reply, decided) = oneshot::channel();
     ground.inputs.send(Input::Proven(Proven { proven, source, reply })).await.ok()?;
     match decided.await.ok()? {
@@ -434,8 +448,6 @@ fn keep_alive(stream: &TcpStream, purpose: Purpose) {
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 128;
-/// Connections of the /48 of the org are all the same network; what is remembered of others is little.
-const REMEMBERED: usize = 16;
 const OVERS_QUEUED_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Idle time before the kernel asks whether the peer is there, time between its questions, and how

@@ -23,9 +23,17 @@ pub struct Admission {
     pub evicted: Option<Ticket>,
 }
 
-/// An IPv4 /24 or an IPv6 /48, in one form.
+/// The sources that share places, in one form for both families: an IPv4 /24 or an IPv6 /48, or one
+/// address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Network([u8; 16]);
+
+/// Octets of an address, out of 16, that make a network.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    v4: usize,
+    v6: usize,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -39,6 +47,7 @@ struct Waiting {
 pub struct Unproven {
     places: usize,
     remembered: usize,
+    kept: Kept,
     next: u64,
     waiting: BTreeMap<Ticket, Waiting>,
     proven: BTreeSet<Network>,
@@ -49,9 +58,21 @@ impl Unproven {
     /// A table of `places` that remembers `remembered` networks of proven peers.
     #[must_use]
     pub const fn new(places: usize, remembered: usize) -> Self {
+        Self::keeping(places, remembered, Kept { v4: 15, v6: 6 })
+    }
+
+    /// The same where nobody can take an address that is not his, as in a tunnel: each address stands
+    /// for itself, so one member cannot push out another.
+    #[must_use]
+    pub const fn by_address(places: usize, remembered: usize) -> Self {
+        Self::keeping(places, remembered, Kept { v4: 16, v6: 16 })
+    }
+
+    const fn keeping(places: usize, remembered: usize, kept: Kept) -> Self {
         Self {
             places,
             remembered,
+            kept,
             next: 0,
             waiting: BTreeMap::new(),
             proven: BTreeSet::new(),
@@ -61,7 +82,7 @@ impl Unproven {
 
     /// A place for a connection just accepted, and who must make room for it.
     pub fn admit(&mut self, source: IpAddr) -> Admission {
-        let network = Network::of(source);
+        let network = Network::of(source, self.kept);
         let stranger = !self.proven.contains(&network);
         let strangers = self.waiting.values().filter(|w| w.stranger).count();
         let evicted = if stranger && strangers >= self.places.div_ceil(2) {
@@ -124,10 +145,10 @@ impl Unproven {
 }
 
 impl Network {
-    fn of(source: IpAddr) -> Self {
+    fn of(source: IpAddr, kept: Kept) -> Self {
         let (octets, kept) = match source.to_canonical() {
-            IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 15),
-            IpAddr::V6(v6) => (v6.octets(), 6),
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), kept.v4),
+            IpAddr::V6(v6) => (v6.octets(), kept.v6),
         };
         let mut network = [0; 16];
         for (out, byte) in network.iter_mut().zip(octets.into_iter().take(kept)) {
@@ -176,10 +197,22 @@ mod tests {
 
     #[test]
     fn a_mapped_address_is_the_address_it_maps() {
-        assert_eq!(Network::of(ip("::ffff:192.0.2.1")), Network::of(ip("192.0.2.200")));
-        assert_ne!(Network::of(ip("192.0.2.1")), Network::of(ip("192.0.3.1")));
-        assert_eq!(Network::of(ip("2001:db8:1:2::1")), Network::of(ip("2001:db8:1:ffff::1")));
-        assert_ne!(Network::of(ip("2001:db8:1::1")), Network::of(ip("2001:db8:2::1")));
+        let network = |text| Network::of(ip(text), Kept { v4: 15, v6: 6 });
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.200"));
+        assert_ne!(network("192.0.2.1"), network("192.0.3.1"));
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:ffff::1"));
+        assert_ne!(network("2001:db8:1::1"), network("2001:db8:2::1"));
+    }
+
+    #[test]
+    fn a_member_that_floods_the_overlay_evicts_only_itself() {
+        let mut table = Unproven::by_address(8, 8);
+        let hostile = table.admit(ip("fd00:1:2::bad")).ticket;
+        table.proven(hostile);
+        let honest = table.admit(ip("fd00:1:2::1")).ticket;
+        let flood: Vec<_> = (0..50).map(|_| table.admit(ip("fd00:1:2::bad"))).collect();
+        assert!(flood.iter().all(|admission| admission.evicted != Some(honest)));
+        assert_eq!(table.len(), 8);
     }
 
     #[test]
@@ -190,7 +223,7 @@ mod tests {
             table.proven(ticket);
         }
         assert_eq!(table.proven.len(), 2);
-        assert!(!table.proven.contains(&Network::of(ip("192.0.1.1"))));
+        assert!(!table.proven.contains(&Network::of(ip("192.0.1.1"), table.kept)));
     }
 
     #[test]
