@@ -1,0 +1,71 @@
+//! What comes as a file or as text that somebody hands over. Where a checksum guards the contents the
+//! target makes a right one, or nothing would come past it.
+
+use identity::HashContext;
+use org_trust::{InviteManifest, TrustBundle};
+use sha2::{Digest as _, Sha256};
+use tpm_seal::SealedBlob;
+
+use crate::fixture::ORG;
+
+/// An invite: the text as it is, and the contents of one in a well-formed line.
+pub fn invite(data: &[u8]) {
+    if let Ok(text) = core::str::from_utf8(data) {
+        read_invite(text);
+    }
+    let sum = HashContext::INVITE_CHECKSUM.hash(&[data]);
+    let contents = [data, sum.first_chunk::<8>().unwrap()].concat();
+    let line = format!("{}{}", InviteManifest::PREFIX, base64url(&contents));
+    if let Some(again) = read_invite(&line) {
+        assert_eq!(again, line);
+    }
+}
+
+fn read_invite(text: &str) -> Option<String> {
+    let invite = InviteManifest::parse(text).ok()?;
+    let line = invite.to_line();
+    assert_eq!(*InviteManifest::parse(&line).unwrap().to_line(), *line);
+    if let Ok(checked) = invite.check() {
+        assert_eq!(checked.secret().public(), checked.invite().key);
+        assert!(checked.chain().head().charter().admin(checked.statement().author()).is_some());
+    }
+    Some(line.to_string())
+}
+
+/// A bundle of CA certificates, PEM or DER.
+pub fn bundle(data: &[u8]) {
+    let Ok(bundle) = TrustBundle::read(data) else { return };
+    let again = TrustBundle::read(bundle.to_pem().as_bytes()).unwrap();
+    assert_eq!(again.certificates(), bundle.certificates());
+    let accepted = TrustBundle::accepted(Some(&bundle), ORG.genesis.charter()).unwrap();
+    assert!(accepted.certificates().len() <= bundle.certificates().len());
+}
+
+/// A sealed secret's file, as it is and with a right frame around it.
+pub fn sealed_blob(data: &[u8]) {
+    read_blob(data);
+    let mut framed = [b"MUSTSEAL\x01", data].concat();
+    let sum = Sha256::digest(&framed);
+    framed.extend_from_slice(&sum);
+    read_blob(&framed);
+}
+
+fn read_blob(data: &[u8]) {
+    if let Ok(blob) = SealedBlob::decode(data) {
+        assert_eq!(blob.encode(), data);
+    }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+        let word = word << (8 * (3 - chunk.len()));
+        let digits = (0..=chunk.len()).map(|at| word >> (18 - 6 * at) & 63);
+        text.extend(
+            digits.filter_map(|digit| DIGITS.get(usize::try_from(digit).ok()?)).map(|c| char::from(*c)),
+        );
+    }
+    text
+}

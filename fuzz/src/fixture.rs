@@ -1,0 +1,151 @@
+//! The keys, lines and records of the published vectors (`tests/vectors`): what the targets are checked
+//! against, and what the corpora began with.
+
+use std::sync::LazyLock;
+
+use conn_auth::{Accept, Action, AwaitChallenge, AwaitProof, AwaitVerdict, Binding, Dial, To};
+use identity::{Heads, OrgId, PublicKey, SecretKey, WireGuardKey, decode_hex};
+use org_trust::{CharterChain, UnverifiedCharter, VerifiedCharter};
+use serde_json::Value;
+
+/// One handshake between two members, and the lines of both sides.
+#[derive(Debug)]
+pub struct Handshake {
+    org: OrgId,
+    client: SecretKey,
+    server: SecretKey,
+    binding: Binding,
+    nonce: [u8; 32],
+    fresh: [u8; 32],
+    heads: Heads,
+    count: u64,
+    /// HELLO.
+    pub hello: String,
+    /// CHALLENGE, the answer to it.
+    pub challenge: String,
+    /// PROOF, the answer to that.
+    pub proof: String,
+    /// VERDICT.
+    pub verdict: String,
+}
+
+/// The records, all of one org.
+#[derive(Debug)]
+pub struct Org {
+    /// The org.
+    pub id: OrgId,
+    /// The key of its invite.
+    pub invite_key: PublicKey,
+    /// Its first charter.
+    pub genesis: VerifiedCharter,
+    /// Kind, name and bytes of every record and frame.
+    pub vectors: Vec<(String, String, Vec<u8>)>,
+}
+
+/// The handshake of the vectors whose lines the targets know.
+pub static HANDSHAKE: LazyLock<Handshake> = LazyLock::new(|| {
+    let all: Value = serde_json::from_str(CONN_AUTH).unwrap();
+    let first = &all["vectors"][0];
+    let (dialler, acceptor) = (&first["dialler"], &first["acceptor"]);
+    let wireguard = |side: &str| WireGuardKey(bytes32(&dialler["channel"]["wg"][side]));
+    Handshake {
+        org: OrgId(bytes32(&dialler["org"])),
+        client: SecretKey::from_seed(&bytes32(&dialler["seed"])),
+        server: SecretKey::from_seed(&bytes32(&acceptor["seed"])),
+        binding: Binding::WireGuard { client: wireguard("client"), server: wireguard("server") },
+        nonce: bytes32(&dialler["nonce"]),
+        fresh: bytes32(&acceptor["fresh"]),
+        heads: Heads(bytes32(&dialler["heads"])),
+        count: dialler["count"].as_u64().unwrap(),
+        hello: text(&dialler["hello"]),
+        challenge: text(&dialler["challenge"]),
+        proof: text(&dialler["proof"]),
+        verdict: text(&dialler["verdict"]),
+    }
+});
+
+/// The org of the vectors.
+pub static ORG: LazyLock<Org> = LazyLock::new(|| {
+    let all: Value = serde_json::from_str(RECORDS).unwrap();
+    let vectors: Vec<_> = all["vectors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| (text(&v["kind"]), text(&v["name"]), unhex(&text(&v["bytes"]))))
+        .collect();
+    let genesis = UnverifiedCharter::decode(&vectors.first().unwrap().2).unwrap();
+    let genesis = genesis.verify_genesis().unwrap();
+    let invite_key = PublicKey::from_hex(&text(&all["invite_key"])).unwrap();
+    Org { id: OrgId(bytes32(&all["org"])), invite_key, genesis, vectors }
+});
+
+impl Handshake {
+    /// The acceptor before HELLO, and the fresh bytes of its CHALLENGE.
+    #[must_use]
+    pub fn accept(&self) -> (Accept<'_>, [u8; 32]) {
+        (Accept { org: self.org, key: &self.server, binding: self.binding }, self.fresh)
+    }
+
+    /// The dialler that has sent HELLO.
+    #[must_use]
+    pub fn dialled(&self) -> AwaitChallenge<'_> {
+        let to = To::Key(self.server.public());
+        let action = Action::new("sync", &[]).unwrap();
+        let dial = Dial { org: self.org, key: &self.client, to, binding: self.binding, action };
+        dial.start(self.nonce).unwrap()
+    }
+
+    /// The acceptor that has sent CHALLENGE.
+    #[must_use]
+    pub fn challenged(&self) -> AwaitProof {
+        let (accept, fresh) = self.accept();
+        accept.on_hello(self.hello.as_bytes(), fresh).unwrap()
+    }
+
+    /// The dialler that has sent PROOF.
+    #[must_use]
+    pub fn proved(&self) -> AwaitVerdict {
+        let proven = self.dialled().on_challenge(self.challenge.as_bytes()).unwrap();
+        proven.prove(self.heads, self.count)
+    }
+
+    /// The keys of dialler and acceptor.
+    #[must_use]
+    pub fn keys(&self) -> (PublicKey, PublicKey) {
+        (self.client.public(), self.server.public())
+    }
+}
+
+impl Org {
+    /// The bytes of the vectors of one kind.
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &[u8]> {
+        self.vectors.iter().filter(move |(of, ..)| of == kind).map(|(_, _, bytes)| bytes.as_slice())
+    }
+
+    /// The bytes of the vector of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> &[u8] {
+        self.vectors.iter().find(|(_, its, _)| its == name).map(|(_, _, bytes)| bytes.as_slice()).unwrap()
+    }
+
+    /// The chain of its first charter alone.
+    #[must_use]
+    pub fn chain(&self) -> CharterChain {
+        CharterChain::start(self.genesis.clone()).unwrap()
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn bytes32(value: &Value) -> [u8; 32] {
+    decode_hex(text(value).as_bytes()).unwrap()
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    digits.as_bytes().chunks(2).map(|pair| decode_hex::<1>(pair).unwrap()[0]).collect()
+}
+
+const CONN_AUTH: &str = include_str!("../../tests/vectors/conn-auth-v1.json");
+const RECORDS: &str = include_str!("../../tests/vectors/records-v1.json");

@@ -1,0 +1,49 @@
+//! Every reader of bytes from outside, as one function each that takes any bytes.
+//!
+//! A target ends in a panic when a claim of the reader does not hold: that no bytes make it panic, that
+//! whatever it accepts has one encoding, and that nothing is accepted which no key of the published test
+//! vectors signed. `tests/replay.rs` runs the committed corpora and their neighbours with every test;
+//! `cargo xtask fuzz` looks for new ones.
+
+#![expect(clippy::unwrap_used, reason = "a target says by panicking that a claim does not hold")]
+
+mod files;
+pub mod fixture;
+mod handshake;
+mod http;
+mod local;
+mod records;
+mod sync;
+
+pub use files::{bundle, invite, sealed_blob};
+pub use handshake::{challenge, hello, proof, verdict};
+pub use http::{http_answer, http_request};
+pub use local::{control, gateway};
+pub use records::{batch, charter, enrol, reply, report, request, statement};
+pub use sync::sync;
+
+/// A target takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also its folder under `fuzz/corpus`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("batch", batch),
+    ("bundle", bundle),
+    ("challenge", challenge),
+    ("charter", charter),
+    ("control", control),
+    ("enrol", enrol),
+    ("gateway", gateway),
+    ("hello", hello),
+    ("http_answer", http_answer),
+    ("http_request", http_request),
+    ("invite", invite),
+    ("proof", proof),
+    ("reply", reply),
+    ("report", report),
+    ("request", request),
+    ("sealed_blob", sealed_blob),
+    ("statement", statement),
+    ("sync", sync),
+    ("verdict", verdict),
+];

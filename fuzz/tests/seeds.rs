@@ -1,0 +1,219 @@
+//! What the corpora begin with, from the published vectors:
+//! `cargo test --package muster-fuzz --test seeds -- --ignored`.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use identity::{Name, SecretKey};
+use member_crdt::{Replica, Session};
+use muster_fuzz::fixture::{HANDSHAKE, ORG};
+use org_trust::{
+    Admin, Charter, CharterChain, Gateway, Invite, InviteManifest, Lane, Place, Record, Statement,
+    TrustBundle, UnverifiedCharter,
+};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use serde_json::Value;
+
+#[test]
+#[ignore = "writes fuzz/corpus"]
+fn write_the_seeds() {
+    lines();
+    for kind in ["batch", "charter", "enrol", "reply", "report", "request", "statement"] {
+        write(kind, ORG.of_kind(kind).map(<[u8]>::to_vec));
+    }
+    write("bundle", bundles());
+    write("control", CONTROL.iter().map(|json| json.as_bytes().to_vec()));
+    write("gateway", GATEWAY.iter().map(|json| json.as_bytes().to_vec()));
+    write("http_answer", answers());
+    write("http_request", requests());
+    write("invite", invites());
+    write("sealed_blob", blobs());
+    write("sync", [dialogue(true), dialogue(false)]);
+}
+
+/// The lines of many handshakes: those of the first one are what the targets can accept.
+fn lines() {
+    let text = include_str!("../../tests/vectors/conn-auth-v1.json");
+    let all: Value = serde_json::from_str(text).unwrap();
+    for target in ["hello", "challenge", "proof", "verdict"] {
+        let sides = all["vectors"].as_array().unwrap().iter().flat_map(|v| [&v["dialler"], &v["acceptor"]]);
+        let mut lines: Vec<Vec<u8>> = Vec::new();
+        for line in sides.filter_map(|side| side[target].as_str()) {
+            let line: Vec<u8> = line.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        write(target, lines.into_iter().take(12));
+    }
+}
+
+fn bundles() -> Vec<Vec<u8>> {
+    let (one, other) = (certificate(true), certificate(false));
+    vec![one.pem().into_bytes(), one.der().to_vec(), other.der().to_vec()]
+}
+
+fn certificate(ca: bool) -> rcgen::Certificate {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "acme");
+    params.is_ca = if ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap()
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let head = format!(
+        "GET /auth HTTP/1.1\r\nHost: g\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Sec-WebSocket-Protocol: muster.auth.v1\r\nMuster-Hello: {}\r\n\r\n",
+        HANDSHAKE.hello
+    );
+    let mut session = head.into_bytes();
+    // TEXT with PROOF, PING, BINARY, CLOSE; the mask is zero.
+    let proof = HANDSHAKE.proof.as_bytes();
+    session.extend([0x81, 0x80 | 126, 0, u8::try_from(proof.len()).unwrap(), 0, 0, 0, 0]);
+    session.extend(proof);
+    session.extend([0x89, 0x80, 0, 0, 0, 0, 0x82, 0x83, 0, 0, 0, 0, 1, 2, 3, 0x88, 0x80, 0, 0, 0, 0]);
+    let get = format!("GET /charters?after={} HTTP/1.1\r\nHost: g\r\n\r\n", ORG.genesis.id());
+    vec![session, get.into_bytes(), b"GET / HTTP/1.1\r\nHost: g\r\nOrigin: http://x\r\n\r\n".to_vec()]
+}
+
+fn answers() -> Vec<Vec<u8>> {
+    let body = transport::encode_charters([[1, 2, 3].as_slice(), &[4]]);
+    let mut page = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    page.extend(body);
+    let refused =
+        "HTTP/1.1 400 Bad Request\r\nMuster-Challenge: no ref=0011223344556677\r\nContent-Length: 0\r\n\r\n";
+    let switched = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: muster.auth.v1\r\n\
+         Muster-Challenge: {}\r\n\r\n",
+        HANDSHAKE.challenge
+    );
+    vec![page, refused.as_bytes().to_vec(), switched.into_bytes()]
+}
+
+/// A line, and the contents of it.
+fn invites() -> Vec<Vec<u8>> {
+    let [root, admin, gateway, node, secret] = [1, 2, 3, 4, 5].map(|n| SecretKey::from_seed(&[n; 32]));
+    let name = |text| Name::parse(text).unwrap();
+    let mut charter = Charter::genesis(name("acme"), 1, vec![root.public()], [9; 16]);
+    charter.admins = vec![Admin { key: admin.public(), name: name("ada") }];
+    charter.gateways = vec![Gateway { key: gateway.public(), node: node.public() }];
+    let genesis = UnverifiedCharter::sign(charter, &[&root]).unwrap().verify_genesis().unwrap();
+    let place = Place { charter: genesis.id(), lane: Lane::Main, seq: 0, prev: genesis.id().0 };
+    let invite = Invite {
+        key: secret.public(),
+        uses: 1,
+        redeemer: gateway.public(),
+        labels: vec![],
+        expires_unix_s: 0,
+        note: String::new(),
+    };
+    let invite = Statement::sign(&genesis.org(), &admin, place, &invite.into()).unwrap();
+    let bundle = TrustBundle::from_certificates([certificate(true).der().to_vec()]).unwrap();
+    let chain = CharterChain::start(genesis).unwrap();
+    let manifest = InviteManifest::new(&chain, &bundle, vec!["g:443".to_owned()], &invite, &secret).unwrap();
+    let line = manifest.to_line().to_string();
+    let contents = base64url(line.strip_prefix(InviteManifest::PREFIX).unwrap());
+    vec![contents[..contents.len() - 8].to_vec(), line.into_bytes(), b"muster-invite-2:AAAA".to_vec()]
+}
+
+fn base64url(digits: &str) -> Vec<u8> {
+    let alphabet = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['-', '_']).collect::<String>();
+    let bits = digits.chars().fold(String::new(), |mut bits, c| {
+        write!(bits, "{:06b}", alphabet.find(c).unwrap()).unwrap();
+        bits
+    });
+    bits.as_bytes()
+        .chunks_exact(8)
+        .map(|byte| u8::from_str_radix(core::str::from_utf8(byte).unwrap(), 2).unwrap())
+        .collect()
+}
+
+/// What stands between version and checksum, by docs/spec/sealed-objects.md.
+fn blobs() -> Vec<Vec<u8>> {
+    use sha2::{Digest as _, Sha256};
+    let policy = Sha256::new()
+        .chain_update([0; 32])
+        .chain_update([0x00, 0x00, 0x01, 0x6c])
+        .chain_update([0x00, 0x00, 0x01, 0x5e])
+        .finalize();
+    let mut blob = vec![1, 1, 0x00, 0x0b];
+    blob.extend([7; 32]);
+    blob.extend([0x00, 0x08, 0x00, 0x0b, 0x00, 0x00, 0x04, 0x12, 0x00, 0x20]);
+    blob.extend(policy);
+    blob.extend([0x00, 0x10, 0x00, 0x20]);
+    blob.extend([3; 32]);
+    blob.extend([190, 0]);
+    blob.extend([5; 190]);
+    let mut whole = [b"MUSTSEAL\x01", blob.as_slice()].concat();
+    let sum = Sha256::digest(&whole);
+    whole.extend_from_slice(&sum);
+    muster_fuzz::sealed_blob(&whole);
+    vec![blob, whole]
+}
+
+/// All frames of a peer that holds every statement of the vectors, in a round that this side began
+/// or that the peer did.
+fn dialogue(begun_here: bool) -> Vec<u8> {
+    let mut here = Replica::new(&ORG.genesis).unwrap();
+    here.apply(&Record::Statement(ORG.named("statement: invite").to_vec())).unwrap();
+    let mut there = Replica::new(&ORG.genesis).unwrap();
+    for name in ["invite", "admit by invite", "admit by an admin", "revoke"] {
+        there.apply(&Record::Statement(ORG.named(&format!("statement: {name}")).to_vec())).unwrap();
+    }
+    there.apply(&Record::Report(ORG.named("report").to_vec())).unwrap();
+    let (mut session, mut peer) = (Session::new(), Session::new());
+    let mut inward = Vec::new();
+    let opened = session.open(&here);
+    let mut outward = vec![opened];
+    if !begun_here {
+        inward.push(peer.open(&there));
+        outward.clear();
+    }
+    let mut seen = Vec::new();
+    while !inward.is_empty() || !outward.is_empty() {
+        for frame in outward.drain(..) {
+            inward.extend(peer.handle(&mut there, &frame).unwrap().send);
+        }
+        for frame in inward.drain(..) {
+            seen.extend(u16::try_from(frame.len()).unwrap().to_le_bytes());
+            seen.extend(&frame);
+            outward.extend(session.handle(&mut here, &frame).unwrap().send);
+        }
+    }
+    assert_eq!(here.heads(), there.heads());
+    seen
+}
+
+fn write(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder).unwrap();
+    for (number, seed) in seeds.into_iter().enumerate() {
+        fs::write(folder.join(format!("seed-{number:02}")), seed).unwrap();
+    }
+}
+
+const CONTROL: &[&str] = &[
+    r#"{"status":{}}"#,
+    r#"{"member":{"node":"web-1"}}"#,
+    r#"{"ping":{"node":"web-1","count":3}}"#,
+    r#"{"submit":{"records":["0200","01"]}}"#,
+    r#"{"place":{"author":"8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394","lane":1}}"#,
+    r#"{"coverage":{"change":"0101010101010101010101010101010101010101010101010101010101010101"}}"#,
+    r#"{"export":{"from":18446744073709551615}}"#,
+    r#"{"failed":{"code":"MU-1403","detail":"web-1"}}"#,
+    r#"{"linked":{"name":"n","node":"8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394","address":"fd00::1","already":true}}"#,
+    r#"{"members":[]}"#,
+];
+
+const GATEWAY: &[&str] = &[
+    r#"{"begin":{"id":7,"exporter":"0101010101010101010101010101010101010101010101010101010101010101","hello":"6869","source":"192.0.2.1:5000"}}"#,
+    r#"{"finish":{"id":7,"proof":"00"}}"#,
+    r#"{"data":{"id":7,"frame":"0102"}}"#,
+    r#"{"close":{"id":7}}"#,
+    r#"{"charters":{"id":7,"after":"0101010101010101010101010101010101010101010101010101010101010101"}}"#,
+    r#"{"challenge":{"id":7,"line":"x"}}"#,
+    r#"{"verdict":{"id":7,"line":"ok","session":{"frame_bytes_max":4096}}}"#,
+    r#"{"cut":{"id":7,"code":"MU-1403","reason":"revoked"}}"#,
+    r#"{"charters":{"id":7,"known":true,"charters":["00"]}}"#,
+];
