@@ -39,7 +39,8 @@ const ONLY: &[(&str, &[&str])] = &[
     ("automerge", &["member-crdt"]),
     ("boringtun", &["musterd"]),
     ("tss-esapi", &["tpm-seal"]),
-    ("ed25519-dalek", &["identity"]),
+    // conn-auth: the seed's wire verifies as loosely as it was published.
+    ("ed25519-dalek", &["identity", "conn-auth"]),
     ("tun-rs", &["musterd"]),
     ("age", &["muster"]),
     ("tokio", &["transport", "musterd", "muster-gateway", "muster-preboot", "muster"]),

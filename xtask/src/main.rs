@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod deps;
+mod fuzz;
 mod machine;
 mod test;
 
@@ -30,6 +31,8 @@ enum Command {
     Deps,
     /// Measure, beside peers, in one interleaved run
     Bench(bench::Options),
+    /// Look for bytes that break a reader, guided by coverage
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Deps => deps::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
