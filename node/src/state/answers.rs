@@ -263,12 +263,14 @@ impl State {
         let unknown = || Failed { code: Code::NoSuchReference.into(), detail: reference.to_owned() };
         let refused = Reference::from_hex(reference).ok().and_then(|reference| self.refusals.get(&reference));
         let refused = refused.ok_or_else(unknown)?;
+        // A machine that boots proves its boot key.
+        let holder = |key| self.roster.get(&key).or_else(|| self.roster.by_boot(&key));
         Ok(Answer::Why(Why {
             reference: reference.to_owned(),
             code: refused.code.into(),
             detail: refused.detail.clone(),
             key: refused.key.map(Into::into),
-            name: refused.key.filter(|key| self.roster.get(key).is_some()).map(|key| self.name_of(&key)),
+            name: refused.key.and_then(holder).map(|member| self.name_of(&member.node)),
             action: refused.action.clone(),
             source: refused.source.clone(),
             at_unix_ms: refused.at_unix_ms,
