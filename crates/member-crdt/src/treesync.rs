@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use identity::{
     Code, PublicKey, StatementId,
     codec::DecodeError,
-    limits::{ORPHAN_BYTES_MAX, ORPHANS_MAX, SYNC_FRAME_BYTES_MAX, SYNC_TIPS_MAX},
+    limits::{FORK_BRANCHES_MAX, ORPHAN_BYTES_MAX, ORPHANS_MAX, SYNC_FRAME_BYTES_MAX, SYNC_TIPS_MAX},
 };
 use org_trust::{Lane, Record};
 
@@ -262,11 +262,13 @@ fn lacking(replica: &Replica, theirs: &Summary) -> Vec<Record> {
         lanes.insert((tip.author, tip.lane));
     }
     for (author, lane) in lanes {
-        let said = theirs.tips.iter().filter(|tip| tip.author == author && tip.lane == lane);
-        let said: Vec<StatementId> = said.map(|tip| tip.id).collect();
-        let known: Vec<StatementId> =
-            said.iter().copied().filter(|id| replica.held().get(id).is_some()).collect();
-        if known.is_empty() && !said.is_empty() {
+        let mut said = theirs.tips.iter().filter(|tip| tip.author == author && tip.lane == lane).peekable();
+        let says_nothing = said.peek().is_none();
+        let held = said.map(|tip| tip.id).filter(|id| replica.held().get(id).is_some());
+        // Every tip is compared with everything behind ours, so a peer that names hundreds for one lane
+        // would keep us busy for seconds. One left out costs records that the peer has already.
+        let known: Vec<StatementId> = held.take(TIPS_COMPARED_MAX).collect();
+        if known.is_empty() && !says_nothing {
             continue;
         }
         let beyond = replica.held().beyond(&author, lane, &known);
@@ -313,6 +315,8 @@ fn shortened(digest: &[u8; 32]) -> [u8; 16] {
     half
 }
 
+/// Ends of one lane that an honest peer has: one more than the branches that are kept of a fork.
+const TIPS_COMPARED_MAX: usize = FORK_BRANCHES_MAX + 1;
 /// Frames of ids that one round may have: one for each bucket.
 const ID_FRAMES_MAX: u32 = 256;
 
