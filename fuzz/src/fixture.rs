@@ -1,6 +1,8 @@
 //! The keys, lines and records of the published vectors (`tests/vectors`): what the targets are checked
 //! against, and what the corpora began with.
 
+#![expect(clippy::indexing_slicing, reason = "files of ours, compiled in")]
+
 use std::sync::LazyLock;
 
 use conn_auth::{Accept, Action, AwaitChallenge, AwaitProof, AwaitVerdict, Binding, Dial, To};
@@ -87,7 +89,6 @@ impl Handshake {
     }
 
     /// The dialler that has sent HELLO.
-    #[must_use]
     pub fn dialled(&self) -> AwaitChallenge<'_> {
         let to = To::Key(self.server.public());
         let action = Action::new("sync", &[]).unwrap();
@@ -96,14 +97,12 @@ impl Handshake {
     }
 
     /// The acceptor that has sent CHALLENGE.
-    #[must_use]
     pub fn challenged(&self) -> AwaitProof {
         let (accept, fresh) = self.accept();
         accept.on_hello(self.hello.as_bytes(), fresh).unwrap()
     }
 
     /// The dialler that has sent PROOF.
-    #[must_use]
     pub fn proved(&self) -> AwaitVerdict {
         let proven = self.dialled().on_challenge(self.challenge.as_bytes()).unwrap();
         proven.prove(self.heads, self.count)

@@ -1,6 +1,8 @@
 //! The committed corpora and what lies next to them: every entry as it is, cut short, and with bits
 //! flipped. What a fuzzer once found stays found.
 
+#![cfg(test)]
+
 use std::{fs, path::PathBuf};
 
 use muster_fuzz::TARGETS;

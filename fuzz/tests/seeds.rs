@@ -1,6 +1,8 @@
 //! What the corpora begin with, from the published vectors:
 //! `cargo test --package muster-fuzz --test seeds -- --ignored`.
 
+#![cfg(test)]
+
 use std::{fmt::Write as _, fs, path::Path};
 
 use identity::{Name, SecretKey};
