@@ -124,7 +124,7 @@ pub async fn run(mut config: Config, reload: impl Fn() -> Option<Config>) -> Res
         StartError { code, detail: format!("{}: {error}", path.display()) }
     };
     let listener = sockets::listen(&path).map_err(at)?;
-    control.spawn(sockets::control(listener, sockets::group_of(&path).map_err(at)?, asked));
+    control.spawn(sockets::control(listener, asked));
     let notify = Notify::new();
     loop {
         let settings = config.clone();

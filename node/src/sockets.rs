@@ -41,7 +41,7 @@ pub struct Asked {
 }
 
 /// Makes the socket, in place of one that nobody listens on any more. Its user and its group, the one
-/// that its directory belongs to, may connect.
+/// that its directory belongs to, may connect; nobody else from its first moment on.
 ///
 /// # Errors
 /// The operating system refuses, or somebody listens there.
@@ -55,14 +55,19 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
+    // Until owner and mode are set below, whatever the umask was.
+    let umask = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(umask);
+    let listener = bound?;
     std::os::unix::fs::chown(path, None, Some(fs::metadata(directory)?.gid()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }
 
-/// Serves the control socket until nobody takes requests any more.
-pub async fn control(listener: UnixListener, group: u32, asked: mpsc::Sender<Asked>) {
+/// Serves the control socket until nobody takes requests any more. The socket's mode says who may ask:
+/// the credentials of a peer name its first group only, and an operator has this one among others.
+pub async fn control(listener: UnixListener, asked: mpsc::Sender<Asked>) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
@@ -70,9 +75,9 @@ pub async fn control(listener: UnixListener, group: u32, asked: mpsc::Sender<Ask
             Some(_) = clients.join_next(), if !clients.is_empty() => {}
             accepted = listener.accept(), if clients.len() < CONTROL_CLIENTS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    let (asked, permitted) = (asked.clone(), is_permitted(&stream, group));
+                    let asked = asked.clone();
                     clients.spawn(async move {
-                        if let Err(error) = client(stream, permitted, asked).await {
+                        if let Err(error) = client(stream, asked).await {
                             tracing::debug!(%error, "a control client");
                         }
                     });
@@ -83,14 +88,13 @@ pub async fn control(listener: UnixListener, group: u32, asked: mpsc::Sender<Ask
     }
 }
 
-async fn client(mut stream: UnixStream, permitted: bool, asked: mpsc::Sender<Asked>) -> io::Result<()> {
+async fn client(mut stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<()> {
     loop {
         let read = timeout(CLIENT_IDLE, read_message(&mut stream, CONTROL_MESSAGE_BYTES_MAX)).await;
         let answer = match read {
             Err(_) | Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) if error.kind() != io::ErrorKind::InvalidData => return Err(error),
             Ok(Err(error)) => failed(Code::RequestMalformed, error.to_string()),
-            Ok(Ok(Some(_))) if !permitted => failed(Code::NotPermitted, String::new()),
             Ok(Ok(Some(request))) => {
                 let (reply, answered) = oneshot::channel();
                 let sent = asked.send(Asked { request, reply }).await.is_ok();
@@ -216,3 +220,23 @@ const CLIENT_IDLE: Duration = Duration::from_secs(60);
 const FRONTS_MAX: usize = 4;
 /// Messages to a gateway's front: the answer to a boot in a large org is a hundred of them.
 const FRONT_QUEUED_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_its_users_and_its_groups_and_the_umask_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/musterd.sock");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        fs::write(dir.path().join("before"), "").unwrap();
+        let listener = listen(&path).unwrap();
+        fs::write(dir.path().join("after"), "").unwrap();
+        assert_eq!(mode(&path), 0o660);
+        assert_eq!(mode(&dir.path().join("after")), mode(&dir.path().join("before")));
+        assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody listens");
+        drop(listener);
+        drop(listen(&path).unwrap());
+    }
+}
