@@ -98,7 +98,11 @@ pub(crate) fn leave(everywhere: &Everywhere) -> Outcome<()> {
         }
     };
     if told == Some(0) {
-        talk("No member could be told yet: musterd goes on trying. Run `muster leave` again later.");
+        // A machine that has left is served by nobody, so its musterd cannot tell anybody later.
+        talk(
+            "No member could be told: ask an admin to revoke this machine. Run `muster leave` again to \
+             delete its keys.",
+        );
     } else {
         stop_and_delete(&places, &kept)?;
     }
