@@ -25,6 +25,8 @@ pub struct Session {
     // Rounds may cross on the wire, so each step is counted, not switched.
     /// Rounds that this side began and whose answer is due.
     asked: u32,
+    /// Rounds that the peer began since this side last did.
+    begun: u32,
     /// Rounds of the peer that it may close with its digest.
     checks: u32,
     /// Digests that this side told and that may be answered with buckets.
@@ -88,6 +90,7 @@ impl Session {
     /// both sides as often as the overlay says.
     pub fn open(&mut self, replica: &Replica) -> Vec<u8> {
         self.asked = self.asked.saturating_add(1);
+        self.begun = 0;
         Frame::Tips(summary(replica)).encode()
     }
 
@@ -105,6 +108,10 @@ impl Session {
         let mut out = Output::default();
         match Frame::decode(frame).map_err(SyncError::Malformed)? {
             Frame::Tips(theirs) => {
+                self.begun = self.begun.saturating_add(1);
+                if self.begun > ROUNDS_BEGUN_MAX {
+                    return Err(SyncError::OutOfTurn { frame: "tips" });
+                }
                 if theirs.heads != replica.heads() {
                     self.push_lacking(replica, &theirs, &mut out);
                 }
@@ -315,6 +322,10 @@ fn shortened(digest: &[u8; 32]) -> [u8; 16] {
     half
 }
 
+/// Rounds that a peer may begin while this side begins none. Both begin one every five seconds, so
+/// an honest peer comes to two; the rest is for a side that was held up for a minute. An answer takes a
+/// walk over all that is held, which nobody may ask for at will.
+const ROUNDS_BEGUN_MAX: u32 = 16;
 /// Ends of one lane that an honest peer has: one more than the branches that are kept of a fork.
 const TIPS_COMPARED_MAX: usize = FORK_BRANCHES_MAX + 1;
 /// Frames of ids that one round may have: one for each bucket.

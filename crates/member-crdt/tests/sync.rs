@@ -223,6 +223,23 @@ fn a_peer_that_repeats_its_tips_gets_the_list_once() {
 }
 
 #[test]
+fn a_peer_that_begins_round_after_round_is_cut() {
+    let world = of_size(3);
+    let mut replica = world.filled();
+    let tips = Session::new().open(&world.replica());
+    let mut session = Session::new();
+    let taken = (0..100).take_while(|_| session.handle(&mut replica, &tips).is_ok()).count();
+    assert!((8..50).contains(&taken), "{taken}");
+    // One that keeps our pace may go on for ever.
+    let mut session = Session::new();
+    for _ in 0..100 {
+        session.open(&replica);
+        session.handle(&mut replica, &tips).unwrap();
+        session.handle(&mut replica, &tips).unwrap();
+    }
+}
+
+#[test]
 fn records_out_of_order_wait_in_the_session_and_only_so_many() {
     let mut world = of_size(3);
     let count = world.filled().count();
