@@ -2,6 +2,13 @@
 //! a TPM of its own. Every test is one claim. The programs must have been built:
 //! `cargo build -p muster -p musterd -p muster-gateway -p muster-preboot`, or `cargo xtask test`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "this is a test, functions that several scenarios share included"
+)]
+
 mod crash;
 mod enrol;
 mod harness;

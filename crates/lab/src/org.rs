@@ -140,9 +140,10 @@ impl Org {
             .env("MUSTER_CONFIG_DIR", host.dir().join("etc"))
             .env("MUSTER_STATE_DIR", host.dir().join("state"))
             .env("MUSTER_CONTROL_SOCKET", host.dir().join("run/musterd.sock"))
-            .env("MUSTER_PASSPHRASE", PASSPHRASE)
             .env("XDG_CONFIG_HOME", host.dir().join("operator"))
             .env("TSS2_LOG", "all+NONE");
+        // Operators give it to `muster`; nothing else needs it.
+        let program = if name == "muster" { program.env("MUSTER_PASSPHRASE", PASSPHRASE) } else { program };
         Ok(self.programs.env.iter().fold(program, |program, (name, value)| program.env(name, value)))
     }
 
