@@ -83,7 +83,7 @@ pub(crate) fn wait_for_state(org: &Org, node: usize, name: &str, state: &str) ->
 /// The code a program ended with, as it told people.
 pub(crate) fn code(ended: &Ended) -> String {
     let text = format!("{}{}", ended.stderr, ended.stdout);
-    let word = text.split_whitespace().filter(|word| word.starts_with("MU-")).next_back();
+    let word = text.split_whitespace().rfind(|word| word.starts_with("MU-"));
     word.unwrap_or(&text).trim_end_matches([':', ',']).to_owned()
 }
 
