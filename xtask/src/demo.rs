@@ -8,7 +8,6 @@ mod screen;
 mod story;
 
 use std::{
-    env,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -108,7 +107,8 @@ pub(crate) fn check_fails_without_enforcement() -> Result<(), Failure> {
 }
 
 fn run_itself(arguments: &[&str]) -> Result<(bool, Value), Failure> {
-    let program = env::current_exe().map_err(|why| Failure::NotStarted("this program".to_owned(), why))?;
+    // By its place: the file this process began from may have been built anew since.
+    let program = machine::target_dir().join("debug/xtask");
     let output = Command::new(program)
         .args(["demo", "--json"])
         .args(arguments)
