@@ -388,6 +388,9 @@ async fn end(ground: &Ground, session: Session<TcpStream>, key: SessionKey, cut:
 
 async fn ended(ground: &Ground, key: SessionKey, why: &SessionError) {
     tracing::debug!(MUSTER_CODE = %why.code(), "session ended: {why}");
+    if let SessionError::Closed { code: Some(code), .. } = why {
+        let _: Option<()> = tell(ground, Input::Told(key, *code)).await;
+    }
     let _: Option<()> = tell(ground, Input::Ended(key)).await;
 }
 

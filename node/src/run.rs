@@ -45,6 +45,8 @@ pub enum Input {
     Outside(Outside),
     /// A peer proved its key.
     Proven(Proven),
+    /// Why a peer closed a session, as it says; the session's end follows.
+    Told(SessionKey, Code),
     /// A handshake ended before that.
     Unproven {
         /// Why.
@@ -266,6 +268,7 @@ impl Daemon {
             Input::Frame(key, frame) => self.state.on_frame(key, &frame, now),
             Input::Outside(outside) => self.state.on_outside(outside, now),
             Input::Proven(proven) => self.state.on_proven(proven, now),
+            Input::Told(key, code) => self.state.on_told(key, code),
             Input::Unproven { code, detail, source } => self.state.on_unproven(code, detail, source, now),
         }
     }

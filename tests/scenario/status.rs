@@ -41,3 +41,22 @@ fn a_refused_machine_is_told_a_reference_that_explains_itself() -> Result<(), la
         assert_ne!(org.muster(0, &["debug", "why", "0000000000000000"]).unwrap().status.code(), Some(0));
     })
 }
+
+#[test]
+fn a_revoked_machine_says_who_told_it_so() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let org = harness::org(sandbox, 2, 2);
+        org.ask(1, &["link", "n1"]).unwrap();
+        org.ask(0, &["revoke", "n2", "--wait", "1", "--yes"]).unwrap();
+        let problem = wait_until("a problem is shown", || {
+            let status = org.ask(1, &["status"])?;
+            Ok(status["problems"].get(0).cloned())
+        })
+        .unwrap();
+        assert_eq!(
+            (problem["code"].as_str(), problem["detail"].as_str()),
+            (Some("MU-1403"), Some("n1 says so"))
+        );
+        assert_eq!(check(&org, 1), Some(1), "the change itself never reaches it: degraded, not down");
+    })
+}

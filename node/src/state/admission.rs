@@ -217,6 +217,15 @@ impl State {
         }
     }
 
+    /// A peer says why it closes a session. A machine that was revoked never gets the change itself.
+    pub fn on_told(&mut self, key: SessionKey, code: Code) {
+        let Some(peer) = self.sessions.get(key).map(Session::peer) else { return };
+        if matches!(code, Code::UnknownKey | Code::Revoked | Code::Left | Code::KeyConflict) {
+            tracing::warn!(MUSTER_PEER = peer.short(), MUSTER_CODE = %code, "shut out, it says: {}", code.title());
+            self.shut_out_by.insert(peer, code);
+        }
+    }
+
     /// The task of a session is done, or its connection is gone.
     pub fn on_ended(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.ended(key) else { return };
@@ -346,6 +355,7 @@ impl State {
         let Some(session) = self.sessions.get(*key) else { return };
         let (peer, direction) = (session.peer(), direction(&session.proof));
         self.members.heard(peer, now.at);
+        self.shut_out_by.remove(&peer);
         match purpose {
             Purpose::Link => {
                 tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, "link up");

@@ -80,6 +80,9 @@ impl State {
         if let Some(code) = me.and_then(|me| standing::refusal(&me.state)) {
             problems.push(Failed { code: code.into(), detail: self.reason(&self.me, code) });
         }
+        for (peer, code) in self.shut_out_by.iter().filter(|_| self.is_member()) {
+            problems.push(Failed { code: (*code).into(), detail: format!("{} says so", self.name_of(peer)) });
+        }
         if let Some(why) = self.disk.refused() {
             problems.push(Failed { code: Code::DiskRefused.into(), detail: why.to_owned() });
         }

@@ -115,6 +115,9 @@ pub struct State {
     effects: VecDeque<Effect>,
     stats: Option<Stats>,
     leaving: Option<Leaving>,
+    /// Members that say this machine is none, by what they said last. Only their word: what is held
+    /// here decides what is done here.
+    shut_out_by: BTreeMap<PublicKey, Code>,
 }
 
 /// This machine has said that it leaves, and gives the word time to get away.
@@ -154,6 +157,7 @@ impl State {
             effects: VecDeque::new(),
             stats: None,
             leaving: None,
+            shut_out_by: BTreeMap::new(),
             keys,
             replica,
         };
