@@ -15,7 +15,7 @@ use crate::{
 /// File with the settings of musterd.
 pub(crate) const CONFIG: &str = "muster.toml";
 /// Where the gateway's front and musterd meet.
-pub(crate) const GATEWAY_SOCKET: &str = "/run/muster/gateway.sock";
+pub(crate) const GATEWAY_SOCKET: &str = "/run/muster-gateway/gateway.sock";
 
 const STATE: &str = "/var/lib/muster";
 const SOCKET: &str = "/run/muster/musterd.sock";

@@ -78,7 +78,7 @@ impl Config {
             })?,
             certificate: path("certificate", None)?,
             key: path("key", None)?,
-            musterd: path("musterd", Some("/run/muster/gateway.sock"))?,
+            musterd: path("musterd", Some("/run/muster-gateway/gateway.sock"))?,
         })
     }
 
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(of(&format!("{base}listen = \"127.0.0.1:1\"")).unwrap().listen.len(), 1);
         let two = of(&format!("{base}listen = [\"127.0.0.1:1\", \"[::1]:1\"]")).unwrap();
         assert_eq!(two.listen.len(), 2);
-        assert_eq!(two.musterd, Path::new("/run/muster/gateway.sock"));
+        assert_eq!(two.musterd, Path::new("/run/muster-gateway/gateway.sock"));
     }
 
     #[test]

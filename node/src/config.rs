@@ -152,7 +152,22 @@ impl Config {
         for (name, value) in &environment {
             config.apply_variable(name, value)?;
         }
+        config.keep_apart()?;
         Ok(config)
+    }
+
+    /// A socket belongs to the group of its directory. If both had one directory, whoever takes over the
+    /// gateway's front could ask what operators ask, to leave the org among it.
+    fn keep_apart(&self) -> Result<(), ConfigError> {
+        let shared = |gateway: &PathBuf| gateway.parent() == self.control_socket.parent();
+        if !self.gateway_socket.as_ref().is_some_and(shared) {
+            return Ok(());
+        }
+        Err(ConfigError::BadValue {
+            place: "settings".to_owned(),
+            key: "gateway.socket",
+            expected: "a directory of its own, apart from the control socket's",
+        })
     }
 
     fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -405,6 +420,20 @@ mod tests {
                 gateway_socket: Some(PathBuf::from("/g")),
             }
         );
+    }
+
+    #[test]
+    fn the_fronts_socket_and_the_operators_have_no_directory_in_common() {
+        let load = |gateway: &str| {
+            let socket = ("MUSTER_GATEWAY_SOCKET".to_owned(), gateway.to_owned());
+            let control = ("MUSTER_CONTROL_SOCKET".to_owned(), "/run/muster/musterd.sock".to_owned());
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("muster.toml");
+            fs::write(&file, "").unwrap();
+            Config::load(Some(&file), [socket, control])
+        };
+        assert!(load("/run/muster-gateway/gateway.sock").is_ok());
+        assert_eq!(load("/run/muster/gateway.sock").unwrap_err().code(), Code::ConfigBadValue);
     }
 
     #[test]

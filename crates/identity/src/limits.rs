@@ -153,8 +153,8 @@ pub const TUNNEL_FLOWS_MAX: usize = 65_536;
 
 // Local sockets and files
 
-/// One message on the control socket, either way.
-pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// One message on the control socket, either way: all of 10,000 members take about 8 MiB.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One message between a gateway and its musterd.
 pub const GATEWAY_MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Clients of the control socket at once.

@@ -428,7 +428,7 @@ impl core::error::Error for OrgError {}
 fn write_settings(host: &Host, storage: &str, is_gateway: bool) -> Result<(), OrgError> {
     let dir = host.dir().display();
     let gateway = match is_gateway {
-        true => format!("\n[gateway]\nsocket = \"{dir}/run/gateway.sock\"\n"),
+        true => format!("\n[gateway]\nsocket = \"{dir}/run-gateway/gateway.sock\"\n"),
         false => String::new(),
     };
     let text = format!(
