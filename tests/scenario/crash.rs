@@ -112,21 +112,22 @@ fn a_join_that_is_cut_off_anywhere_is_completed_with_the_same_keys() -> Result<(
         loop {
             let preboot = org.preboot(1).unwrap().arg("--invite").arg(&line).args(["--name", "n2"]);
             let mut preboot = preboot.spawn(&Ready::AtOnce, PATIENCE).unwrap();
-            let done = preboot.wait(Duration::from_millis(cuts * 35)).is_ok_and(|status| status.success());
-            if done {
+            // Not in time, or ended by itself in the moment before it would have been killed.
+            let ended = preboot.wait(Duration::from_millis(cuts * 4)).ok().or_else(|| preboot.ended());
+            if let Some(status) = ended {
+                assert!(status.success(), "after {cuts} cuts: {}", preboot.output());
                 break;
             }
-            let status = preboot.kill();
-            assert_eq!(status.code(), None, "it ended by itself after {cuts} cuts");
+            preboot.kill();
             // The machine lost its power, its TPM too.
             org.lab_mut().hosts_mut()[1].tpm_mut().unwrap().power_cycle().unwrap();
             let now = fs::read(state.join("keys/node.sealed")).ok();
             assert!(sealed.is_none() || sealed == now, "keys were made anew after {cuts} cuts");
             sealed = now;
             cuts += 1;
-            assert!(cuts < 100, "a join does not come to its end");
+            assert!(cuts < 400, "a join does not come to its end");
         }
-        assert!(cuts >= 5, "it was cut only {cuts} times");
+        assert!(cuts >= 6, "it was cut only {cuts} times");
         assert_eq!(sealed, fs::read(state.join("keys/node.sealed")).ok());
         assert_eq!(invites(&org, 0)[0]["used"], 1);
         let key = node_key(&org, 1, &state);
