@@ -154,8 +154,7 @@ pub(crate) fn wait_until_served(org: &Org, node: usize, targets: &[usize]) {
     .unwrap();
 }
 
-/// Waits until the last 50 fresh handshakes with each target have failed, and returns how many of all were
-/// served after the first of those.
+/// Waits until the last 50 fresh handshakes with each target have failed.
 pub(crate) fn wait_until_refused(org: &Org, node: usize, targets: &[usize]) {
     wait_until("the probe is refused everywhere", || {
         let knocks = knocks(org, node);
