@@ -16,8 +16,9 @@ use crate::{
 };
 use slice::{Protocol, Sample};
 
-pub(crate) fn run(rounds: usize, slice_ms: u64) -> Result<Report, Failure> {
-    let rows = protocols()?;
+pub(crate) fn run(rounds: usize, slice_ms: u64, row: &str) -> Result<Report, Failure> {
+    let mut rows = protocols()?;
+    rows.retain(|protocol| protocol.name().contains(row));
     let mut samples: Vec<Vec<Sample>> = rows.iter().map(|_| Vec::new()).collect();
     let mut single: Vec<operations::Costs> = Vec::new();
     for round in 0..rounds {

@@ -26,6 +26,9 @@ struct Arguments {
     /// Milliseconds a row is measured in each round
     #[arg(long, default_value_t = 400)]
     slice_ms: u64,
+    /// Only rows whose name contains this, for a profiler; ratios then lack their anchors
+    #[arg(long, default_value = "")]
+    row: String,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -37,7 +40,7 @@ enum Name {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.name {
-        Name::Handshake => handshake::run(arguments.rounds, arguments.slice_ms),
+        Name::Handshake => handshake::run(arguments.rounds, arguments.slice_ms, &arguments.row),
         Name::Roster => roster::run(arguments.rounds),
     };
     match outcome {

@@ -2,7 +2,8 @@
 //!
 //! The acceptor looks its client up among a thousand keys, as the TLS rows do. On the bare stream and on the
 //! WebSocket the binding is that of a tunnel, whose keys would come from the tunnel's state; what it costs to have
-//! that tunnel at first contact is the row `op wireguard handshake`.
+//! that tunnel at first contact is the row `op wireguard handshake`. VERDICT is the byte by which the acceptor shows
+//! that it trusts the dialler.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use tokio::{
 };
 use transport::{ClientTls, Deadlines, Incoming, LineReader, Request, ServerTls, client, write_line};
 
-use super::slice::{Protocol, greet, greeted};
+use super::slice::Protocol;
 use crate::Failure;
 
 const ORG: OrgId = OrgId([1; 32]);
@@ -103,8 +104,7 @@ async fn dial_raw(mut stream: TcpStream, parties: &Parties) -> Result<(), Failur
     write_line(&mut stream, pending.proof(), until).await?;
     let verdict = lines.line(&mut stream, VERDICT_BYTES_MAX, until).await?.ok_or("a long line")?;
     pending.on_verdict(&verdict)?;
-    // The byte may have come with VERDICT.
-    if lines.into_rest().is_empty() { greeted(stream).await } else { Ok(()) }
+    Ok(())
 }
 
 async fn serve_raw(mut stream: TcpStream, parties: &Parties) -> Result<(), Failure> {
@@ -114,7 +114,7 @@ async fn serve_raw(mut stream: TcpStream, parties: &Parties) -> Result<(), Failu
     write_line(&mut stream, pending.challenge(), until).await?;
     let proof = lines.line(&mut stream, PROOF_BYTES_MAX, until).await?.ok_or("a long line")?;
     write_line(&mut stream, &verdict(parties, pending, &proof)?, until).await?;
-    greet(stream).await
+    Ok(())
 }
 
 async fn dial_websocket<S: AsyncRead + AsyncWrite + Unpin>(
@@ -124,9 +124,7 @@ async fn dial_websocket<S: AsyncRead + AsyncWrite + Unpin>(
     action: &str,
 ) -> Result<(), Failure> {
     let pending = start(parties, binding, action)?;
-    let (mut session, _) =
-        client::authenticate(stream, "localhost", pending, HELD, PING_FRAME_BYTES_MAX, deadline()).await?;
-    session.recv().await?;
+    client::authenticate(stream, "localhost", pending, HELD, PING_FRAME_BYTES_MAX, deadline()).await?;
     Ok(())
 }
 
@@ -142,8 +140,8 @@ async fn serve_websocket<S: AsyncRead + AsyncWrite + Unpin>(
     let pending = challenge(parties, binding, upgrade.hello())?;
     let (proof, unanswered) = upgrade.challenge(pending.challenge()).await?.proof().await?;
     let verdict = verdict(parties, pending, &proof)?;
-    let mut session = unanswered.accept(&verdict, REQUEST_FRAME_BYTES_MAX).await?;
-    Ok(session.send(vec![1]).await?)
+    unanswered.accept(&verdict, REQUEST_FRAME_BYTES_MAX).await?;
+    Ok(())
 }
 
 fn start<'a>(

@@ -182,16 +182,16 @@ impl<'a> AwaitChallenge<'a> {
                 Err(why) => ChallengeError::Malformed(why),
             });
         }
+        let wanted = match &self.to {
+            To::Key(key) => core::slice::from_ref(key),
+            To::AnyOf(keys) => keys,
+        };
         let Challenge { server, covered, signature } =
-            Challenge::parse(line).map_err(ChallengeError::Malformed)?;
+            Challenge::parse(line, wanted).map_err(ChallengeError::Malformed)?;
         if server == self.key.public() {
             return Err(ChallengeError::OwnKey);
         }
-        let wanted = match self.to {
-            To::Key(key) => key == server,
-            To::AnyOf(keys) => keys.contains(&server),
-        };
-        if !wanted {
+        if !wanted.contains(&server) {
             return Err(ChallengeError::WrongServer { got: Box::new(server) });
         }
         let transcript = ServerTranscript::new(&self.org, &self.binding, self.hello.as_bytes(), covered);
