@@ -169,6 +169,9 @@ codes! {
     NoSuchChange = 2012, exit 65, "no such change",
         "This machine holds no change with that id.",
         "Copy the id again; if the change is new, wait until this machine has heard of it.";
+    CloneSuspected = 2013, exit 65, "two machines use one key",
+        "A member signed two different reports under one number: its key was copied, or its disk was restored.",
+        "If nobody restored that machine from a copy, revoke it and admit it again with new keys.";
 
     InviteMalformed = 3001, exit 65, "the invite is not readable",
         "The text is not an invite, or a part of it was lost when it was copied.",

@@ -128,7 +128,8 @@ pub const ORPHANS_MAX: usize = 256;
 pub const ORPHAN_BYTES_MAX: usize = 128 * 1024;
 /// Frames queued towards one sync peer before it is cut as too slow; anti-entropy repairs.
 pub const SYNC_QUEUE_FRAMES_MAX: usize = 1024;
-/// Reports of one node are taken at most this often; newer ones replace older ones anyway.
+/// A node reports at most this often, and no report of it is taken once they come at twice that
+/// rate; newer ones replace older ones anyway.
 pub const REPORT_INTERVAL_MS: u64 = 250;
 
 /// Sessions of one member at once, all actions and both directions: a member that measures every ten
