@@ -28,4 +28,4 @@ pub use replica::{Applied, Broken, Fault, LoadError, Loaded, Rejected, Replica};
 pub use reports::Coverage;
 pub use resolve::resolve;
 pub use roster::{FindError, InviteStanding, InviteState, Member, MemberState, Roster, Standing};
-pub use treesync::{Output, Session, SyncError};
+pub use treesync::{Output, ReportPace, Session, SyncError};

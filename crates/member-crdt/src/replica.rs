@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use identity::{Code, Heads, OrgId, PublicKey, RosterDigest, StatementId, codec::DecodeError, encode_hex};
 use org_trust::{
-    CharterChain, CharterError, Lane, Payload, Place, Record, Report, ReportError, ReportTip, Statement,
-    StatementError, UnverifiedCharter, UnverifiedReport, UnverifiedStatement, VerifiedCharter,
+    CharterChain, CharterError, Lane, Payload, Place, Record, Report, ReportClaim, ReportError, ReportTip,
+    Statement, StatementError, UnverifiedCharter, UnverifiedReport, UnverifiedStatement, VerifiedCharter,
 };
 
 use crate::{
@@ -308,10 +308,7 @@ impl Replica {
         if self.held.admits_of(node.as_bytes()).is_empty() {
             return Err(Rejected::ReportOfStranger { node: *node.as_bytes() });
         }
-        let held = self.reports.of(&node);
-        let same = held.is_some_and(|held| held.id() == unverified.claimed().id());
-        let older = held.is_some_and(|held| held.body().seq > unverified.claimed().body().seq);
-        if same || older {
+        if self.is_passed(unverified.claimed()) {
             return Ok(Applied::Known);
         }
         let report = Arc::new(unverified.verify(&self.org()).map_err(Rejected::Report)?);
@@ -328,6 +325,27 @@ impl Replica {
                 Ok(Applied::New { id: report.id(), fork: false })
             }
         }
+    }
+
+    /// Whether a report is held already, or a newer one of its node.
+    fn is_passed(&self, report: &ReportClaim) -> bool {
+        let held = self.reports.of(report.node());
+        held.is_some_and(|held| held.id() == report.id() || held.body().seq > report.body().seq)
+    }
+
+    /// The node that a record claims to be a report of, if applying it comes to verifying it.
+    pub(crate) fn would_verify_report_of(&self, record: &Record) -> Option<PublicKey> {
+        let Record::Report(bytes) = record else { return None };
+        let unverified = UnverifiedReport::decode(bytes).ok()?;
+        let node = *unverified.claimed().node();
+        let known = !self.held.admits_of(node.as_bytes()).is_empty();
+        (known && !self.is_passed(unverified.claimed())).then_some(node)
+    }
+
+    /// Whether an Admit of this node key would be void because admins revoked the key before.
+    #[must_use]
+    pub fn is_revoked_early(&self, node: &PublicKey) -> bool {
+        Rules { chain: &self.chain, held: &self.held }.is_revoked(node.as_bytes())
     }
 
     /// The member list as it stands. Costs a reference count; the snapshot never changes.

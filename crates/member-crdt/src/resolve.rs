@@ -160,6 +160,11 @@ impl Rules<'_> {
         })
     }
 
+    /// Whether enough admins revoked a node key, admitted or not.
+    pub(crate) fn is_revoked(&self, node: &KeyBytes) -> bool {
+        self.revoked(node).is_some()
+    }
+
     /// Rules 6 and 7: enough distinct admins revoked it.
     fn revoked(&self, node: &KeyBytes) -> Option<MemberState> {
         let mut admins = BTreeSet::new();

@@ -48,6 +48,25 @@ struct Orphan {
     waits_for: RecordId,
 }
 
+/// How often reports of one node are taken. Whoever holds a key can sign without end, and every
+/// replica verifies and passes on each.
+pub trait ReportPace {
+    /// Whether another report of this node may be taken now; otherwise it is dropped unverified.
+    fn is_due(&self, node: &PublicKey) -> bool;
+    /// A report of this node was verified.
+    fn taken(&mut self, node: PublicKey);
+}
+
+struct Unlimited;
+
+impl ReportPace for Unlimited {
+    fn is_due(&self, _: &PublicKey) -> bool {
+        true
+    }
+
+    fn taken(&mut self, _: PublicKey) {}
+}
+
 /// What a frame led to.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -105,6 +124,19 @@ impl Session {
     /// # Errors
     /// [`SyncError`]: close the session. What was taken in before stays, for it was verified.
     pub fn handle(&mut self, replica: &mut Replica, frame: &[u8]) -> Result<Output, SyncError> {
+        self.handle_paced(replica, frame, &mut Unlimited)
+    }
+
+    /// The same, with a bound on how often a node's reports are verified and taken.
+    ///
+    /// # Errors
+    /// As [`Self::handle`].
+    pub fn handle_paced(
+        &mut self,
+        replica: &mut Replica,
+        frame: &[u8],
+        pace: &mut impl ReportPace,
+    ) -> Result<Output, SyncError> {
         let mut out = Output::default();
         match Frame::decode(frame).map_err(SyncError::Malformed)? {
             Frame::Tips(theirs) => {
@@ -126,7 +158,7 @@ impl Session {
                     self.told = self.told.saturating_add(1);
                 }
             }
-            Frame::Records(records) => self.take(replica, records, &mut out)?,
+            Frame::Records(records) => self.take(replica, records, pace, &mut out)?,
             Frame::Check(heads) => {
                 take_turn(&mut self.checks, "check")?;
                 if heads != replica.heads() {
@@ -184,11 +216,22 @@ impl Session {
         &mut self,
         replica: &mut Replica,
         records: Vec<Record>,
+        pace: &mut impl ReportPace,
         out: &mut Output,
     ) -> Result<(), SyncError> {
         let mut queue: VecDeque<Record> = records.into();
         while let Some(record) = queue.pop_front() {
-            match replica.apply(&record) {
+            let reporter = replica.would_verify_report_of(&record);
+            if reporter.is_some_and(|node| !pace.is_due(&node)) {
+                // A later round brings the newest one.
+                continue;
+            }
+            let applied = replica.apply(&record);
+            // A report whose signature does not hold says nothing about the node it names.
+            if let (Some(node), Ok(_)) = (reporter, &applied) {
+                pace.taken(node);
+            }
+            match applied {
                 Ok(Applied::New { id, .. }) => {
                     out.new.push(record);
                     self.release(&id, &mut queue);

@@ -5,9 +5,9 @@ mod kit;
 
 use std::collections::VecDeque;
 
-use identity::{Code, limits::SYNC_FRAME_BYTES_MAX};
+use identity::{Code, PublicKey, limits::SYNC_FRAME_BYTES_MAX};
 use kit::{Machine, Who, World, deliver, key, revocation, steps, told};
-use member_crdt::{Replica, Session, SyncError};
+use member_crdt::{Replica, ReportPace, Session, SyncError};
 use org_trust::{Lane, Place, Record};
 use proptest::prelude::*;
 
@@ -193,6 +193,39 @@ fn records_that_no_honest_replica_passes_on_end_the_session() {
     let SyncError::Record { new, .. } = error else { panic!("{error:?}") };
     assert_eq!(new, [Record::from(&good)], "what was in order before it is passed on");
     assert_eq!(replica.roster().good().count(), 2);
+}
+
+/// Takes one report of each node and notes whose it verified.
+#[derive(Default)]
+struct One(Vec<PublicKey>);
+
+impl ReportPace for One {
+    fn is_due(&self, node: &PublicKey) -> bool {
+        !self.0.contains(node)
+    }
+
+    fn taken(&mut self, node: PublicKey) {
+        self.0.push(node);
+    }
+}
+
+#[test]
+fn reports_count_once_they_are_verified_and_are_dropped_beyond_the_pace() {
+    let world = of_size(3);
+    let mut replica = world.filled();
+    let reports = [1, 2, 3].map(|seq| Record::from(&world.report(0, seq, &replica)));
+    let Record::Report(mut bytes) = reports[0].clone() else { unreachable!() };
+    *bytes.last_mut().unwrap() ^= 1;
+    let (mut pace, node) = (One::default(), key(Who::Node(0)).public());
+    let forged = Session::flood(&Record::Report(bytes));
+    Session::new().handle_paced(&mut replica, &forged, &mut pace).unwrap_err();
+    assert_eq!(pace.0, [], "whoever forges holds nobody up");
+    for report in &reports {
+        let out = Session::new().handle_paced(&mut replica, &Session::flood(report), &mut pace).unwrap();
+        assert_eq!(out.new.len(), usize::from(*report == reports[0]));
+    }
+    assert_eq!(pace.0, [node]);
+    assert_eq!(replica.report_of(&node).unwrap().body().seq, 1);
 }
 
 #[test]
