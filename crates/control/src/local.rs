@@ -245,7 +245,8 @@ pub struct Member {
     pub endpoints: Vec<SocketAddr>,
     /// Release it says it runs; empty when unknown.
     pub version: String,
-    /// Milliseconds since it was last heard, first-hand or by its report; none if not since start.
+    /// Milliseconds since it was last heard first-hand, by a handshake of its tunnel, a session or a
+    /// frame of it; none if not since musterd started. What others pass on of it does not count.
     pub heard_ms_ago: Option<u64>,
 }
 
@@ -379,7 +380,7 @@ pub struct Missing {
     pub name: String,
     /// Its node key.
     pub node: Text<PublicKey>,
-    /// Milliseconds since it was last heard; none if not since musterd started.
+    /// As in [`Member::heard_ms_ago`].
     pub heard_ms_ago: Option<u64>,
 }
 
