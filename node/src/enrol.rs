@@ -22,7 +22,7 @@ pub enum Enrolled {
 pub enum Declined {
     /// The invite's date has passed.
     Expired,
-    /// It was admitted and is no member any more.
+    /// It is no member any more, or was revoked before it became one.
     Former(Code),
     /// The request does not hold.
     Request(EnrolError),
@@ -120,6 +120,9 @@ pub fn decide(
     }
     if invite.expires_unix_s != 0 && unix_s > invite.expires_unix_s {
         return Err(Declined::Expired);
+    }
+    if replica.is_revoked_early(&admit.node) {
+        return Err(Declined::Former(Code::Revoked));
     }
     let keys = [admit.node, admit.wireguard, admit.boot];
     let taken = keys.iter().any(|key| {

@@ -11,6 +11,8 @@ use control::gateway::{ConnectionId, ToGateway};
 use identity::{Code, PublicKey, SessionId, limits::SYNC_QUEUE_FRAMES_MAX};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::state::Socket;
+
 /// One session here; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(u64);
@@ -120,7 +122,7 @@ pub enum Line {
         /// The gateway's number for the connection.
         id: ConnectionId,
         /// Its socket.
-        socket: mpsc::Sender<ToGateway>,
+        socket: Socket,
     },
 }
 
@@ -184,7 +186,7 @@ impl Session {
 
     /// The gateway's number for it and the gateway's socket, if it runs over one.
     #[must_use]
-    pub const fn gateway(&self) -> Option<(ConnectionId, &mpsc::Sender<ToGateway>)> {
+    pub const fn gateway(&self) -> Option<(ConnectionId, &Socket)> {
         match &self.line {
             Line::Gateway { id, socket } => Some((*id, socket)),
             Line::Task { .. } => None,
@@ -266,10 +268,7 @@ impl Sessions {
                 let _gone = cut.take().map(|cut| cut.send(why));
             }
             Line::Gateway { id, socket } => {
-                let cut = ToGateway::Cut { id: *id, code: Some(why.code.into()), reason: why.reason };
-                if socket.try_send(cut).is_err() {
-                    tracing::debug!("the gateway's socket is full or gone");
-                }
+                socket.tell(ToGateway::Cut { id: *id, code: Some(why.code.into()), reason: why.reason });
                 self.sessions.remove(&key);
             }
         }
@@ -277,10 +276,8 @@ impl Sessions {
 
     /// Ends a session at the gateway in good order, after what was sent before.
     pub fn finish(&mut self, key: SessionKey) {
-        if let Some(Session { line: Line::Gateway { id, socket }, .. }) = self.sessions.remove(&key)
-            && socket.try_send(ToGateway::Cut { id, code: None, reason: String::new() }).is_err()
-        {
-            tracing::debug!("the gateway's socket is full or gone");
+        if let Some(Session { line: Line::Gateway { id, socket }, .. }) = self.sessions.remove(&key) {
+            socket.tell(ToGateway::Cut { id, code: None, reason: String::new() });
         }
     }
 
@@ -290,7 +287,8 @@ impl Sessions {
         let queued = match &session.line {
             Line::Task { frames, .. } => frames.try_send(frame).is_ok(),
             Line::Gateway { id, socket } => {
-                socket.try_send(ToGateway::Data { id: *id, frame: frame.into() }).is_ok()
+                socket.tell(ToGateway::Data { id: *id, frame: frame.into() });
+                true
             }
         };
         if !queued {

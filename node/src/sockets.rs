@@ -10,7 +10,7 @@ use std::{
 
 use control::{
     framing,
-    gateway::{FromGateway, ToGateway},
+    gateway::FromGateway,
     local::{Answer, Failed, Request},
 };
 use identity::{
@@ -136,11 +136,14 @@ pub async fn gateway(listener: UnixListener, group: u32, inputs: mpsc::Sender<In
 async fn front(stream: UnixStream, number: u64, inputs: mpsc::Sender<Input>) {
     tracing::info!(number, "gateway connected");
     let (mut reader, mut writer) = stream.into_split();
-    let (send, mut outgoing) = mpsc::channel::<ToGateway>(FRONT_QUEUED_MAX);
+    let (socket, mut outgoing, broken) = Socket::new(number, FRONT_QUEUED_MAX);
     let writing = async {
         while let Some(message) = outgoing.recv().await {
             let bytes = framing::encode(&message, GATEWAY_MESSAGE_BYTES_MAX).map_err(io::Error::other)?;
             timeout(CLIENT_IDLE, write(&mut writer, &bytes)).await??;
+            if outgoing.is_empty() && inputs.send(Input::Outside(Outside::Drained(number))).await.is_err() {
+                break;
+            }
         }
         Ok::<(), io::Error>(())
     };
@@ -148,8 +151,7 @@ async fn front(stream: UnixStream, number: u64, inputs: mpsc::Sender<Input>) {
         while let Some(message) =
             read_message::<_, FromGateway>(&mut reader, GATEWAY_MESSAGE_BYTES_MAX).await?
         {
-            let socket = Socket { number, send: send.clone() };
-            if inputs.send(Input::Outside(Outside::Said(socket, message))).await.is_err() {
+            if inputs.send(Input::Outside(Outside::Said(socket.clone(), message))).await.is_err() {
                 break;
             }
         }
@@ -158,6 +160,7 @@ async fn front(stream: UnixStream, number: u64, inputs: mpsc::Sender<Input>) {
     let ended = tokio::select! {
         ended = reading => ended,
         ended = writing => ended,
+        () = broken.notified() => Err(io::Error::other("it does not read what it is told")),
     };
     match ended {
         Ok(()) => tracing::info!(number, "gateway disconnected"),
@@ -218,7 +221,8 @@ async fn pause(error: &io::Error) {
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
 /// A gateway's front, and its successor while it is replaced.
 const FRONTS_MAX: usize = 4;
-/// Messages to a gateway's front: the answer to a boot in a large org is a hundred of them.
+/// Messages to a gateway's front: several for each connection that is being made. Long answers are
+/// paced and take a small part of it.
 const FRONT_QUEUED_MAX: usize = 2048;
 
 #[cfg(test)]

@@ -86,6 +86,11 @@ impl State {
         if let Some(why) = self.disk.refused() {
             problems.push(Failed { code: Code::DiskRefused.into(), detail: why.to_owned() });
         }
+        let served = |node: &PublicKey| roster.get(node).is_some_and(standing::is_served);
+        for node in self.replica.report_clashes().into_iter().filter(served) {
+            let detail = format!("{} ({})", self.name_of(&node), node.short());
+            problems.push(Failed { code: Code::CloneSuspected.into(), detail });
+        }
         let heard = self.sessions.iter().any(|(_, session)| roster.get(&session.peer()).is_some());
         let state = match me {
             _ if !self.is_member() => Stage::NotMember,
@@ -323,6 +328,9 @@ impl State {
     /// The others are told first: once this machine has left they listen to it no more. The Leave of a
     /// key is always the same bytes, so it may be heard of before it is on disk.
     fn leave(&mut self, reply: oneshot::Sender<Answer>, now: Now) {
+        if let Some(leaving) = &mut self.leaving {
+            return leaving.replies.push(reply);
+        }
         let place = self.replica.next_place(&self.me, Lane::Main).filter(|_| self.is_member());
         let signed = place.map(|place| Statement::sign(&self.org, &self.keys.node, place, &Payload::Leave));
         let statement = match signed {
@@ -336,10 +344,17 @@ impl State {
                 return answer(reply, Answer::Failed(failed));
             }
         };
+        let alone = self.roster.good().all(|member| member.node == self.me);
+        if self.sync.is_empty() && !alone {
+            // Taken now, it would never be heard: nobody listens to a machine that has left.
+            let detail = "no member is there to hear of it; an admin can revoke this machine".to_owned();
+            return answer(reply, Answer::Failed(Failed { code: Code::PeerUnreachable.into(), detail }));
+        }
         let record = Record::from(&statement);
         self.flood(&record, None);
         let left = Left { change: statement.id().into(), told: count(self.sync.len()) };
-        self.leaving = Some(super::Leaving { record, left, reply, at: now.at + super::LEAVE_FLUSH });
+        self.leaving =
+            Some(super::Leaving { record, left, replies: vec![reply], at: now.at + super::LEAVE_FLUSH });
     }
 
     pub(super) fn leave_if_due(&mut self, now: Now) {
@@ -347,10 +362,15 @@ impl State {
         for outcome in self.take(&[leaving.record], now) {
             if let Err(why) = outcome {
                 let failed = Failed { code: why.code().into(), detail: why.to_string() };
-                return answer(leaving.reply, Answer::Failed(failed));
+                for reply in leaving.replies {
+                    answer(reply, Answer::Failed(failed.clone()));
+                }
+                return;
             }
         }
-        self.after_disk(Withheld::Answer(leaving.reply, Waiting::Left(leaving.left)));
+        for reply in leaving.replies {
+            self.after_disk(Withheld::Answer(reply, Waiting::Left(leaving.left.clone())));
+        }
         self.write_on(now);
     }
 }

@@ -20,7 +20,8 @@ pub(super) struct Members {
     fresh: BTreeSet<PublicKey>,
     /// No longer served, still being told why: their tunnel goes then at the latest.
     leaving: BTreeMap<PublicKey, Instant>,
-    /// When each was last heard first-hand.
+    /// When each was last heard first-hand: a handshake of its tunnel, a session, a frame of it. What
+    /// others pass on of it does not count.
     heard: BTreeMap<PublicKey, Instant>,
     /// When it was first known here that each is not served any more.
     ended_unix_ms: BTreeMap<PublicKey, Option<u64>>,

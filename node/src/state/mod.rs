@@ -107,6 +107,7 @@ pub struct State {
     sync: BTreeMap<SessionKey, member_crdt::Session>,
     disk: disk::Disk,
     report: reports::Own,
+    paces: reports::Paces,
     endpoints: Vec<SocketAddr>,
     refusals: Refusals,
     members: members::Members,
@@ -125,7 +126,8 @@ pub struct State {
 struct Leaving {
     record: Record,
     left: control::local::Left,
-    reply: oneshot::Sender<Answer>,
+    /// Everybody who asked for it.
+    replies: Vec<oneshot::Sender<Answer>>,
     at: Instant,
 }
 
@@ -149,6 +151,7 @@ impl State {
             sync: BTreeMap::new(),
             disk: disk::Disk::new(replace),
             report: reports::Own::new(boot_nonce),
+            paces: reports::Paces::default(),
             endpoints,
             refusals: Refusals::default(),
             members: members::Members::default(),

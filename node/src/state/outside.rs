@@ -1,7 +1,7 @@
 //! Machines at the gateway. Its front brings bytes; who is behind them, and what they may do, is
 //! decided here, with the gateway role key.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use conn_auth::{Accept, AwaitProof, Binding, Refusal};
 use control::gateway::{Bounds, ConnectionId, FromGateway, ToGateway};
@@ -11,7 +11,7 @@ use identity::{
 };
 use member_crdt::Applied;
 use org_trust::{Outcome, Record, Reply, Request, Select};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Now, State, disk::Withheld, new_reference};
 use crate::{
@@ -23,10 +23,32 @@ use crate::{
 /// A connected gateway front.
 #[derive(Clone, Debug)]
 pub struct Socket {
-    /// Tells it from others.
-    pub number: u64,
-    /// What goes to it.
-    pub send: mpsc::Sender<ToGateway>,
+    number: u64,
+    send: mpsc::Sender<ToGateway>,
+    broken: Arc<Notify>,
+}
+
+impl Socket {
+    /// A socket, what is to be written to it, and the word that it must be closed.
+    #[must_use]
+    pub fn new(number: u64, queued_max: usize) -> (Self, mpsc::Receiver<ToGateway>, Arc<Notify>) {
+        let (send, outgoing) = mpsc::channel(queued_max);
+        let broken = Arc::new(Notify::new());
+        (Self { number, send, broken: Arc::clone(&broken) }, outgoing, broken)
+    }
+
+    /// Queues a message. When one is lost nobody could tell which connections wait for it, so the
+    /// whole socket is closed: the front makes another and its clients try again.
+    pub(crate) fn tell(&self, message: ToGateway) {
+        if self.send.try_send(message).is_err() {
+            tracing::debug!(number = self.number, "the gateway's front does not read or is gone");
+            self.broken.notify_one();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.send.max_capacity().saturating_sub(self.send.capacity()) < PACED_QUEUED_MAX
+    }
 }
 
 /// Something from a gateway front.
@@ -34,6 +56,8 @@ pub struct Socket {
 pub enum Outside {
     /// It went away, and every connection with it.
     Gone(u64),
+    /// Everything queued for it was written.
+    Drained(u64),
     /// It says something.
     Said(Socket, FromGateway),
 }
@@ -47,11 +71,14 @@ enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     stages: BTreeMap<(u64, ConnectionId), Stage>,
+    /// What is still to be said; the end of each ends its session.
+    answers: BTreeMap<SessionKey, std::vec::IntoIter<Vec<u8>>>,
 }
 
 impl Connections {
     pub(super) fn forget(&mut self, key: SessionKey) {
         self.stages.retain(|_, stage| !matches!(stage, Stage::Open { key: open, .. } if *open == key));
+        self.answers.remove(&key);
     }
 }
 
@@ -60,6 +87,7 @@ impl State {
     pub fn on_outside(&mut self, outside: Outside, now: Now) {
         match outside {
             Outside::Gone(number) => self.gateway_gone(number, now),
+            Outside::Drained(_) => self.answer_on(),
             Outside::Said(socket, FromGateway::Begin { id, exporter, hello, source }) => {
                 let binding = Binding::Tls(exporter.0.0);
                 self.begin_outside(&socket, id, binding, &hello.0, source, now);
@@ -72,11 +100,12 @@ impl State {
             }
             Outside::Said(socket, FromGateway::Close { id }) => {
                 if let Some(Stage::Open { key, .. }) = self.outside.stages.remove(&(socket.number, id)) {
+                    self.outside.forget(key);
                     self.on_ended(key, now);
                 }
             }
             Outside::Said(socket, FromGateway::Charters { id, after }) => {
-                self.tell(&socket, self.charters(id, after.0));
+                socket.tell(self.charters(id, after.0));
             }
         }
     }
@@ -86,6 +115,7 @@ impl State {
         let ids: Vec<_> = self.outside.stages.range(of_it).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(Stage::Open { key, .. }) = self.outside.stages.remove(&id) {
+                self.outside.forget(key);
                 self.on_ended(key, now);
             }
         }
@@ -117,13 +147,13 @@ impl State {
         };
         match begun {
             Ok(pending) => {
-                self.tell(socket, ToGateway::Challenge { id, line: pending.challenge().to_owned() });
+                socket.tell(ToGateway::Challenge { id, line: pending.challenge().to_owned() });
                 let stage = Stage::Proof { pending: Box::new(pending), source };
                 self.outside.stages.insert((socket.number, id), stage);
             }
             Err((code, detail)) => {
                 self.on_unproven(code, detail.clone(), source.to_string(), now);
-                self.tell(socket, ToGateway::Cut { id, code: None, reason: detail });
+                socket.tell(ToGateway::Cut { id, code: None, reason: detail });
             }
         }
     }
@@ -138,14 +168,14 @@ impl State {
             Err(why) => {
                 self.on_unproven(why.code(), why.to_string(), source.to_string(), now);
                 let line = reference.verdict_no();
-                return self.tell(socket, ToGateway::Verdict { id, line, session: None });
+                return socket.tell(ToGateway::Verdict { id, line, session: None });
             }
         };
         let (peer, action) = (proven.peer(), proven.action().name().to_owned());
         let admitted = proven.admit(self.standing_of(&peer)).and_then(|admitted| {
             let rule = admitted.rule();
             let verdict = admitted.verdict_ok(reference, self.replica.heads(), self.replica.count());
-            let line = Line::Gateway { id, socket: socket.send.clone() };
+            let line = Line::Gateway { id, socket: socket.clone() };
             let proof = Proof::Admitted(Box::new(admitted));
             let session = Session::new(proof, Purpose::Outside(rule.name), reference, now.at, line);
             let key = self.sessions.register(session);
@@ -158,7 +188,7 @@ impl State {
         match admitted {
             Ok((key, line, bounds)) => {
                 self.outside.stages.insert((socket.number, id), Stage::Open { key, asked: false });
-                self.tell(socket, ToGateway::Verdict { id, line, session: Some(bounds) });
+                socket.tell(ToGateway::Verdict { id, line, session: Some(bounds) });
             }
             Err(Refusal { code }) => {
                 let refused = Refused {
@@ -171,7 +201,7 @@ impl State {
                 };
                 self.remember(reference, refused);
                 let line = Refusal { code }.verdict(reference, true);
-                self.tell(socket, ToGateway::Verdict { id, line, session: None });
+                socket.tell(ToGateway::Verdict { id, line, session: None });
             }
         }
     }
@@ -304,11 +334,42 @@ impl State {
     }
 
     pub(super) fn answer_outside(&mut self, key: SessionKey, frames: Vec<Vec<u8>>) {
-        for frame in frames {
-            self.sessions.send(key, frame);
+        let waiting = self.outside.answers.values().flat_map(|frames| frames.as_slice());
+        let bytes: usize = waiting.chain(&frames).map(Vec::len).sum();
+        let frames = if frames.len() > 1 && bytes > ANSWERS_BYTES_MAX && !self.outside.answers.is_empty() {
+            // It asks again.
+            vec![Reply::Refused(Code::Busy).encode()]
+        } else {
+            frames
+        };
+        self.outside.answers.insert(key, frames.into_iter());
+        self.answer_on();
+    }
+
+    /// Says what is still to be said, as far as the fronts have room: the answers of all machines that
+    /// boot at once would not fit. The one with the least left goes first, so that short ones do not
+    /// wait and long ones end one after the other.
+    fn answer_on(&mut self) {
+        let (sessions, answers) = (&mut self.sessions, &mut self.outside.answers);
+        answers.retain(|key, _| sessions.get(*key).is_some());
+        let mut ended = Vec::new();
+        loop {
+            let socket = |key: SessionKey| sessions.get(key).and_then(Session::gateway);
+            let ready =
+                answers.iter_mut().filter(|(key, _)| socket(**key).is_some_and(|(_, s)| s.has_room()));
+            let Some((&key, frames)) = ready.min_by_key(|(_, frames)| frames.len()) else { break };
+            match frames.next() {
+                Some(frame) => sessions.send(key, frame),
+                None => {
+                    answers.remove(&key);
+                    sessions.finish(key);
+                    ended.push(key);
+                }
+            }
         }
-        self.sessions.finish(key);
-        self.outside.forget(key);
+        for key in ended {
+            self.outside.forget(key);
+        }
     }
 
     pub(super) fn refuse_outside(&mut self, key: SessionKey, code: Code) {
@@ -318,18 +379,19 @@ impl State {
     fn out_of_turn(&mut self, socket: &Socket, id: ConnectionId) {
         if let Some(Stage::Open { key, .. }) = self.outside.stages.remove(&(socket.number, id)) {
             let reason = "one question was asked already".to_owned();
+            self.outside.forget(key);
             return self.sessions.cut(key, Cut { code: Code::RequestMalformed, reason });
         }
         let reason = "nothing was begun under this number".to_owned();
-        self.tell(socket, ToGateway::Cut { id, code: Some(Code::RequestMalformed.into()), reason });
-    }
-
-    fn tell(&self, socket: &Socket, message: ToGateway) {
-        if socket.send.try_send(message).is_err() {
-            tracing::warn!("the gateway's front does not read");
-        }
+        socket.tell(ToGateway::Cut { id, code: Some(Code::RequestMalformed.into()), reason });
     }
 }
+
+/// Most bytes of answers that wait, beyond a first one: a few dozen of an org of ten thousand members.
+const ANSWERS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Messages of long answers queued for a front, 64 KiB each: the rest of the queue is left to what
+/// cannot wait.
+const PACED_QUEUED_MAX: usize = 64;
 
 /// In a page of settings, each stands behind its length.
 const CHARTER_PREFIX_BYTES: usize = 4;

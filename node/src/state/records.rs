@@ -35,8 +35,8 @@ impl State {
                     withheld.push(Withheld::Flood(record, from));
                 }
                 Weight::OwnReport => withheld.push(Withheld::Flood(record, from)),
-                Weight::Report { node, moved: has_moved } => {
-                    self.members.heard(node, now.at);
+                // Whoever passes it on may have kept it for days: it does not say that the node is up.
+                Weight::Report { moved: has_moved } => {
                     moved |= has_moved;
                     // Another node's word about itself is not ours to keep.
                     urgent.push(record);
@@ -69,8 +69,8 @@ impl State {
             Record::Report(bytes) => match UnverifiedReport::decode(bytes) {
                 Ok(report) if *report.claimed().node() == self.me => Weight::OwnReport,
                 Ok(report) => {
-                    let (node, body) = (*report.claimed().node(), report.claimed().body());
-                    Weight::Report { node, moved: self.members.moved(&node, &body.endpoints) }
+                    let (node, body) = (report.claimed().node(), report.claimed().body());
+                    Weight::Report { moved: self.members.moved(node, &body.endpoints) }
                 }
                 Err(_) => Weight::Other,
             },
@@ -93,7 +93,7 @@ enum Weight {
     /// What this machine says of itself; told once it is on disk.
     OwnReport,
     /// What another node says of itself, perhaps that it is elsewhere.
-    Report { node: PublicKey, moved: bool },
+    Report { moved: bool },
     /// In force and told at once.
     Urgent,
     /// Told once it is on disk.

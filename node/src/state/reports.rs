@@ -1,11 +1,13 @@
 //! What this machine says of itself: what it has on disk, where it listens.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use identity::{BootNonce, CharterId, Heads, limits::REPORT_INTERVAL_MS};
+use identity::{BootNonce, CharterId, Heads, PublicKey, limits::REPORT_INTERVAL_MS};
+use member_crdt::ReportPace;
 use org_trust::{Record, Report, ReportBody, ReportTip};
 
 use super::{Now, State};
@@ -42,6 +44,38 @@ impl Own {
         self.stored = Some(facts);
     }
 }
+
+/// When the reports taken of each member would have come at the greatest lasting rate; only members
+/// are in it.
+#[derive(Debug, Default)]
+pub(super) struct Paces(BTreeMap<PublicKey, Instant>);
+
+/// The paces at a moment.
+pub(super) struct PacesAt<'a>(&'a mut Paces, Instant);
+
+impl Paces {
+    pub(super) const fn at(&mut self, now: Instant) -> PacesAt<'_> {
+        PacesAt(self, now)
+    }
+}
+
+impl ReportPace for PacesAt<'_> {
+    fn is_due(&self, node: &PublicKey) -> bool {
+        let Self(Paces(paces), now) = self;
+        paces.get(node).is_none_or(|even| *even < *now + PACE * BURST)
+    }
+
+    fn taken(&mut self, node: PublicKey) {
+        let Self(Paces(paces), now) = self;
+        let even = paces.entry(node).or_insert(*now);
+        *even = (*even).max(*now) + PACE;
+    }
+}
+
+/// Twice as often as an honest node reports: reports bunch up on their way.
+const PACE: Duration = Duration::from_millis(REPORT_INTERVAL_MS / 2);
+/// Reports of one node taken at once.
+const BURST: u32 = 8;
 
 impl State {
     pub(super) fn facts(&self) -> Facts {

@@ -15,7 +15,7 @@ impl State {
         let (peer, way) = (session.peer(), direction(&session.proof));
         self.members.heard(peer, now.at);
         let Some(sync) = self.sync.get_mut(&key) else { return };
-        match sync.handle(&mut self.replica, frame) {
+        match sync.handle_paced(&mut self.replica, frame, &mut self.paces.at(now.at)) {
             Ok(output) => {
                 for why in output.refused {
                     tracing::debug!(MUSTER_PEER = peer.short(), "a record was not kept: {why}");

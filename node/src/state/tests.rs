@@ -235,6 +235,144 @@ fn a_machine_that_leaves_tells_the_others_first() {
 }
 
 #[test]
+fn a_machine_that_nobody_would_hear_does_not_leave() {
+    let mut bench = Bench::new();
+    let Answer::Failed(failed) = bench.ask(Ask::Leave {}) else { panic!("it left") };
+    assert_eq!(failed.code.0, Code::PeerUnreachable);
+    assert!(bench.state.is_member() && bench.state.leaving.is_none());
+}
+
+#[test]
+fn who_asks_to_leave_a_second_time_gets_the_same_answer() {
+    let mut bench = Bench::new();
+    let _sync = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    bench.written();
+    let mut answers = [1, 2].map(|_| {
+        let (reply, answered) = oneshot::channel();
+        bench.state.on_request(Ask::Leave {}, reply, bench.now);
+        answered
+    });
+    bench.now.at += LEAVE_FLUSH;
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    bench.written();
+    for answered in &mut answers {
+        assert!(matches!(answered.try_recv(), Ok(Answer::Left(left)) if left.told == 1));
+    }
+}
+
+#[test]
+fn a_member_that_reports_without_end_is_taken_and_passed_on_at_a_bounded_rate() {
+    let mut bench = Bench::new();
+    let (from, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    let (to, _) = bench.open_tunnel(&Machine::new(30), "sync", Machine::new(30).wireguard());
+    bench.written();
+    let (_from, mut to) = (from.unwrap(), to.unwrap());
+    while to.frames.try_recv().is_ok() {}
+    for seq in 0..100 {
+        bench.hear_report(20, seq, 0);
+    }
+    let seq = |bench: &Bench| bench.state.replica.report_of(&key(20).public()).unwrap().body().seq;
+    assert_eq!(seq(&bench), 7, "a few at once, the rest is dropped");
+    assert_eq!(std::iter::from_fn(|| to.frames.try_recv().ok()).count(), 8);
+    bench.hear_report(30, 0, 0);
+    assert!(bench.state.replica.report_of(&key(30).public()).is_some(), "others are not held up");
+    bench.now.at += Duration::from_millis(identity::limits::REPORT_INTERVAL_MS);
+    for seq in 100..110 {
+        bench.hear_report(20, seq, 0);
+    }
+    assert_eq!(seq(&bench), 101, "two for each interval");
+}
+
+#[test]
+fn a_report_that_others_pass_on_is_no_contact_with_its_node() {
+    let mut bench = Bench::new();
+    let _sync = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    bench.hear_report(30, 0, 0);
+    let heard = |node| bench.state.members.last_heard(&key(node).public());
+    assert!(heard(30).is_none() && heard(20).is_some());
+}
+
+#[test]
+fn a_member_whose_key_signs_on_two_machines_is_named_in_status() {
+    let mut bench = Bench::new();
+    let _sync = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    bench.hear_report(30, 5, 0);
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    assert_eq!(status.problems, []);
+    bench.hear_report(30, 5, 1);
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    let [problem] = status.problems.as_slice() else { panic!("{:?}", status.problems) };
+    assert_eq!(problem.code.0, Code::CloneSuspected);
+    assert!(problem.detail.starts_with("three ("), "{}", problem.detail);
+    bench.revoke(30);
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    assert_eq!(status.problems, [], "that is the remedy");
+}
+
+#[test]
+fn a_key_that_was_revoked_before_it_asks_is_refused_for_good_and_spends_nothing() {
+    let mut bench = Bench::new();
+    let invite = bench.invite(1, 9);
+    bench.revoke(50);
+    bench.written();
+    for (seed, admitted) in [(50, false), (60, true)] {
+        let newcomer = Machine::new(seed);
+        let (id, _) = bench.open_outside(&newcomer.node, "enrol");
+        bench.say(id, &Request::Enrol(newcomer.request(&bench, &invite, 9)));
+        bench.written();
+        match bench.replies(id).first() {
+            Some(Reply::Admitted(_)) => assert!(admitted),
+            reply => assert_eq!((reply, admitted), (Some(&Reply::Refused(Code::Revoked)), false)),
+        }
+    }
+}
+
+#[test]
+fn long_answers_are_said_as_the_front_reads_and_leave_room_for_others() {
+    let mut bench = Bench::new();
+    let keys: Vec<_> = (0..4).map(|_| bench.open_outside(&key(22), "boot").0).collect();
+    let sessions: Vec<SessionKey> = bench.state.sessions.iter().map(|(key, _)| key).collect();
+    for key in sessions {
+        bench.state.answer_outside(key, vec![vec![0]; 100]);
+    }
+    let (_, verdict) = bench.open_outside(&key(22), "boot");
+    assert!(verdict.starts_with("ok "), "another machine is let in meanwhile: {verdict}");
+    let (mut frames, mut ended) = (0, Vec::new());
+    loop {
+        let heard = bench.heard();
+        if heard.is_empty() {
+            break;
+        }
+        assert!(heard.len() < 128, "{} at once", heard.len());
+        for message in heard {
+            match message {
+                ToGateway::Data { .. } => frames += 1,
+                ToGateway::Cut { id, code: None, .. } => ended.push(id),
+                message @ (ToGateway::Challenge { .. }
+                | ToGateway::Verdict { .. }
+                | ToGateway::Cut { .. }
+                | ToGateway::Charters { .. }) => panic!("{message:?}"),
+            }
+        }
+        bench.state.on_outside(Outside::Drained(1), bench.now);
+    }
+    assert_eq!((frames, ended), (400, keys));
+}
+
+#[tokio::test]
+async fn a_front_that_loses_a_message_is_closed() {
+    let mut bench = Bench::new();
+    for id in 1000..1256 {
+        bench.front(FromGateway::Finish { id, proof: Vec::new().into() });
+    }
+    let closed = tokio::time::timeout(Duration::ZERO, bench.broken.notified()).await;
+    assert!(closed.is_err(), "all fit");
+    bench.front(FromGateway::Finish { id: 2000, proof: Vec::new().into() });
+    bench.broken.notified().await;
+}
+
+#[test]
 fn a_report_rests_on_what_is_on_disk() {
     let mut bench = Bench::new();
     bench.written();
@@ -276,6 +414,7 @@ struct Bench {
     deeds: Vec<Deed>,
     socket: Socket,
     gateway: mpsc::Receiver<ToGateway>,
+    broken: Arc<tokio::sync::Notify>,
     next: u64,
     kept: Vec<ToGateway>,
 }
@@ -289,10 +428,10 @@ impl Bench {
         let (boot_nonce, endpoints) = (BootNonce([0; 16]), Vec::new());
         let beginning =
             Beginning { keys: Arc::new(keys), replica, boot_nonce, seed: 0, endpoints, replace: false };
-        let (send, gateway) = mpsc::channel(256);
-        let socket = Socket { number: 1, send };
+        let (socket, gateway, broken) = Socket::new(1, 256);
         let state = State::new(beginning, now);
-        let mut bench = Self { state, now, deeds: Vec::new(), socket, gateway, next: 0, kept: Vec::new() };
+        let mut bench =
+            Self { state, now, deeds: Vec::new(), socket, gateway, broken, next: 0, kept: Vec::new() };
         bench.perform();
         bench.written();
         bench.deeds.clear();
@@ -396,10 +535,10 @@ impl Bench {
         let hello = dial.hello().as_bytes().to_vec().into();
         let source = "192.0.2.1:5".parse().unwrap();
         self.front(FromGateway::Begin { id, exporter: Text(Exporter(exporter)), hello, source });
-        let Some(ToGateway::Challenge { line, .. }) = self.heard().pop() else { panic!("no challenge") };
+        let Some(ToGateway::Challenge { line, .. }) = self.heard_last() else { panic!("no challenge") };
         let wait = dial.on_challenge(line.as_bytes()).unwrap().prove(Heads([0; 32]), 0);
         self.front(FromGateway::Finish { id, proof: wait.proof().as_bytes().to_vec().into() });
-        let Some(ToGateway::Verdict { line, .. }) = self.heard().pop() else { panic!("no verdict") };
+        let Some(ToGateway::Verdict { line, .. }) = self.heard_last() else { panic!("no verdict") };
         (id, line)
     }
 
@@ -416,6 +555,34 @@ impl Bench {
         let mut heard = std::mem::take(&mut self.kept);
         heard.extend(std::iter::from_fn(|| self.gateway.try_recv().ok()));
         heard
+    }
+
+    /// The newest message; those before it are kept.
+    fn heard_last(&mut self) -> Option<ToGateway> {
+        let mut heard = self.heard();
+        let last = heard.pop();
+        self.kept = heard;
+        last
+    }
+
+    /// A report reaches us over the first sync session.
+    fn hear_report(&mut self, node: u8, seq: u64, boot: u8) {
+        let replica = &self.state.replica;
+        let body = org_trust::ReportBody {
+            boot_nonce: BootNonce([boot; 16]),
+            seq,
+            heads: replica.heads(),
+            count: replica.count(),
+            charter: replica.chain().head().id(),
+            tips: Vec::new(),
+            version: String::new(),
+            endpoints: Vec::new(),
+        };
+        let report = org_trust::Report::sign(&self.state.org, &key(node), body).unwrap();
+        let session = *self.state.sync.keys().next().unwrap();
+        let frame = member_crdt::Session::flood(&Record::from(&report));
+        self.state.on_frame(session, &frame, self.now);
+        self.perform();
     }
 
     /// The answer to one connection, which is over after it.
