@@ -19,6 +19,7 @@ use slice::{Protocol, Sample};
 pub(crate) fn run(rounds: usize, slice_ms: u64, row: &str) -> Result<Report, Failure> {
     let mut rows = protocols()?;
     rows.retain(|protocol| protocol.name().contains(row));
+    one_core()?;
     let mut samples: Vec<Vec<Sample>> = rows.iter().map(|_| Vec::new()).collect();
     let mut single: Vec<operations::Costs> = Vec::new();
     for round in 0..rounds {
@@ -29,6 +30,14 @@ pub(crate) fn run(rounds: usize, slice_ms: u64, row: &str) -> Result<Report, Fai
         }
     }
     Ok(report(&rows, &samples, &single))
+}
+
+/// Both threads on the core this one is on: they take turns anyway, and waking a second core from its sleep costs a
+/// virtual machine more than a handshake, and more with each message.
+fn one_core() -> Result<(), Failure> {
+    let mut core = rustix::thread::CpuSet::new();
+    core.set(rustix::thread::sched_getcpu());
+    Ok(rustix::thread::sched_setaffinity(None, &core)?)
 }
 
 fn protocols() -> Result<Vec<Protocol>, Failure> {

@@ -12,7 +12,7 @@ use identity::{
     Heads, OrgId, PublicKey, SecretKey, WireGuardKey,
     limits::{
         CHALLENGE_BYTES_MAX, DIAL_DEADLINE_MS, HELLO_BYTES_MAX, PING_FRAME_BYTES_MAX, PROOF_BYTES_MAX,
-        REQUEST_FRAME_BYTES_MAX, VERDICT_BYTES_MAX,
+        VERDICT_BYTES_MAX,
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ED25519};
@@ -140,7 +140,7 @@ async fn serve_websocket<S: AsyncRead + AsyncWrite + Unpin>(
     let pending = challenge(parties, binding, upgrade.hello())?;
     let (proof, unanswered) = upgrade.challenge(pending.challenge()).await?.proof().await?;
     let verdict = verdict(parties, pending, &proof)?;
-    unanswered.accept(&verdict, REQUEST_FRAME_BYTES_MAX).await?;
+    unanswered.accept(&verdict, PING_FRAME_BYTES_MAX).await?;
     Ok(())
 }
 
