@@ -26,8 +26,10 @@ impl Failure {
     }
 
     /// Whether the same may go well in a moment: the fault is in the way there or in the load.
-    pub(crate) const fn passes(&self) -> bool {
-        self.code.exit_status() == EX_TEMPFAIL
+    pub(crate) fn passes(&self) -> bool {
+        // A gateway that restarts refuses connections, and a network that comes up has no names yet.
+        let comes_up = matches!(self.code, Code::GatewayRefused | Code::NameNotResolved);
+        comes_up || self.code.exit_status() == EX_TEMPFAIL
     }
 }
 

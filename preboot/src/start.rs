@@ -285,6 +285,7 @@ mod tests {
         assert_eq!(asked(5, Code::Busy, 5).await, (5, Ok(5)), "each gateway, then each once more");
         let (times, result) = asked(3, Code::GatewayUnreachable, 0).await;
         assert_eq!((times, result.unwrap_err().code), (6, Code::GatewayUnreachable));
+        assert_eq!(asked(5, Code::GatewayRefused, 3).await, (3, Ok(3)), "it may be starting");
         let (times, result) = asked(5, Code::Revoked, 0).await;
         assert_eq!((times, result.unwrap_err().code), (2, Code::Revoked), "another gateway may know better");
     }
