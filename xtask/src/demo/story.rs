@@ -266,12 +266,11 @@ fn judge(screen: &Screen, fsync: u128, seen: &Log, control: &Log, targets: usize
         screen.check(ms.is_some() && closed.is_some(), &text);
         after_ms.extend(ms);
     }
-    // Silence alone is no refusal: on a busy machine a dial may be late. A code is, and so is never being served again.
-    let refused_by_all = seen.values().filter_map(Seen::refused_from).max().unwrap_or(fsync);
     let control_served = control.len() == targets
-        && control
-            .values()
-            .all(|s| s.refusals.is_empty() && s.since(refused_by_all).0 > 0 && s.session_ended.is_none());
+        && control.values().all(|s| {
+            let (ok, all) = s.since(fsync);
+            ok > 0 && ok == all && s.session_ended.is_none()
+        });
     let served: usize = control.values().map(|s| s.since(fsync).0).sum();
     screen.check(
         control_served,
