@@ -234,8 +234,8 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-/// Moves frames until one side ends it. Any key at all is accepted for `enrol`, so a connection keeps its
-/// place among those that proved nothing until it has asked, and has to ask in time.
+/// Moves frames until one side ends it. Any key at all is accepted for `enrol`, so a connection has to ask
+/// in time, and keeps its place among those that proved nothing until musterd has answered it.
 async fn relay(
     id: ConnectionId,
     session: Session<Stream>,
@@ -248,9 +248,6 @@ async fn relay(
         let Ok(Ok(mut frame)) = timeout(QUESTION_DEADLINE, receiver.recv()).await else {
             return tracing::debug!(id, "accepted, and asked nothing in time");
         };
-        if proven.send(id).await.is_err() {
-            return;
-        }
         while link.send(FromGateway::Data { id, frame: Bytes(frame) }).await.is_ok() {
             match receiver.recv().await {
                 Ok(next) => frame = next,
@@ -259,6 +256,7 @@ async fn relay(
         }
     };
     let outward = async {
+        let mut answered = false;
         loop {
             let message = tokio::select! {
                 message = inbox.recv() => message,
@@ -268,6 +266,10 @@ async fn relay(
             };
             match message {
                 Some(ToGateway::Data { frame, .. }) => {
+                    if !answered && proven.send(id).await.is_err() {
+                        return;
+                    }
+                    answered = true;
                     if sender.send(frame.0).await.is_err() {
                         return;
                     }

@@ -77,7 +77,7 @@ class Reader:
             text = self.bytes(field, n).decode()
         except UnicodeDecodeError:
             raise Malformed(field) from None
-        check(not re.search("[\0-\x1f\x7f-\x9f]", text), field)
+        check(not re.search("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", text), field)
         check(pattern is None or re.fullmatch(pattern, text), field)
         return text
 

@@ -122,6 +122,7 @@ impl AwaitSignature {
     ///
     /// # Errors
     /// [`SeedWireError::Signature`].
+    #[expect(clippy::disallowed_methods, reason = "the seed's wire as it was published, cofactors and all")]
     pub fn on_signature(self, line: &[u8]) -> Result<KeyProven, SeedWireError> {
         let valid = || {
             let signature = Signature::from_bytes(&decode_hex(line.strip_prefix(b"sig=")?).ok()?);

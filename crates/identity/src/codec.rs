@@ -212,14 +212,14 @@ impl<'a> Reader<'a> {
         self.bytes(field, got)
     }
 
-    /// Printable text without control characters behind a `u8` length, at most `max` bytes.
+    /// One line of text that shows what it is, behind a `u8` length, at most `max` bytes.
     ///
     /// # Errors
     /// [`Fault::BadText`], [`Fault::TooLong`], [`Fault::Truncated`].
     pub fn text(&mut self, field: &'static str, max: usize) -> Result<&'a str, DecodeError> {
         let bad = DecodeError { field, fault: Fault::BadText };
         let text = core::str::from_utf8(self.short_bytes(field, max)?).map_err(|_| bad)?;
-        if text.chars().any(char::is_control) { Err(bad) } else { Ok(text) }
+        if text.chars().any(misleads) { Err(bad) } else { Ok(text) }
     }
 
     /// A [`Name`] behind a `u8` length.
@@ -326,6 +326,13 @@ impl Writer {
     }
 }
 
+/// Characters by which a text on a terminal shows something else than it says, or becomes two lines.
+fn misleads(c: char) -> bool {
+    let line_or_direction = matches!(c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || line_or_direction
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +343,27 @@ mod tests {
         let error = reader.short_bytes("label", 8).unwrap_err();
         assert_eq!(error, DecodeError { field: "label", fault: Fault::Truncated { wanted: 3, left: 2 } });
         assert_eq!(error.to_string(), "field label: 3 bytes wanted, 2 left");
+    }
+
+    #[test]
+    fn text_that_shows_something_else_than_it_says_is_refused() {
+        let read = |text: &str| {
+            let mut bytes = Writer::new();
+            bytes.short_bytes(text.as_bytes());
+            Reader::new(&bytes.into_bytes()).text("note", 64).map(str::len).map_err(|e| e.fault)
+        };
+        assert_eq!(read("the old Präzisions-Drehbank, 工場"), Ok(36));
+        for text in [
+            "two\nlines",
+            "\u{1b}[2J",
+            "\u{9b}2J",
+            "web-1\u{202e}1-bew",
+            "a\u{2028}b",
+            "a\u{2066}b",
+            "\u{61c}",
+        ] {
+            assert_eq!(read(text), Err(Fault::BadText), "{text:?}");
+        }
     }
 
     #[test]
