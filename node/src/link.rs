@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use conn_auth::{Accept, Accepted, Action, Binding, Dial, KeyProven, To};
+use conn_auth::{Accept, Accepted, Action, Binding, Dial, KeyProven, Reference, To};
 use control::local::{Answer, Ping};
 use identity::{
     Code, OrgId, WireGuardKey,
@@ -169,7 +169,7 @@ async fn prove(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<P
     let proven = match pending.on_proof(&proof) {
         Ok(proven) => proven,
         Err(why) => {
-            over::<(), _>(connection.refuse(&crate::state::new_reference().verdict_no()).await);
+            over::<(), _>(connection.refuse(&Reference(rand::random()).verdict_no()).await);
             return tell(ground, unproven(why.code(), why.to_string())).await;
         }
     };

@@ -217,7 +217,8 @@ impl Daemon {
             "up"
         );
         let boot_nonce = BootNonce(rand::random());
-        let beginning = Beginning { keys, replica, boot_nonce, seed: rand::random(), endpoints, replace };
+        let beginning =
+            Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace };
         let state = State::new(beginning, now());
         let gateway_socket = config.gateway_socket.clone();
         Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, gateway_socket })

@@ -41,7 +41,7 @@ pub fn spawn<D: Disk + Send + 'static>(
     let (writes, mut received) = mpsc::channel(1);
     let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
         while let Some(write) = received.blocking_recv() {
-            let outcome = perform(&mut store, write);
+            let outcome = perform(&mut store, write, clock::unix_ns);
             if written.blocking_send(outcome).is_err() {
                 return;
             }
@@ -50,8 +50,8 @@ pub fn spawn<D: Disk + Send + 'static>(
     Ok((writes, thread))
 }
 
-/// Writes and waits.
-pub fn perform<D: Disk>(store: &mut Store<D>, write: Write) -> Written {
+/// Writes and waits; the clock is read after that.
+pub fn perform<D: Disk>(store: &mut Store<D>, write: Write, clock: impl FnOnce() -> u64) -> Written {
     let result = match write {
         Write::Append(bytes) => store.append(&bytes),
         Write::Replace(org, document) => store.replace(&org, &document),
@@ -60,5 +60,5 @@ pub fn perform<D: Disk>(store: &mut Store<D>, write: Write) -> Written {
         StoreError::Disk(source) => source.to_string(),
         StoreError::Damaged { .. } | StoreError::InUse | StoreError::Unwritable => error.to_string(),
     });
-    Written { result, unix_ns: clock::unix_ns(), wants_replacing: store.wants_replacing() }
+    Written { result, unix_ns: clock(), wants_replacing: store.wants_replacing() }
 }

@@ -16,7 +16,7 @@ use member_crdt::Member;
 use overlay::Direction;
 use tokio::sync::oneshot;
 
-use super::{Effect, Now, State, disk::answer, new_reference};
+use super::{Effect, Now, State, disk::answer};
 use crate::{
     refusals::Refused,
     sessions::{Ends, Line, Proof, Purpose, Session, SessionKey},
@@ -145,7 +145,7 @@ impl State {
         let Proven { proven, source, reply } = input;
         let standing = self.standing_in_tunnel(&proven);
         let (peer, action) = (proven.peer(), proven.action().name().to_owned());
-        let reference = new_reference();
+        let reference = self.new_reference();
         let decided = proven.admit(standing).and_then(|admitted| {
             let purpose = Purpose::of(&action).ok_or(Refusal { code: Code::ActionUnknown })?;
             let frame_bytes_max = admitted.rule().frame_bytes_max;
@@ -174,7 +174,7 @@ impl State {
 
     /// A handshake that ended before a key was proved: for the log only.
     pub fn on_unproven(&mut self, code: Code, detail: String, source: String, now: Now) {
-        let reference = new_reference();
+        let reference = self.new_reference();
         let refused =
             Refused { code, detail, key: None, action: String::new(), source, at_unix_ms: now.unix_ms() };
         self.remember(reference, refused);

@@ -16,6 +16,7 @@ use identity::{BootNonce, Code, OrgId, PublicKey, WireGuardKey};
 use member_crdt::{Replica, Roster};
 use org_trust::Record;
 use overlay::Overlay;
+use rand::{RngExt as _, rngs::StdRng};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -85,8 +86,8 @@ pub struct Beginning {
     pub replica: Replica,
     /// Drawn for this start.
     pub boot_nonce: BootNonce,
-    /// Seeds the overlay's choices.
-    pub seed: u64,
+    /// Where fresh bytes come from: seeded by the operating system, or by a simulation.
+    pub randomness: StdRng,
     /// Where other members reach this machine.
     pub endpoints: Vec<SocketAddr>,
     /// Whether the store's file has to be written anew first.
@@ -102,6 +103,7 @@ pub struct State {
     replica: Replica,
     roster: Arc<Roster>,
     overlay: Overlay,
+    randomness: StdRng,
     started: Instant,
     sessions: Sessions,
     sync: BTreeMap<SessionKey, member_crdt::Session>,
@@ -138,14 +140,15 @@ impl State {
     /// A state, and with it the first effects: the tunnel's peers.
     #[must_use]
     pub fn new(beginning: Beginning, now: Now) -> Self {
-        let Beginning { keys, mut replica, boot_nonce, seed, endpoints, replace } = beginning;
+        let Beginning { keys, mut replica, boot_nonce, mut randomness, endpoints, replace } = beginning;
         let me = keys.node.public();
         replica.belongs_to(me);
         let mut state = Self {
             me,
             org: replica.org(),
             roster: replica.roster(),
-            overlay: Overlay::new(me, seed),
+            overlay: Overlay::new(me, randomness.random()),
+            randomness,
             started: now.at,
             sessions: Sessions::default(),
             sync: BTreeMap::new(),
@@ -244,6 +247,23 @@ impl State {
         self.roster.get(&self.me).is_some_and(standing::is_served)
     }
 
+    /// What is held here.
+    #[must_use]
+    pub const fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The sessions there are.
+    #[must_use]
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// A name for a handshake.
+    fn new_reference(&mut self) -> Reference {
+        Reference(self.randomness.random())
+    }
+
     fn ms(&self, now: Now) -> u64 {
         u64::try_from(now.at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
@@ -260,10 +280,4 @@ impl State {
         }
         self.refusals.remember(reference, refused, !quiet);
     }
-}
-
-/// A name for a handshake.
-#[must_use]
-pub fn new_reference() -> Reference {
-    Reference(rand::random())
 }

@@ -11,9 +11,10 @@ use identity::{
 };
 use member_crdt::Applied;
 use org_trust::{Outcome, Record, Reply, Request, Select};
+use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Now, State, disk::Withheld, new_reference};
+use super::{Now, State, disk::Withheld};
 use crate::{
     enrol::{self, Enrolled},
     refusals::Refused,
@@ -132,6 +133,7 @@ impl State {
     ) {
         let unproven =
             self.outside.stages.values().filter(|stage| matches!(stage, Stage::Proof { .. })).count();
+        let fresh = self.randomness.random();
         let begun = if self.outside.stages.contains_key(&(socket.number, id)) {
             Err((Code::RequestMalformed, "a number used twice".to_owned()))
         } else if unproven >= UNPROVEN_MAX {
@@ -141,7 +143,7 @@ impl State {
                 .ok_or_else(|| (Code::NotTheGateway, "this machine is no gateway".to_owned()))
                 .and_then(|key| {
                     Accept { org: self.org, key, binding }
-                        .on_hello(hello, rand::random())
+                        .on_hello(hello, fresh)
                         .map_err(|why| (why.code(), why.to_string()))
                 })
         };
@@ -162,7 +164,7 @@ impl State {
         let Some(Stage::Proof { pending, source }) = self.outside.stages.remove(&(socket.number, id)) else {
             return self.out_of_turn(socket, id);
         };
-        let reference = new_reference();
+        let reference = self.new_reference();
         let proven = match pending.on_proof(proof) {
             Ok(proven) => proven,
             Err(why) => {

@@ -10,6 +10,7 @@ use identity::{Heads, SecretKey, StatementId};
 use org_trust::{
     Assurance, EnrolRequest, Invite, Lane, Payload, Reason, Redemption, Reply, Request, Revoke, Statement,
 };
+use rand::SeedableRng as _;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -426,8 +427,9 @@ impl Bench {
         let keys = Keys { node: key(10), wireguard: key(11), gateway: Some(gateway_key()) };
         let now = Now { at: Instant::now(), unix_ns: 1_000_000_000 };
         let (boot_nonce, endpoints) = (BootNonce([0; 16]), Vec::new());
+        let randomness = StdRng::seed_from_u64(0);
         let beginning =
-            Beginning { keys: Arc::new(keys), replica, boot_nonce, seed: 0, endpoints, replace: false };
+            Beginning { keys: Arc::new(keys), replica, boot_nonce, randomness, endpoints, replace: false };
         let (socket, gateway, broken) = Socket::new(1, 256);
         let state = State::new(beginning, now);
         let mut bench =
@@ -641,6 +643,6 @@ impl Machine {
 
 #[test]
 fn a_reference_is_read_back_as_it_was_told() {
-    let reference = new_reference();
+    let reference = Bench::new().state.new_reference();
     assert_eq!(Reference::from_hex(&reference.to_string()), Ok(reference));
 }
