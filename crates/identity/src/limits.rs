@@ -113,10 +113,11 @@ pub const BOOT_RECORDS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 // Keeping in step
 
-/// Sessions of `action=sync` a node dials: a ring successor and a chord make the graph connected.
+/// Sessions of `action=sync` a node dials: to the next member on each of two rings.
 pub const SYNC_DIAL_MAX: usize = 2;
-/// Sessions of `action=sync` in both directions; beyond it a dialler is told to try another.
-pub const SYNC_SESSIONS_MAX: usize = 8;
+/// Sessions of `action=sync` in both directions: a place for the member before it on each ring. A flood
+/// crosses 300 such nodes in at most 8 steps and costs each at most four copies.
+pub const SYNC_SESSIONS_MAX: usize = 4;
 /// Lane ends in one tips frame, 73 bytes each: two lanes of every role key a charter may name, with
 /// room for forks. Lanes beyond it are found by their buckets.
 pub const SYNC_TIPS_MAX: usize = 512;

@@ -1,9 +1,8 @@
 //! Whom to keep a session of `action=sync` with, when to compare tips, whom to cut.
 //!
-//! Members stand on a ring in the order of hashes of their keys. Each keeps a session with the first
-//! member behind it that it can reach, and with the first behind a point of its own elsewhere on the
-//! ring. The successors alone connect everybody who is up; the points make the way between any two
-//! short. Liveness is nobody's verdict: who cannot be reached is tried again later and stays a member.
+//! Members stand on two rings, in the orders of two hashes of their keys. Each keeps a session with the
+//! first member behind it on either that it can reach. One ring alone connects everybody who is up; the
+//! two together are a random graph in which the way between any two is short. Liveness is nobody's verdict: who cannot be reached is tried again later and stays a member.
 //!
 //! [`Overlay`] is shaped by polling: give it what happened by `handle_*` with the time, then take
 //! [`Overlay::poll_output`] until it is empty, and call [`Overlay::handle_timeout`] at

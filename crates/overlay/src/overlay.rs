@@ -9,7 +9,7 @@ use identity::{
 
 use crate::{
     backoff::{Backoff, spread},
-    ring::{Point, Ring, chord, point},
+    ring::{self, Ring},
 };
 
 /// Who dialled a session.
@@ -42,7 +42,7 @@ pub enum Output {
 pub struct Overlay {
     me: PublicKey,
     seed: u64,
-    ring: Ring,
+    rings: [Ring; SYNC_DIAL_MAX],
     sessions: BTreeMap<(PublicKey, Direction), Session>,
     /// Dials under way, and when they are given up.
     dials: BTreeMap<PublicKey, u64>,
@@ -64,7 +64,7 @@ impl Overlay {
         Self {
             me,
             seed,
-            ring: Ring::default(),
+            rings: [Ring::new(ring::first, [me]), Ring::new(ring::second, [me])],
             sessions: BTreeMap::new(),
             dials: BTreeMap::new(),
             backoffs: BTreeMap::new(),
@@ -75,8 +75,9 @@ impl Overlay {
 
     /// Members in good standing, this node among them or not. Sessions with others are cut at once.
     pub fn handle_members(&mut self, now_ms: u64, members: impl IntoIterator<Item = PublicKey>) {
-        self.ring = Ring::new(members.into_iter().chain([self.me]));
-        let ring = &self.ring;
+        let members: Vec<PublicKey> = members.into_iter().chain([self.me]).collect();
+        self.rings = [ring::first, ring::second].map(|place| Ring::new(place, members.iter().copied()));
+        let [ring, _] = &self.rings;
         let strangers: Vec<(PublicKey, Direction)> =
             self.sessions.keys().filter(|(peer, _)| !ring.contains(peer)).copied().collect();
         self.dials.retain(|peer, _| ring.contains(peer));
@@ -93,12 +94,11 @@ impl Overlay {
         if direction == Direction::Outbound {
             self.dials.remove(&peer);
         }
-        if peer == self.me || !self.ring.contains(&peer) {
+        if peer == self.me || !self.is_member(&peer) {
             self.outputs.push_back(Output::Cut(peer, direction));
             return;
         }
-        self.backoffs.remove(&peer);
-        if direction == Direction::Inbound && !self.has_session(&peer) && !self.has_room(&peer) {
+        if direction == Direction::Inbound && !self.has_session(&peer) && !self.make_room(&peer) {
             self.outputs.push_back(Output::Refuse(peer));
             return;
         }
@@ -204,54 +204,64 @@ impl Overlay {
     fn choose(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         self.backoffs.retain(|_, backoff| backoff.is_young(now_ms));
-        let mut wanted = BTreeSet::new();
-        for from in [point(&self.me), chord(&self.me)].into_iter().take(SYNC_DIAL_MAX) {
-            wanted.extend(self.reach(now_ms, &from, &wanted));
-        }
+        let wanted: BTreeSet<PublicKey> =
+            self.rings.iter().filter_map(|ring| self.reach(now_ms, ring)).collect();
         let missing: Vec<PublicKey> = wanted.iter().filter(|peer| !self.has_session(peer)).copied().collect();
         for peer in &missing {
-            if self.dials.contains_key(peer) {
-                continue;
+            if !self.dials.contains_key(peer) {
+                self.dials.insert(*peer, now_ms.saturating_add(DIAL_DEADLINE_MS));
+                self.outputs.push_back(Output::Dial(*peer));
             }
-            if self.sessions.len() + self.dials.len() >= SYNC_SESSIONS_MAX {
-                self.drop_idle(&wanted, 1);
-            }
-            self.dials.insert(*peer, now_ms.saturating_add(DIAL_DEADLINE_MS));
-            self.outputs.push_back(Output::Dial(*peer));
         }
         // What was dialled instead of somebody unreachable goes when that one is reached again.
-        if missing.is_empty() {
-            self.drop_idle(&wanted, usize::MAX);
+        let dialled: Vec<PublicKey> = self.peers(Direction::Outbound).copied().collect();
+        let idle = dialled.iter().filter(|peer| !wanted.contains(peer));
+        let surplus = dialled.len().saturating_sub(SYNC_DIAL_MAX);
+        for peer in idle.take(if missing.is_empty() { usize::MAX } else { surplus }) {
+            self.end(*peer, Direction::Outbound);
         }
     }
 
-    fn drop_idle(&mut self, wanted: &BTreeSet<PublicKey>, most: usize) {
-        let idle: Vec<PublicKey> = self
-            .sessions
-            .keys()
-            .filter(|(peer, direction)| *direction == Direction::Outbound && !wanted.contains(peer))
-            .map(|(peer, _)| *peer)
-            .take(most)
-            .collect();
-        for peer in idle {
-            self.sessions.remove(&(peer, Direction::Outbound));
-            self.outputs.push_back(Output::Drop(peer, Direction::Outbound));
+    /// Whether one more member that dials is taken. If there are enough, those stay that are the last
+    /// before this one on a ring: who else came has somebody nearer to dial. So both rings close among
+    /// those who are up, however many others come.
+    fn make_room(&mut self, peer: &PublicKey) -> bool {
+        let dialling: BTreeSet<PublicKey> = self.peers(Direction::Inbound).chain([peer]).copied().collect();
+        if dialling.len() <= SYNC_SESSIONS_MAX - SYNC_DIAL_MAX {
+            return true;
         }
+        let needed: Vec<&PublicKey> =
+            self.rings.iter().filter_map(|ring| ring.last_before(&self.me, dialling.iter())).collect();
+        let Some(other) = dialling.iter().find(|other| *other != peer && !needed.contains(other)) else {
+            return false;
+        };
+        if !needed.contains(&peer) {
+            return false;
+        }
+        let other = *other;
+        self.end(other, Direction::Inbound);
+        true
     }
 
-    /// Whether one more inbound session is taken. Room for our own dials is kept, and one place for
-    /// the member right before this one on the ring, so that the ring closes however many others come.
-    fn has_room(&self, peer: &PublicKey) -> bool {
-        let inbound = self.sessions.keys().filter(|(_, d)| *d == Direction::Inbound).count();
-        let before = self.ring.behind(&point(peer)).next() == Some(&self.me);
-        inbound + usize::from(!before) < SYNC_SESSIONS_MAX - SYNC_DIAL_MAX
+    fn end(&mut self, peer: PublicKey, direction: Direction) {
+        self.sessions.remove(&(peer, direction));
+        self.outputs.push_back(Output::Drop(peer, direction));
     }
 
-    /// The first member behind a point that is not known to be out of reach.
-    fn reach(&self, now_ms: u64, from: &Point, taken: &BTreeSet<PublicKey>) -> Option<PublicKey> {
+    fn peers(&self, of: Direction) -> impl Iterator<Item = &PublicKey> {
+        self.sessions.keys().filter(move |(_, direction)| *direction == of).map(|(peer, _)| peer)
+    }
+
+    /// The first member behind this one on a ring that is not known to be out of reach.
+    fn reach(&self, now_ms: u64, ring: &Ring) -> Option<PublicKey> {
         let waits = |peer: &PublicKey| self.backoffs.get(peer).is_some_and(|b| b.until_ms > now_ms);
-        let mut others = self.ring.behind(from).filter(|peer| **peer != self.me && !taken.contains(peer));
+        let mut others = ring.behind(&self.me).filter(|peer| **peer != self.me);
         others.find(|peer| self.has_session(peer) || !waits(peer)).copied()
+    }
+
+    fn is_member(&self, key: &PublicKey) -> bool {
+        let [ring, _] = &self.rings;
+        ring.contains(key)
     }
 
     fn has_session(&self, peer: &PublicKey) -> bool {
@@ -259,7 +269,7 @@ impl Overlay {
     }
 
     fn back_off(&mut self, now_ms: u64, peer: PublicKey) {
-        if self.ring.contains(&peer) {
+        if self.is_member(&peer) {
             let before = self.backoffs.get(&peer).copied();
             self.backoffs.insert(peer, Backoff::after(before, now_ms, self.seed, &peer));
         }

@@ -1,4 +1,4 @@
-//! The ring: an order of keys that nobody chooses.
+//! The rings: orders of keys that nobody chooses.
 
 use identity::{HashContext, PublicKey};
 
@@ -6,40 +6,55 @@ use identity::{HashContext, PublicKey};
 pub(crate) type Point = [u8; 32];
 
 /// Members in the order of their places.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ring {
+    place: fn(&PublicKey) -> Point,
     places: Vec<(Point, PublicKey)>,
 }
 
 impl Ring {
-    pub(crate) fn new(members: impl IntoIterator<Item = PublicKey>) -> Self {
-        let mut places: Vec<(Point, PublicKey)> = members.into_iter().map(|key| (point(&key), key)).collect();
+    pub(crate) fn new(place: fn(&PublicKey) -> Point, members: impl IntoIterator<Item = PublicKey>) -> Self {
+        let mut places: Vec<(Point, PublicKey)> = members.into_iter().map(|key| (place(&key), key)).collect();
         places.sort_unstable();
         places.dedup();
-        Self { places }
+        Self { place, places }
     }
 
     pub(crate) fn contains(&self, key: &PublicKey) -> bool {
-        self.places.binary_search(&(point(key), *key)).is_ok()
+        self.places.binary_search(&((self.place)(key), *key)).is_ok()
     }
 
-    /// Everyone, once, from behind a point on, around the ring.
-    pub(crate) fn behind(&self, point: &Point) -> impl Iterator<Item = &PublicKey> {
-        let start = self.places.partition_point(|(place, _)| place <= point);
+    /// Everyone, once, from behind a member on, around the ring.
+    pub(crate) fn behind(&self, key: &PublicKey) -> impl Iterator<Item = &PublicKey> {
+        let point = (self.place)(key);
+        let start = self.places.partition_point(|(place, _)| *place <= point);
         let (before, after) = self.places.split_at(start.min(self.places.len()));
         after.iter().chain(before).map(|(_, key)| key)
     }
+
+    /// Which of these members is the last before another on the ring.
+    pub(crate) fn last_before<'a>(
+        &self,
+        key: &PublicKey,
+        of: impl Iterator<Item = &'a PublicKey>,
+    ) -> Option<&'a PublicKey> {
+        let point = (self.place)(key);
+        of.max_by_key(|other| {
+            let place = (self.place)(other);
+            (place < point, place)
+        })
+    }
 }
 
-/// A member's place.
-pub(crate) fn point(key: &PublicKey) -> Point {
+/// A member's place on the first ring.
+pub(crate) fn first(key: &PublicKey) -> Point {
     HashContext::SYNC_RING.hash(&[key.as_bytes()])
 }
 
-/// Where a member's second session goes: a point that no other member shares, so that these sessions
-/// cross the ring at random and any two members are a few steps apart.
-pub(crate) fn chord(key: &PublicKey) -> Point {
-    HashContext::SYNC_RING.hash(&[&point(key)])
+/// A member's place on the second: as good as drawn anew, so that each ring crosses the other at random
+/// and any two members are a few steps apart.
+pub(crate) fn second(key: &PublicKey) -> Point {
+    HashContext::SYNC_RING.hash(&[&first(key)])
 }
 
 #[cfg(test)]
@@ -50,13 +65,19 @@ mod tests {
     fn the_ring_is_walked_once_from_any_point() {
         let keys: Vec<PublicKey> =
             (1..6u8).map(|i| identity::SecretKey::from_seed(&[i; 32]).public()).collect();
-        let ring = Ring::new(keys.iter().copied().chain(keys.iter().copied()));
-        for key in &keys {
-            let walk: Vec<&PublicKey> = ring.behind(&point(key)).collect();
-            assert_eq!(walk.len(), 5);
-            assert_eq!(walk.last(), Some(&key), "oneself comes last");
-            assert!(ring.contains(key));
+        for place in [first, second] {
+            let ring = Ring::new(place, keys.iter().copied().chain(keys.iter().copied()));
+            for key in &keys {
+                let walk: Vec<&PublicKey> = ring.behind(key).collect();
+                assert_eq!(walk.len(), 5);
+                assert_eq!(walk.last(), Some(&key), "oneself comes last");
+                let others = walk.iter().copied().filter(|other| *other != key);
+                assert_eq!(ring.last_before(key, others), walk.get(3).copied());
+                assert!(ring.contains(key));
+            }
         }
-        assert!(Ring::default().behind(&[0; 32]).next().is_none());
+        let nobody = Ring::new(first, []);
+        let somebody = keys.first().copied().unwrap();
+        assert!(nobody.behind(&somebody).next().is_none());
     }
 }
