@@ -115,6 +115,7 @@ impl Org {
                 labels: Vec::new(),
                 expires_unix_s: 0,
                 note: String::new(),
+                approval: false,
             }),
         )?;
         let admits = admits(&org, &invite.id(), first(Lane::Main), members + APPLIED)?;

@@ -235,13 +235,7 @@ fn report(
 ) {
     let (charter, org) = (founding.genesis.charter(), founding.genesis.org());
     let (node, overlay) = (founding.node.public(), overlay_address(&org, &founding.node.public()));
-    let name = match founding.admit.payload() {
-        org_trust::Payload::Admit(admit) => admit.name.to_string(),
-        org_trust::Payload::Revoke(_)
-        | org_trust::Payload::Invite(_)
-        | org_trust::Payload::Cancel(_)
-        | org_trust::Payload::Leave => String::new(),
-    };
+    let name = founding.admit.payload().admit().map(|admit| admit.name.to_string()).unwrap_or_default();
     let value = json!({
         "org": { "id": org.to_string(), "name": charter.name.as_str(), "settings": charter.version },
         "node": {

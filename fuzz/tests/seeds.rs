@@ -109,6 +109,7 @@ fn invites() -> Vec<Vec<u8>> {
         labels: vec![],
         expires_unix_s: 0,
         note: String::new(),
+        approval: false,
     };
     let invite = Statement::sign(&genesis.org(), &admin, place, &invite.into()).unwrap();
     let bundle = TrustBundle::from_certificates([certificate(true).der().to_vec()]).unwrap();

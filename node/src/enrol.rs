@@ -140,10 +140,7 @@ pub fn decide(
 
 /// Whether `statement` admits exactly the machine that asks again, by the same invite.
 fn admits(statement: &Statement, asked: &Admit) -> bool {
-    match statement.payload() {
-        Payload::Admit(held) => {
-            (held.wireguard, held.boot, held.invite) == (asked.wireguard, asked.boot, asked.invite)
-        }
-        Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => false,
-    }
+    statement.payload().admit().is_some_and(|held| {
+        (held.wireguard, held.boot, held.invite) == (asked.wireguard, asked.boot, asked.invite)
+    })
 }

@@ -10,7 +10,6 @@ use std::{
 use control::local::State as Stage;
 use identity::Code;
 use member_crdt::Replica;
-use org_trust::Payload;
 
 use crate::{
     config::Config,
@@ -125,12 +124,8 @@ fn fits(keys: &Keys, replica: &Replica) -> Result<(), Unready> {
     let foreign = || Unready::unavailable(KeysError::Foreign.code(), KeysError::Foreign);
     let roster = replica.roster();
     let member = roster.get(&keys.node.public()).ok_or_else(foreign)?;
-    match replica.statement(&member.admit).map(|statement| statement.payload()) {
-        Some(Payload::Admit(admit)) => keys.fit(admit).map_err(|_| foreign()),
-        Some(Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave) | None => {
-            Err(foreign())
-        }
-    }
+    let admit = replica.statement(&member.admit).and_then(|statement| statement.payload().admit());
+    keys.fit(admit.ok_or_else(foreign)?).map_err(|_| foreign())
 }
 
 /// The state directory is this user's alone.

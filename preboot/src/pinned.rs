@@ -8,7 +8,7 @@ use identity::{
     limits::{BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, CHARTERS_MAX, MANIFEST_BYTES_MAX, STATEMENT_BYTES_MAX},
 };
 use org_trust::{
-    Admit, CharterChain, CheckedInvite, Payload, Record, Records, Statement, TrustBundle, UnverifiedCharter,
+    Admit, CharterChain, CheckedInvite, Record, Records, Statement, TrustBundle, UnverifiedCharter,
     UnverifiedStatement,
 };
 use transport::Address;
@@ -96,10 +96,7 @@ pub(crate) fn read_admit(bytes: &[u8], org: &OrgId) -> Option<Statement> {
 
 /// What an admission says.
 pub(crate) fn admit_of(statement: &Statement) -> Option<&Admit> {
-    match statement.payload() {
-        Payload::Admit(admit) => Some(admit),
-        Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => None,
-    }
+    statement.payload().admit()
 }
 
 fn read_chain(bytes: &[u8]) -> Option<CharterChain> {

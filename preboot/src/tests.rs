@@ -74,6 +74,7 @@ fn org(salt: u8, address: SocketAddr) -> (Held, String) {
         labels: Vec::new(),
         expires_unix_s: 0,
         note: String::new(),
+        approval: false,
     };
     let invite = signed(&chain, 5, 0, [0; 32], Payload::Invite(Box::new(invite)));
     let bundle = TrustBundle::from_certificates([ca_der]).unwrap();

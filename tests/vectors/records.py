@@ -16,8 +16,10 @@ from pathlib import Path
 
 from conn_auth import derive_key, is_good, verify
 
-KINDS = {1: "admit", 2: "revoke", 3: "invite", 4: "cancel", 5: "leave"}
-LANES = {"admit": 0, "revoke": 1, "invite": 0, "cancel": 0, "leave": 0}
+KINDS = {1: "admit", 2: "revoke", 3: "invite", 4: "cancel", 5: "leave", 6: "suspend", 7: "resume", 8: "assign"}
+KINDS |= {9: "rotate", 10: "retire", 11: "cosign"}
+LANES = {kind: 1 if kind in ("revoke", "suspend") else 0 for kind in KINDS.values()}
+BY_NODE = ("leave", "rotate", "retire")
 CA_STATES = {1: "next", 2: "active", 3: "retiring", 4: "retired"}
 ASSURANCES = {1: "tpm-attested", 2: "tpm", 3: "tpm-unbound", 4: "tpm-software", 5: "file"}
 REASONS = {0: "unspecified", 1: "lost", 2: "stolen", 3: "compromised", 4: "retired"}
@@ -215,34 +217,64 @@ def read_statement(data, org, invite_key):
     signature = r.hex("author signature", 64)
     r.finish("end of statement")
     check(lane == LANES[s["kind"]], "lane")
-    check(s["seq"] < 2**64 - 1 and (s["kind"] != "leave" or s["seq"] == 0), "seq")
+    check(s["seq"] < 2**64 - 1 and (s["kind"] not in BY_NODE or s["seq"] == 0), "seq")
     verified(s["author"], "muster statement v1 author signature\n", org + data[:-64], signature)
     if s["kind"] == "admit":
         verify_possession(s["payload"], extra, org, invite_key)
+    elif s["kind"] == "rotate":
+        verify_rotation(s["payload"], extra, org)
     return s, extra, signature
 
 
 def read_payload(r, kind, author):
     if kind == "admit":
         return read_admit(r, author)
-    if kind == "revoke":
-        node, reason = r.key("revoked node"), r.one_of("reason", REASONS)
+    if kind in ("revoke", "suspend"):
+        node, reason = r.key("revoked node" if kind == "revoke" else "suspended node"), r.one_of("reason", REASONS)
         return {"node": node, "reason": reason, "note": r.text("note", 96)}, None
     if kind == "invite":
         return read_invite(r), None
     if kind == "cancel":
         return {"invite": r.hex("cancelled invite", 32), "tip": r.optional("tip")}, None
+    if kind == "resume":
+        p = {"node": r.key("resumed node"), "suspends": read_ids(r, "suspensions", "suspension", 16)}
+        check(p["suspends"], "suspensions")
+        return p, None
+    if kind == "assign":
+        p = {"node": r.key("assigned node"), "name": r.name("name")}
+        p["roles"], p["labels"] = read_tags(r, "roles", "role"), read_tags(r, "labels", "label")
+        return {**p, "replaces": read_ids(r, "replaced assigns", "replaced assign", 4)}, None
+    if kind == "rotate":
+        p = {"old": author, "node": r.key("node key"), "wireguard": r.key("wireguard key"), "boot": r.key("boot key")}
+        return p, [r.hex(f"{who} signature", 64) for who in ("node", "wireguard", "boot")]
+    if kind == "retire":
+        return {"old": r.key("retired node")}, None
+    if kind == "cosign":
+        return {"target": r.hex("cosigned", 32)}, None
     return {}, None
+
+
+def read_tags(r, field, each):
+    tags = r.list(field, 8, lambda: r.name(each, 32))
+    ascending(field, tags)
+    return tags
+
+
+def read_ids(r, field, each, most):
+    ids = r.list(field, most, lambda: r.hex(each, 32))
+    ascending(field, ids)
+    return ids
 
 
 def read_invite(r):
     p = {"key": r.key("invite key"), "uses": r.number("uses", 4)}
     check(1 <= p["uses"] <= 100_000, "uses")
     p["redeemer"] = r.key("redeemer")
-    p["labels"] = r.list("labels", 8, lambda: r.name("label", 32))
-    ascending("labels", p["labels"])
+    p["labels"] = read_tags(r, "labels", "label")
     p["expires_unix_s"], p["note"] = r.number("expires", 8), r.text("note", 96)
-    r.exactly("invite flags", 0)
+    flags = r.number("invite flags", 1)
+    check(flags <= 1, "invite flags")
+    p["approval"] = flags == 1
     r.exactly("endorsement keys", 0)
     return p
 
@@ -270,8 +302,26 @@ def verify_possession(p, signatures, org, invite_key):
         verified(invite_key, "muster admit v1 invite redemption\n", message, signatures[3])
 
 
+def rotated_keys(p):
+    return unhex(p["node"]) + unhex(p["wireguard"]) + unhex(p["boot"])
+
+
+def verify_rotation(p, signatures, org):
+    message = org + unhex(p["old"]) + rotated_keys(p)
+    for who, signature in zip(("node", "wireguard", "boot"), signatures):
+        verified(p[who], f"muster rotate v1 {who} key possession\n", message, signature)
+
+
 def write_admit(p, signatures):
     return unhex(p["invite"]) + admit_facts(p) + b"".join(map(bytes.fromhex, signatures))
+
+
+def write_tags(tags):
+    return u(1, len(tags)) + b"".join(short(tag.encode()) for tag in tags)
+
+
+def write_ids(ids):
+    return u(1, len(ids)) + b"".join(map(unhex, ids))
 
 
 def write_statement(s, extra, signature):
@@ -280,14 +330,24 @@ def write_statement(s, extra, signature):
     p = s["payload"]
     if s["kind"] == "admit":
         out += write_admit(p, extra)
-    elif s["kind"] == "revoke":
+    elif s["kind"] in ("revoke", "suspend"):
         out += unhex(p["node"]) + number_of(REASONS, p["reason"]) + short(p["note"].encode())
     elif s["kind"] == "invite":
-        out += unhex(p["key"]) + u(4, p["uses"]) + unhex(p["redeemer"]) + u(1, len(p["labels"]))
-        out += b"".join(short(label.encode()) for label in p["labels"])
-        out += u(8, p["expires_unix_s"]) + short(p["note"].encode()) + u(1, 0) + u(1, 0)
+        out += unhex(p["key"]) + u(4, p["uses"]) + unhex(p["redeemer"]) + write_tags(p["labels"])
+        out += u(8, p["expires_unix_s"]) + short(p["note"].encode()) + u(1, p["approval"]) + u(1, 0)
     elif s["kind"] == "cancel":
         out += unhex(p["invite"]) + unhex(p["tip"])
+    elif s["kind"] == "resume":
+        out += unhex(p["node"]) + write_ids(p["suspends"])
+    elif s["kind"] == "assign":
+        out += unhex(p["node"]) + short(p["name"].encode()) + write_tags(p["roles"]) + write_tags(p["labels"])
+        out += write_ids(p["replaces"])
+    elif s["kind"] == "rotate":
+        out += rotated_keys(p) + b"".join(map(bytes.fromhex, extra))
+    elif s["kind"] == "retire":
+        out += unhex(p["old"])
+    elif s["kind"] == "cosign":
+        out += unhex(p["target"])
     return out + bytes.fromhex(signature)
 
 

@@ -70,6 +70,12 @@ registry! { Label:
     ADMIT_BOOT = "muster admit v1 boot key possession\n";
     /// Enrolment: the invite key spends one use on exactly these keys at exactly this gateway.
     ADMIT_INVITE = "muster admit v1 invite redemption\n";
+    /// Rotation: the new node key vouches for the old key and the three new ones.
+    ROTATE_NODE = "muster rotate v1 node key possession\n";
+    /// Rotation: the same by the new WireGuard key.
+    ROTATE_WIREGUARD = "muster rotate v1 wireguard key possession\n";
+    /// Rotation: the same by the new boot key.
+    ROTATE_BOOT = "muster rotate v1 boot key possession\n";
     /// Any key, once after it was made or unsealed: proves that seed and public key belong together.
     SELF_TEST = "muster self test v1 of a key just unsealed\n";
 }

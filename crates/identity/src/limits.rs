@@ -58,7 +58,7 @@ pub const PING_FRAME_BYTES_MAX: usize = 256;
 
 // What the org signs
 
-/// One statement; an Admit with the longest name takes 653.
+/// One statement; an Assign with everything in it takes 927.
 pub const STATEMENT_BYTES_MAX: usize = 1024;
 /// One report.
 pub const REPORT_BYTES_MAX: usize = 1024;
@@ -81,6 +81,15 @@ pub const CUTS_MAX: usize = 64;
 pub const CA_CERTIFICATE_BYTES_MAX: usize = 2048;
 /// Labels that an invite gives to the machines that use it.
 pub const LABELS_MAX: usize = 8;
+/// Roles that an Assign gives to a member.
+pub const ROLES_MAX: usize = 8;
+/// Assigns that one Assign ends. Several at once come from admins who did not know of each other; who
+/// meets more of them ends them in steps.
+pub const ASSIGNS_REPLACED_MAX: usize = 4;
+/// Suspensions that one Resume ends: one for each of some admins who suspended at once.
+pub const SUSPENDS_RESUMED_MAX: usize = 16;
+/// Rotations of one machine: five years of one a month. Then it joins anew.
+pub const ROTATIONS_MAX: u32 = 64;
 /// Free text of a person on a revocation or invite.
 pub const NOTE_BYTES_MAX: usize = 96;
 /// Uses of one invite.

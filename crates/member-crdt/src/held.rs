@@ -173,6 +173,12 @@ impl Held {
             }
             Payload::Invite(_) | Payload::Cancel(_) => (is_admin, Lane::Main),
             Payload::Revoke(_) => (is_admin, Lane::Revokes),
+            Payload::Suspend(_)
+            | Payload::Resume(_)
+            | Payload::Assign(_)
+            | Payload::Rotate(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_) => (false, Lane::Main),
         };
         if !allowed {
             return Err(Rejected::NotAuthorised { author: *author.as_bytes() });
@@ -190,13 +196,8 @@ impl Held {
         let Some(admit) = self.entries.get(&StatementId(s.prev())) else {
             return Ok(Fit::Waiting(s.prev()));
         };
-        match admit.statement.payload() {
-            Payload::Admit(a) if a.node == *s.author() => {}
-            Payload::Admit(_)
-            | Payload::Revoke(_)
-            | Payload::Invite(_)
-            | Payload::Cancel(_)
-            | Payload::Leave => return Err(Rejected::NotAuthorised { author: *s.author().as_bytes() }),
+        if admit.statement.payload().admit().is_none_or(|a| a.node != *s.author()) {
+            return Err(Rejected::NotAuthorised { author: *s.author().as_bytes() });
         }
         match self.leaves.get(s.author().as_bytes()) {
             Some(held) if *held < s.id() => Err(Rejected::Surplus),
@@ -253,12 +254,8 @@ impl Held {
         {
             return Err(Rejected::Surplus);
         }
-        let nth = match s.payload() {
-            Payload::Admit(a) => {
-                a.invite.and_then(|invite| prefix.admits_under.get(&invite).copied()).unwrap_or(0)
-            }
-            Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => 0,
-        };
+        let invite = s.payload().admit().and_then(|a| a.invite);
+        let nth = invite.and_then(|invite| prefix.admits_under.get(&invite).copied()).unwrap_or(0);
         Ok(Fit::Here(Spot { version, branch, nth }))
     }
 
@@ -392,7 +389,13 @@ impl Held {
                     self.cancel_tips.entry(tip).or_default().push(c.invite);
                 }
             }
-            Payload::Leave => {}
+            Payload::Leave
+            | Payload::Suspend(_)
+            | Payload::Resume(_)
+            | Payload::Assign(_)
+            | Payload::Rotate(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_) => {}
         }
     }
 
@@ -550,7 +553,15 @@ impl Prefix {
             Payload::Revoke(r) => {
                 self.revoked.insert(*r.node.as_bytes());
             }
-            Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => {}
+            Payload::Invite(_)
+            | Payload::Cancel(_)
+            | Payload::Leave
+            | Payload::Suspend(_)
+            | Payload::Resume(_)
+            | Payload::Assign(_)
+            | Payload::Rotate(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_) => {}
         }
     }
 }

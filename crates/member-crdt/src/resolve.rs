@@ -97,6 +97,12 @@ impl Rules<'_> {
                 touched.invites.insert(c.invite);
                 admitted.extend(self.held.admits_under(&c.invite));
             }
+            Payload::Suspend(_)
+            | Payload::Resume(_)
+            | Payload::Assign(_)
+            | Payload::Rotate(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_) => {}
         }
         for invite in self.held.cancelled_at(&s.id()) {
             touched.invites.insert(*invite);
@@ -209,7 +215,8 @@ impl Rules<'_> {
     fn invited(&self, entry: &Entry, admit: &Admit, id: &StatementId) -> bool {
         let Some((_, invite)) = self.invite(id) else { return false };
         let org = self.chain.org();
-        invite.redeemer == *entry.statement.author()
+        !invite.approval
+            && invite.redeemer == *entry.statement.author()
             && entry.nth < invite.uses
             && self.not_cancelled(entry, id)
             && *entry.invited.get_or_init(|| admit.verify_invite(&org, &invite.key).is_ok())
@@ -295,10 +302,8 @@ impl Rules<'_> {
 
     fn keys_of(&self, node: &KeyBytes) -> BTreeSet<WireGuardKey> {
         let admits = self.held.admits_of(node).iter().filter_map(|id| self.held.get(id));
-        let keys = admits.filter_map(|entry| match entry.statement.payload() {
-            Payload::Admit(admit) => Some(slots(admit).map(|(_, key)| key)),
-            Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => None,
-        });
+        let keys = admits.filter_map(|entry| entry.statement.payload().admit());
+        let keys = keys.map(|admit| slots(admit).map(|(_, key)| key));
         keys.flatten().collect()
     }
 }

@@ -3,7 +3,7 @@
 //! | record | who signs | what it is |
 //! |---|---|---|
 //! | [`Charter`] | root keys, K of N | who holds which role, which CAs count; a hash chain ([`CharterChain`]) |
-//! | [`Statement`] | an admin, a gateway, or (Leave) a node | one change to the member list |
+//! | [`Statement`] | an admin, a gateway, or a node of itself | one change to the member list |
 //! | [`Report`] | a node | what that node holds and where it listens |
 //! | [`EnrolRequest`] | three node keys and the invite | what a newcomer asks a gateway for |
 //!
@@ -16,6 +16,7 @@
 //! an author may say what it says, and in which order, is for `member-crdt`, which alone knows the rest.
 
 mod admit;
+mod assign;
 mod assurance;
 mod base64;
 mod bundle;
@@ -25,14 +26,18 @@ mod charter_signed;
 mod endpoint;
 mod enrol;
 mod exchange;
+mod invite;
 mod manifest;
 mod payload;
 mod pem;
 mod record;
 mod report;
+mod revoke;
+mod rotate;
 mod statement;
 
 pub use admit::{Admit, NodeKeys, Possession, PossessionError};
+pub use assign::Assign;
 pub use assurance::Assurance;
 pub use bundle::{Anchor, BundleError, TrustBundle};
 pub use chain::CharterChain;
@@ -41,8 +46,11 @@ pub use charter_signed::{CharterError, UnverifiedCharter, VerifiedCharter};
 pub use endpoint::{MalformedAddress, check_address};
 pub use enrol::{EnrolError, EnrolRequest, Redemption, VerifiedEnrol};
 pub use exchange::{Outcome, Reply, Request, Select};
+pub use invite::{Cancel, Invite};
 pub use manifest::{CheckedInvite, InviteManifest, ManifestError};
-pub use payload::{Cancel, Invite, Lane, Payload, Reason, Revoke};
+pub use payload::{Cosign, Lane, Payload};
 pub use record::{BatchTooLarge, Record, Records};
 pub use report::{Report, ReportBody, ReportClaim, ReportError, ReportTip, UnverifiedReport};
+pub use revoke::{Reason, Resume, Revoke, Suspend};
+pub use rotate::{Retire, Rotate, RotatePossession};
 pub use statement::{Place, Statement, StatementClaim, StatementError, UnverifiedStatement};

@@ -18,7 +18,8 @@ use crate::{
     chain::CharterChain,
     charter_signed::{CharterError, UnverifiedCharter},
     endpoint::check_address,
-    payload::{Invite, Payload},
+    invite::Invite,
+    payload::Payload,
     statement::{Statement, StatementError, UnverifiedStatement},
 };
 
@@ -190,13 +191,11 @@ impl InviteManifest {
             .map_err(StatementError::Malformed)
             .and_then(|statement| statement.verify(&self.org))
             .map_err(ManifestError::Statement)?;
-        let invite = match statement.payload() {
-            Payload::Invite(invite) => Invite::clone(invite),
-            Payload::Admit(_) | Payload::Revoke(_) | Payload::Cancel(_) | Payload::Leave => {
-                let fault = Fault::OutOfRange { got: statement.payload().number().into() };
-                return Err(ManifestError::Malformed(DecodeError { field: "invite statement", fault }));
-            }
+        let Payload::Invite(invite) = statement.payload() else {
+            let fault = Fault::OutOfRange { got: statement.payload().number().into() };
+            return Err(ManifestError::Malformed(DecodeError { field: "invite statement", fault }));
         };
+        let invite = Invite::clone(invite);
         if head.admin(statement.author()).is_none() {
             return Err(ManifestError::NotByAdmin { author: *statement.author().as_bytes() });
         }

@@ -1,14 +1,17 @@
-//! What a statement says, kind by kind. The kind's number, lane and fields stand here together.
-
-use core::fmt;
+//! What a statement says, kind by kind. The kind's number and lane stand here together.
 
 use identity::{
-    PublicKey, StatementId, Tag,
-    codec::{DecodeError, Fault, Reader, Writer, ascending},
-    limits::{INVITE_USES_MAX, LABELS_MAX, NOTE_BYTES_MAX},
+    PublicKey, StatementId,
+    codec::{DecodeError, Fault, Reader, Writer},
 };
 
-use crate::{admit::Admit, charter::list};
+use crate::{
+    admit::Admit,
+    assign::{Assign, write_ids},
+    invite::{Cancel, Invite},
+    revoke::{Resume, Revoke, Suspend, read_reason},
+    rotate::{Retire, Rotate},
+};
 
 /// One change to the member list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,69 +26,34 @@ pub enum Payload {
     Cancel(Cancel),
     /// The author, a node, leaves for ever.
     Leave,
+    /// A member is one no longer, until a Resume.
+    Suspend(Suspend),
+    /// It is one again.
+    Resume(Resume),
+    /// What a member is called and what it is for.
+    Assign(Box<Assign>),
+    /// The author, a node, gets new keys.
+    Rotate(Box<Rotate>),
+    /// The keys before the author's, a node's, end.
+    Retire(Retire),
+    /// One more admin stands for a statement.
+    Cosign(Cosign),
 }
 
 /// The chain of one author's statements that a statement stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// Everything but revocations.
+    /// Everything but what follows.
     Main,
-    /// Revocations, so that nothing else ever holds one back.
+    /// Revocations and suspensions, so that nothing else ever holds one back.
     Revokes,
 }
 
-/// A revocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revoke {
-    /// A node key of the member.
-    pub node: PublicKey,
-    /// Why, for people.
-    pub reason: Reason,
-    /// Why, in the admin's words; at most [`NOTE_BYTES_MAX`] bytes, no control characters.
-    pub note: String,
-}
-
-/// Why a member was revoked. Shown to people; nothing depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Not said.
-    Unspecified,
-    /// The machine cannot be found.
-    Lost,
-    /// Somebody took the machine.
-    Stolen,
-    /// Somebody else may have its keys or run it.
-    Compromised,
-    /// It is no longer used.
-    Retired,
-}
-
-/// An invite.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invite {
-    /// Its public key; whoever has the secret half may use it.
-    pub key: PublicKey,
-    /// How many machines may, at least 1.
-    pub uses: u32,
-    /// The gateway's role key that admits them.
-    pub redeemer: PublicKey,
-    /// Labels they get, ascending.
-    pub labels: Vec<Tag>,
-    /// When the redeemer should stop by its clock, in Unix seconds; 0 for never. Advice: whether an
-    /// Admit counts never depends on a clock.
-    pub expires_unix_s: u64,
-    /// What it is for, in the admin's words.
-    pub note: String,
-}
-
-/// The end of an invite.
+/// An admin's word for a statement that needs more than its author's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cancel {
-    /// The invite.
-    pub invite: StatementId,
-    /// The redeemer's last statement up to which Admits under the invite count; none of them counts
-    /// when it is absent.
-    pub tip: Option<StatementId>,
+pub struct Cosign {
+    /// That statement.
+    pub target: StatementId,
 }
 
 impl Payload {
@@ -98,6 +66,12 @@ impl Payload {
             Self::Invite(_) => "invite",
             Self::Cancel(_) => "cancel",
             Self::Leave => "leave",
+            Self::Suspend(_) => "suspend",
+            Self::Resume(_) => "resume",
+            Self::Assign(_) => "assign",
+            Self::Rotate(_) => "rotate",
+            Self::Retire(_) => "retire",
+            Self::Cosign(_) => "cosign",
         }
     }
 
@@ -105,9 +79,30 @@ impl Payload {
     #[must_use]
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::Revoke(_) => Lane::Revokes,
-            Self::Admit(_) | Self::Invite(_) | Self::Cancel(_) | Self::Leave => Lane::Main,
+            Self::Revoke(_) | Self::Suspend(_) => Lane::Revokes,
+            Self::Admit(_)
+            | Self::Invite(_)
+            | Self::Cancel(_)
+            | Self::Leave
+            | Self::Resume(_)
+            | Self::Assign(_)
+            | Self::Rotate(_)
+            | Self::Retire(_)
+            | Self::Cosign(_) => Lane::Main,
         }
+    }
+
+    /// Whether a machine says this of itself, with its own node key. Such a statement stands alone:
+    /// its `prev` is what made the key a member's, an Admit or a Rotate.
+    #[must_use]
+    pub const fn is_by_node(&self) -> bool {
+        matches!(self, Self::Leave | Self::Rotate(_) | Self::Retire(_))
+    }
+
+    /// The Admit, if it is one.
+    #[must_use]
+    pub const fn admit(&self) -> Option<&Admit> {
+        if let Self::Admit(admit) = self { Some(admit) } else { None }
     }
 
     pub(crate) const fn number(&self) -> u8 {
@@ -117,15 +112,20 @@ impl Payload {
             Self::Invite(_) => INVITE,
             Self::Cancel(_) => CANCEL,
             Self::Leave => LEAVE,
+            Self::Suspend(_) => SUSPEND,
+            Self::Resume(_) => RESUME,
+            Self::Assign(_) => ASSIGN,
+            Self::Rotate(_) => ROTATE,
+            Self::Retire(_) => RETIRE,
+            Self::Cosign(_) => COSIGN,
         }
     }
 
     pub(crate) fn write(&self, out: &mut Writer) {
         match self {
             Self::Admit(admit) => admit.write(out),
-            Self::Revoke(revoke) => {
-                out.bytes(revoke.node.as_bytes()).u8(revoke.reason.number());
-                out.short_bytes(revoke.note.as_bytes());
+            Self::Revoke(Revoke { node, reason, note }) | Self::Suspend(Suspend { node, reason, note }) => {
+                out.bytes(node.as_bytes()).u8(reason.number()).short_bytes(note.as_bytes());
             }
             Self::Invite(invite) => invite.write(out),
             Self::Cancel(cancel) => {
@@ -133,6 +133,18 @@ impl Payload {
                 write_optional_id(out, cancel.tip);
             }
             Self::Leave => {}
+            Self::Resume(resume) => {
+                out.bytes(resume.node.as_bytes());
+                write_ids(out, &resume.suspends);
+            }
+            Self::Assign(assign) => assign.write(out),
+            Self::Rotate(rotate) => rotate.write(out),
+            Self::Retire(retire) => {
+                out.bytes(retire.old.as_bytes());
+            }
+            Self::Cosign(cosign) => {
+                out.bytes(cosign.target.as_bytes());
+            }
         }
     }
 
@@ -141,8 +153,7 @@ impl Payload {
         match kind {
             ADMIT => Admit::read(author, r).map(Self::from),
             REVOKE => {
-                let (node, reason) = (r.key("revoked node")?, Reason::read(r)?);
-                let note = r.text("note", NOTE_BYTES_MAX)?.to_owned();
+                let (node, reason, note) = read_reason(r, "revoked node")?;
                 Ok(Self::Revoke(Revoke { node, reason, note }))
             }
             INVITE => Invite::read(r).map(Self::from),
@@ -151,6 +162,15 @@ impl Payload {
                 Ok(Self::Cancel(Cancel { invite, tip: read_optional_id(r, "tip")? }))
             }
             LEAVE => Ok(Self::Leave),
+            SUSPEND => {
+                let (node, reason, note) = read_reason(r, "suspended node")?;
+                Ok(Self::Suspend(Suspend { node, reason, note }))
+            }
+            RESUME => Resume::read(r).map(Self::Resume),
+            ASSIGN => Assign::read(r).map(Self::from),
+            ROTATE => Rotate::read(author, r).map(Self::from),
+            RETIRE => Ok(Self::Retire(Retire { old: r.key("retired node")? })),
+            COSIGN => Ok(Self::Cosign(Cosign { target: StatementId(r.array("cosigned")?) })),
             got => Err(DecodeError { field: "kind", fault: Fault::Unknown { got: got.into() } }),
         }
     }
@@ -168,31 +188,15 @@ impl From<Invite> for Payload {
     }
 }
 
-impl Invite {
-    fn write(&self, out: &mut Writer) {
-        out.bytes(self.key.as_bytes()).u32(self.uses).bytes(self.redeemer.as_bytes());
-        out.count(self.labels.len());
-        for label in &self.labels {
-            out.short_bytes(label.as_str().as_bytes());
-        }
-        out.u64(self.expires_unix_s).short_bytes(self.note.as_bytes());
-        out.u8(NO_APPROVAL).u8(ANY_TPM);
+impl From<Assign> for Payload {
+    fn from(assign: Assign) -> Self {
+        Self::Assign(Box::new(assign))
     }
+}
 
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let key = r.key("invite key")?;
-        let uses = r.u32("uses")?;
-        if uses == 0 || uses > INVITE_USES_MAX {
-            return Err(DecodeError { field: "uses", fault: Fault::OutOfRange { got: uses.into() } });
-        }
-        let redeemer = r.key("redeemer")?;
-        let labels = list(r, "labels", LABELS_MAX, |r| r.tag("label"))?;
-        ascending("labels", &labels)?;
-        let expires_unix_s = r.u64("expires")?;
-        let note = r.text("note", NOTE_BYTES_MAX)?.to_owned();
-        r.exactly("invite flags", NO_APPROVAL)?;
-        r.exactly("endorsement keys", ANY_TPM)?;
-        Ok(Self { key, uses, redeemer, labels, expires_unix_s, note })
+impl From<Rotate> for Payload {
+    fn from(rotate: Rotate) -> Self {
+        Self::Rotate(Box::new(rotate))
     }
 }
 
@@ -221,51 +225,6 @@ impl Lane {
     }
 }
 
-impl Reason {
-    /// Every reason.
-    pub const ALL: &[Self] = &[Self::Unspecified, Self::Lost, Self::Stolen, Self::Compromised, Self::Retired];
-
-    /// The word people type and read.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unspecified => "unspecified",
-            Self::Lost => "lost",
-            Self::Stolen => "stolen",
-            Self::Compromised => "compromised",
-            Self::Retired => "retired",
-        }
-    }
-
-    /// Reads that word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|reason| reason.as_str() == word)
-    }
-
-    const fn number(self) -> u8 {
-        match self {
-            Self::Unspecified => 0,
-            Self::Lost => 1,
-            Self::Stolen => 2,
-            Self::Compromised => 3,
-            Self::Retired => 4,
-        }
-    }
-
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let got = r.u8("reason")?;
-        let known = Self::ALL.iter().copied().find(|reason| reason.number() == got);
-        known.ok_or_else(|| DecodeError { field: "reason", fault: Fault::Unknown { got: got.into() } })
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
 /// No id is all zeros: ids are hashes.
 pub(crate) fn write_optional_id(out: &mut Writer, id: Option<StatementId>) {
     out.bytes(id.unwrap_or(StatementId([0; 32])).as_bytes());
@@ -283,8 +242,9 @@ const REVOKE: u8 = 2;
 const INVITE: u8 = 3;
 const CANCEL: u8 = 4;
 const LEAVE: u8 = 5;
-
-/// Flags of an invite: none is known to this release.
-const NO_APPROVAL: u8 = 0;
-/// The count of TPM endorsement keys an invite is limited to; this release limits none.
-const ANY_TPM: u8 = 0;
+const SUSPEND: u8 = 6;
+const RESUME: u8 = 7;
+const ASSIGN: u8 = 8;
+const ROTATE: u8 = 9;
+const RETIRE: u8 = 10;
+const COSIGN: u8 = 11;

@@ -43,7 +43,7 @@ pub struct Place {
     /// 0, then one more each time.
     pub seq: u64,
     /// Id of the statement before it in this lane. At seq 0: of the charter that first named the
-    /// author; for a Leave, of the author's Admit.
+    /// author; of a statement of a node's own, of the Admit or Rotate that made its key a member's.
     pub prev: [u8; 32],
 }
 
@@ -57,7 +57,7 @@ pub enum StatementError {
     InviteKey,
     /// What should be signed is no statement.
     Malformed(DecodeError),
-    /// A proof in an Admit does not hold.
+    /// A proof in an Admit or a Rotate does not hold.
     Possession(PossessionError),
 }
 
@@ -87,8 +87,8 @@ impl UnverifiedStatement {
             let fault = Fault::OutOfRange { got: lane.number().into() };
             return Err(DecodeError { field: "lane", fault });
         }
-        // A node leaves once; u64::MAX has no successor.
-        if seq == u64::MAX || (payload == Payload::Leave && seq != 0) {
+        // What a node says stands alone; u64::MAX has no successor.
+        if seq == u64::MAX || (payload.is_by_node() && seq != 0) {
             return Err(DecodeError { field: "seq", fault: Fault::OutOfRange { got: seq } });
         }
         let id = StatementId(HashContext::STATEMENT_ID.hash(&[bytes]));
@@ -96,7 +96,7 @@ impl UnverifiedStatement {
         Ok(Self(StatementClaim { id, author, place, payload, bytes: bytes.to_vec() }))
     }
 
-    /// Checks the author's signature, and in an Admit the proofs of the three keys.
+    /// Checks the author's signature, and in an Admit or a Rotate the proofs of the three keys.
     ///
     /// # Errors
     /// [`StatementError`].
@@ -116,7 +116,15 @@ impl UnverifiedStatement {
                     return Err(StatementError::InviteKey);
                 }
             }
-            Payload::Revoke(_) | Payload::Cancel(_) | Payload::Leave => {}
+            Payload::Rotate(rotate) => rotate.verify_keys(org).map_err(StatementError::Possession)?,
+            Payload::Revoke(_)
+            | Payload::Cancel(_)
+            | Payload::Leave
+            | Payload::Suspend(_)
+            | Payload::Resume(_)
+            | Payload::Assign(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_) => {}
         }
         Ok(Statement(self.0))
     }
@@ -148,8 +156,8 @@ impl Statement {
         let bytes = [body.as_slice(), &signature.0].concat();
         let read = UnverifiedStatement::decode(&bytes).map_err(StatementError::Malformed)?;
         if read.0.payload != *payload {
-            // An Admit with another redeemer than its author reads back as its author's, which its
-            // keys never signed.
+            // An Admit with another redeemer than its author, or a Rotate of another key, reads back
+            // as its author's, which its keys never signed.
             return Err(StatementError::Possession(PossessionError::Node));
         }
         read.verify(org)

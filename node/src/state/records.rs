@@ -76,9 +76,16 @@ impl State {
             },
             Record::Statement(bytes) => match UnverifiedStatement::decode(bytes) {
                 Ok(statement) => match statement.claimed().payload() {
-                    Payload::Revoke(_) => Weight::Urgent,
+                    Payload::Revoke(_) | Payload::Suspend(_) => Weight::Urgent,
                     Payload::Admit(admit) => Weight::Admit(admit.node),
-                    Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => Weight::Other,
+                    Payload::Invite(_)
+                    | Payload::Cancel(_)
+                    | Payload::Leave
+                    | Payload::Resume(_)
+                    | Payload::Assign(_)
+                    | Payload::Rotate(_)
+                    | Payload::Retire(_)
+                    | Payload::Cosign(_) => Weight::Other,
                 },
                 Err(_) => Weight::Other,
             },

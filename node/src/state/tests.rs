@@ -517,6 +517,7 @@ impl Bench {
             labels: Vec::new(),
             expires_unix_s: 0,
             note: String::new(),
+            approval: false,
         };
         let statement = self.signed(Lane::Main, &Payload::from(invite));
         drop(self.submit(&statement));

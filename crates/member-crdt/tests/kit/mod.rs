@@ -135,6 +135,7 @@ impl World {
                 labels: vec![],
                 expires_unix_s: 0,
                 note: String::new(),
+                approval: false,
             },
         );
         self.invites.push((id, gateway));
@@ -422,10 +423,7 @@ impl World {
 
     fn admits(&self) -> Vec<(StatementId, u8)> {
         let node = |admit: &Admit| (0..=255).find(|n| key(Who::Node(*n)).public() == admit.node);
-        let admits = self.statements.iter().filter_map(|s| match s.payload() {
-            Payload::Admit(admit) => Some((s.id(), node(admit)?)),
-            Payload::Revoke(_) | Payload::Invite(_) | Payload::Cancel(_) | Payload::Leave => None,
-        });
+        let admits = self.statements.iter().filter_map(|s| Some((s.id(), node(s.payload().admit()?)?)));
         admits.collect()
     }
 }

@@ -39,8 +39,8 @@ fn every_kind_survives_its_encoding() {
         assert_eq!(read.verify(&org()), Ok(statement.clone()));
         assert_eq!(Record::from(&statement).id(), statement.id().0);
         let place = *statement.place();
-        let author = [ADMIN, GATEWAY, NODE].into_iter().find(|&s| key(s) == *statement.author()).unwrap();
-        let again = Statement::sign(&org(), &secret(author), place, statement.payload());
+        let author = author_of(&statement).unwrap();
+        let again = Statement::sign(&org(), &author, place, statement.payload());
         assert_eq!(again, Ok(statement));
     }
 }
@@ -96,7 +96,7 @@ fn a_report_is_no_statement_and_the_reverse() {
 
 #[test]
 fn kinds_of_later_releases_are_refused_as_unknown() {
-    for kind in (0..=255).filter(|kind| !(1..=5).contains(kind)) {
+    for kind in (0..=255).filter(|kind| !(1..=11).contains(kind)) {
         let bytes = resigned(&invite_statement(), ADMIN, Label::STATEMENT, |body| body[1] = kind);
         let error = UnverifiedStatement::decode(&bytes).unwrap_err();
         assert_eq!(error.field, "kind");
@@ -130,7 +130,10 @@ fn the_last_number_and_a_second_leave_are_refused() {
     let outcome = Statement::sign(&org(), &secret(ADMIN), last, &invite().into());
     assert_eq!(malformed(outcome), "seq");
     let second = Place { seq: 1, ..place(Lane::Main) };
-    assert_eq!(malformed(Statement::sign(&org(), &secret(NODE), second, &Payload::Leave)), "seq");
+    let retire = Payload::Retire(Retire { old: key(ADMIN) });
+    for alone in [Payload::Leave, rotate().into(), retire] {
+        assert_eq!(malformed(Statement::sign(&org(), &secret(NODE), second, &alone)), "seq");
+    }
 }
 
 #[test]
@@ -243,8 +246,8 @@ fn an_invite_out_of_bounds_is_refused() {
     }
     let statement = invite_statement();
     let body = statement.bytes().len() - 64;
-    for (at, field) in [(body - 2, "invite flags"), (body - 1, "endorsement keys")] {
-        let bytes = resigned(&statement, ADMIN, Label::STATEMENT, |body| body[at] = 1);
+    for (at, value, field) in [(body - 2, 2, "invite flags"), (body - 1, 1, "endorsement keys")] {
+        let bytes = resigned(&statement, ADMIN, Label::STATEMENT, |body| body[at] = value);
         assert_eq!(UnverifiedStatement::decode(&bytes).unwrap_err().field, field);
     }
 }
@@ -265,6 +268,73 @@ fn a_revocation_out_of_bounds_is_refused() {
 }
 
 #[test]
+fn a_rotate_needs_each_of_its_proofs() {
+    let by_node = |rotate: Rotate| {
+        Statement::sign(&org(), &secret(NODE), place(Lane::Main), &rotate.into()).map(|s| s.id())
+    };
+    let wrong = |change: fn(&mut Rotate)| {
+        let mut made = rotate();
+        change(&mut made);
+        match by_node(made) {
+            Err(StatementError::Possession(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    by_node(rotate()).unwrap();
+    let rotated = Statement::sign(&org(), &secret(NODE), place(Lane::Main), &rotate().into()).unwrap();
+    for (nth, why) in
+        [PossessionError::Node, PossessionError::WireGuard, PossessionError::Boot].iter().enumerate()
+    {
+        let at = HEADER_BYTES + 96 + 64 * nth;
+        let bytes = resigned(&rotated, NODE, Label::STATEMENT, |body| body[at] ^= 1);
+        let verdict = UnverifiedStatement::decode(&bytes).unwrap().verify(&org());
+        assert_eq!(verdict, Err(StatementError::Possession(*why)));
+    }
+    // Proofs are for these keys, this old key, this place and this org.
+    assert_eq!(wrong(|r| r.node = key(99)), PossessionError::Node);
+    assert_eq!(wrong(|r| r.wireguard = key(99)), PossessionError::Node);
+    assert_eq!(wrong(|r| r.boot = key(99)), PossessionError::Node);
+    assert_eq!(wrong(|r| r.old = key(99)), PossessionError::Node);
+    assert_eq!(wrong(|r| r.signatures.wireguard = r.signatures.node), PossessionError::WireGuard);
+    let admitted = Statement::sign(&org(), &secret(OTHER_ADMIN), place(Lane::Main), &rotate().into());
+    assert_eq!(admitted, Err(StatementError::Possession(PossessionError::Node)), "another's old key");
+    let other_org = Charter { salt: [8; 16], ..genesis_charter() }.org_id();
+    assert_eq!(rotate().verify_keys(&other_org), Err(PossessionError::Node));
+    assert!(matches!(wrong(|r| r.node = with_torsion(&r.node)), PossessionError::TorsionKey { .. }));
+    let [node, wireguard, boot] = NEXT.map(secret);
+    for keys in [
+        NodeKeys { node: &node, wireguard: &node, boot: &boot },
+        NodeKeys { node: &node, wireguard: &wireguard, boot: &wireguard },
+        NodeKeys { node: &secret(NODE), wireguard: &wireguard, boot: &boot },
+        NodeKeys { node: &node, wireguard: &secret(NODE), boot: &boot },
+    ] {
+        let twice = Rotate::new(&org(), key(NODE), keys).verify_keys(&org());
+        assert!(matches!(twice, Err(PossessionError::KeyTwice { .. })));
+    }
+}
+
+#[test]
+fn a_set_out_of_order_or_too_large_is_refused() {
+    let ids = |n: u8| (0..n).map(|n| StatementId([n; 32])).collect::<Vec<_>>();
+    let tags = |n: u8| (0..n).map(|n| Tag::parse(&n.to_string()).unwrap()).collect::<Vec<_>>();
+    let backwards = |mut ids: Vec<StatementId>| {
+        ids.reverse();
+        ids
+    };
+    let resume = |suspends| sign(Payload::Resume(Resume { node: key(NODE), suspends }));
+    resume(ids(16)).unwrap();
+    for suspends in [ids(0), ids(17), backwards(ids(2))] {
+        assert_eq!(malformed(resume(suspends)), "suspensions");
+    }
+    sign(Assign { roles: tags(8), labels: tags(8), replaces: ids(4), ..assign() }).unwrap();
+    assert_eq!(malformed(sign(Assign { roles: tags(9), ..assign() })), "roles");
+    assert_eq!(malformed(sign(Assign { labels: tags(9), ..assign() })), "labels");
+    for replaces in [ids(5), backwards(ids(2)), vec![StatementId([1; 32]); 2]] {
+        assert_eq!(malformed(sign(Assign { replaces, ..assign() })), "replaced assigns");
+    }
+}
+
+#[test]
 fn the_largest_statement_fits() {
     let text = "n".repeat(63);
     let (node, wireguard, boot) = (secret(NODE), secret(WIREGUARD), secret(BOOT));
@@ -274,6 +344,10 @@ fn the_largest_statement_fits() {
     let labels = (0..8).map(|n| Tag::parse(&format!("{n}{}", "l".repeat(31))).unwrap()).collect();
     let invite = Invite { labels, note: "x".repeat(96), ..invite() };
     assert_eq!(sign(invite).unwrap().bytes().len(), 612);
+    let tags = || (0..8).map(|n| Tag::parse(&format!("{n}{}", "l".repeat(31))).unwrap()).collect();
+    let replaces = (0..4).map(|n| StatementId([n; 32])).collect();
+    let assign = Assign { node: key(NODE), name: name(&text), roles: tags(), labels: tags(), replaces };
+    assert_eq!(sign(assign).unwrap().bytes().len(), 927);
 }
 
 #[test]
@@ -340,7 +414,7 @@ fn an_invite_is_spent_by_its_secret_at_its_gateway_only() {
 
 proptest! {
     #[test]
-    fn what_decodes_encodes_to_the_same_bytes(nth in 0..7_usize, at: prop::sample::Index, value: u8) {
+    fn what_decodes_encodes_to_the_same_bytes(nth in 0..statements().len(), at: prop::sample::Index, value: u8) {
         let statement = statements().swap_remove(nth);
         let bytes = resigned(&statement, ADMIN, Label::STATEMENT, |body| {
             let at = at.index(body.len());
@@ -350,9 +424,9 @@ proptest! {
             prop_assert_eq!(read.claimed().bytes(), &bytes);
             let read = read.claimed();
             // Encoding the decoded value gives the same body: whoever signs it names the author.
-            let author = [ADMIN, GATEWAY, NODE].into_iter().find(|&s| key(s) == *read.author());
+            let author = author_of(read);
             if let Some(author) = author
-                && let Ok(again) = Statement::sign(&org(), &secret(author), *read.place(), read.payload())
+                && let Ok(again) = Statement::sign(&org(), &author, *read.place(), read.payload())
             {
                 let body = bytes.len() - 64;
                 prop_assert_eq!(&again.bytes()[..body], &bytes[..body]);
@@ -372,11 +446,12 @@ proptest! {
         uses in 1..=100_000_u32,
         labels in prop::collection::btree_set("[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?", 0..=8),
         expires_unix_s: u64,
-        note in "[^\\p{Cc}]{0,24}",
+        note in "[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]{0,24}",
         seq in 0..u64::MAX,
+        approval: bool,
     ) {
         let labels = labels.iter().map(|text| Tag::parse(text).unwrap()).collect();
-        let payload = Payload::from(Invite { uses, labels, expires_unix_s, note, ..invite() });
+        let payload = Payload::from(Invite { uses, labels, expires_unix_s, note, approval, ..invite() });
         let place = Place { seq, ..place(Lane::Main) };
         let statement = Statement::sign(&org(), &secret(ADMIN), place, &payload).unwrap();
         let read = UnverifiedStatement::decode(statement.bytes()).unwrap().verify(&org()).unwrap();

@@ -86,8 +86,23 @@ fn generate() -> Value {
 fn vectors() -> Vec<Value> {
     let mut vectors = vec![charter("charter: genesis", &sign(genesis_charter(), &[1, 2]))];
     vectors.push(charter("charter: new root keys, a removed admin, two cas", &sign(second(), &[1, 3, 4])));
-    let named =
-        ["admit by an admin", "revoke", "cancel", "cancel of all", "leave", "invite", "admit by invite"];
+    let named = [
+        "admit by an admin",
+        "revoke",
+        "cancel",
+        "cancel of all",
+        "leave",
+        "invite",
+        "resume",
+        "assign",
+        "cosign",
+        "admit by invite",
+        "suspend",
+        "rotate",
+        "retire",
+        "invite with approval",
+    ];
+    assert_eq!(named.len(), statements().len());
     for (name, made) in named.iter().zip(statements()) {
         vectors.push(statement(&format!("statement: {name}"), &made));
     }
@@ -210,7 +225,7 @@ fn malformed(vectors: &[Value]) -> Vec<Value> {
         first.swap_with_slice(second);
     });
     add("statement: leave", "another format", &|bytes| bytes[0] = 2);
-    for kind in [0, 6, 13] {
+    for kind in [0, 12, 13] {
         add("statement: leave", &format!("kind {kind}"), &|bytes| bytes[1] = kind);
     }
     add("statement: leave", "the other lane", &|bytes| bytes[2] = 1);
@@ -232,7 +247,28 @@ fn malformed(vectors: &[Value]) -> Vec<Value> {
     add("statement: invite", "labels out of order", &|bytes| bytes[178] = b'z');
     add("statement: invite", "a flag", &|bytes| {
         let at = bytes.len() - 66;
-        bytes[at] = 1;
+        bytes[at] = 2;
+    });
+    add("statement: suspend", "the main lane", &|bytes| bytes[2] = 0);
+    add("statement: suspend", "an unknown reason", &|bytes| bytes[140] = 5);
+    add("statement: resume", "of no suspension", &|bytes| {
+        bytes[140] = 0;
+        bytes.drain(141..173);
+    });
+    add("statement: resume", "of more than sixteen", &|bytes| bytes[140] = 17);
+    add("statement: assign", "roles out of order", &|bytes| bytes[148] = b'z');
+    add("statement: assign", "labels out of order", &|bytes| bytes[160] = b'z');
+    add("statement: assign", "replaced ones out of order", &|bytes| bytes[167] = 0xff);
+    add("statement: rotate", "not the first", &|bytes| bytes[4] = 1);
+    add("statement: rotate", "the other lane", &|bytes| bytes[2] = 1);
+    add("statement: rotate", "a boot key of small order", &|bytes| {
+        bytes[172..204].fill(0);
+        bytes[172] = 1;
+    });
+    add("statement: retire", "not the first", &|bytes| bytes[4] = 1);
+    add("statement: retire", "a key off the curve", &|bytes| {
+        bytes[108..140].fill(0);
+        bytes[108] = 2;
     });
     add("statement: admit by an admin", "an unknown assurance", &|bytes| bytes[108 + 128 + 6] = 6);
     add("report", "another format", &|bytes| bytes[0] = 2);
@@ -292,11 +328,33 @@ fn statement(name: &str, statement: &Statement) -> Value {
             "labels": invite.labels.iter().map(identity::Tag::as_str).collect::<Vec<_>>(),
             "expires_unix_s": invite.expires_unix_s,
             "note": invite.note,
+            "approval": invite.approval,
         }),
         Payload::Cancel(cancel) => json!({
             "invite": cancel.invite.to_string(), "tip": cancel.tip.map(|tip| tip.to_string()),
         }),
         Payload::Leave => json!({}),
+        Payload::Suspend(suspend) => json!({
+            "node": suspend.node.to_string(), "reason": suspend.reason.as_str(), "note": suspend.note,
+        }),
+        Payload::Resume(resume) => json!({
+            "node": resume.node.to_string(), "suspends": texts(&resume.suspends),
+        }),
+        Payload::Assign(assign) => json!({
+            "node": assign.node.to_string(),
+            "name": assign.name.as_str(),
+            "roles": texts(&assign.roles),
+            "labels": texts(&assign.labels),
+            "replaces": texts(&assign.replaces),
+        }),
+        Payload::Rotate(rotate) => json!({
+            "old": rotate.old.to_string(),
+            "node": rotate.node.to_string(),
+            "wireguard": rotate.wireguard.to_string(),
+            "boot": rotate.boot.to_string(),
+        }),
+        Payload::Retire(retire) => json!({ "old": retire.old.to_string() }),
+        Payload::Cosign(cosign) => json!({ "target": cosign.target.to_string() }),
     };
     let fields = json!({
         "kind": statement.payload().kind(),
@@ -308,6 +366,10 @@ fn statement(name: &str, statement: &Statement) -> Value {
         "payload": payload,
     });
     vector(name, "statement", statement.bytes(), Some(statement.id().0), fields)
+}
+
+fn texts(items: &[impl ToString]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
 }
 
 fn admit(admit: &Admit) -> Value {
