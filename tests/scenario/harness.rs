@@ -1,20 +1,13 @@
 //! Orgs for the scenarios, and reading what the programs say.
 
-use std::{
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use control::{
-    framing,
-    local::{Answer, Request},
-};
+use control::local::{Answer, Request};
 use lab::{
     Ended, Sandbox,
     org::{Org, OrgError, Programs, wait_until},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Machines with nothing on them yet. Key files are quick to open and weak.
 pub(crate) fn machines(sandbox: &Sandbox, nodes: usize) -> Org {
@@ -23,11 +16,16 @@ pub(crate) fn machines(sandbox: &Sandbox, nodes: usize) -> Org {
 
 /// The same, with settings from the environment.
 pub(crate) fn machines_with(sandbox: &Sandbox, nodes: usize, env: &[(&str, &str)]) -> Org {
+    Org::build(sandbox, nodes, programs(env), None).unwrap()
+}
+
+/// The programs built beside this test.
+pub(crate) fn programs(env: &[(&str, &str)]) -> Programs {
     let own = std::env::current_exe().unwrap();
     let mut programs = Programs::in_dir(own.ancestors().nth(2).unwrap()).unwrap();
     let weak = ("MUSTER_TEST_WORK_FACTOR", "2");
     programs.env = env.iter().chain([&weak]).map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-    Org::build(sandbox, nodes, programs, None).unwrap()
+    programs
 }
 
 /// An org in which the first `members` machines know each other.
@@ -94,18 +92,7 @@ pub(crate) fn invites(org: &Org, node: usize) -> Vec<Value> {
 
 /// Targets for `muster-probe`.
 pub(crate) fn targets(org: &Org, nodes: &[usize]) -> Value {
-    let list = members_on(org, nodes[0]).unwrap();
-    let of = |&node: &usize| {
-        let member = list.iter().find(|m| m["name"] == *Org::name(node)).unwrap();
-        json!({
-            "name": Org::name(node),
-            "node": member["key"],
-            "wireguard": member["wireguard_key"],
-            "address": member["address"],
-            "endpoint": format!("{}:51820", org.host(node).unwrap().address()),
-        })
-    };
-    nodes.iter().map(of).collect()
+    org.targets(nodes[0], nodes).unwrap()
 }
 
 /// The org's id.
@@ -178,15 +165,7 @@ pub(crate) fn session_ended_with(org: &Org, node: usize, target: usize) -> Optio
 
 /// Asks a machine's musterd on its control socket.
 pub(crate) fn control(org: &Org, node: usize, request: &Request) -> Answer {
-    let path = org.host(node).unwrap().dir().join("run/musterd.sock");
-    let mut stream = UnixStream::connect(path).unwrap();
-    let max = identity::limits::CONTROL_MESSAGE_BYTES_MAX;
-    stream.write_all(&framing::encode(request, max).unwrap()).unwrap();
-    let mut prefix = [0; 4];
-    stream.read_exact(&mut prefix).unwrap();
-    let mut body = vec![0; framing::body_length(prefix, max).unwrap()];
-    stream.read_exact(&mut body).unwrap();
-    framing::decode(&body).unwrap()
+    org.control(node, request).unwrap()
 }
 
 /// Waits for something that may take as long as the network does.

@@ -11,6 +11,7 @@
 
 mod crash;
 mod enrol;
+mod fire;
 mod harness;
 mod network;
 mod revoke;

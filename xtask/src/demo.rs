@@ -3,7 +3,6 @@
 //! Machines are network namespaces with a TPM emulator each, inside a sandbox that the kernel clears away when
 //! this program ends, however it ends. The programs on them are those that are shipped.
 
-mod probe;
 mod screen;
 mod story;
 
@@ -39,15 +38,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    if Sandbox::if_inside().map_err(|why| Failure::Machine(why.to_string()))?.is_none() {
-        packages()?;
-        build()?;
-    }
-    let sandbox = Sandbox::enter().map_err(|why| {
-        Failure::Machine(format!(
-            "{why}\nthe demo makes network namespaces: run it as root, or allow user namespaces"
-        ))
-    })?;
+    let sandbox = enter("the demo")?;
     let mut programs = Programs::in_dir(machine::target_dir().join("debug"))?;
     programs.musterd = options.musterd.clone();
     let outcome = story::tell(&sandbox, usize::from(options.nodes), programs, options.keep.clone())?;
@@ -58,6 +49,19 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::Found("the revocation did not hold".to_owned())),
     }
+}
+
+/// Sees to packages and programs, then goes on in a sandbox.
+pub(crate) fn enter(who: &str) -> Result<Sandbox, Failure> {
+    if Sandbox::if_inside().map_err(|why| Failure::Machine(why.to_string()))?.is_none() {
+        packages()?;
+        build()?;
+    }
+    Sandbox::enter().map_err(|why| {
+        Failure::Machine(format!(
+            "{why}\n{who} makes network namespaces: run it as root, or allow user namespaces"
+        ))
+    })
 }
 
 /// What the demo and the tests need from Debian: said, then installed.

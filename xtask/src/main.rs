@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod deps;
+mod fire;
 mod fuzz;
 mod machine;
 mod test;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// The main job on this machine: machines join, talk, and one is revoked
     Demo(demo::Options),
+    /// Partitions, kills, full disks and thefts against an org in namespaces
+    Fire(fire::Options),
     /// All tests, each part with its time
     Test(test::Options),
     /// Check the law of dependencies
@@ -38,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Fire(options) => fire::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Deps => deps::run(),
         Command::Bench(options) => bench::run(&options),

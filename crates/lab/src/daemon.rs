@@ -12,6 +12,15 @@ use crate::command::CommandError;
 use crate::program::ProgramError;
 use crate::watch::{NotifySocket, Seen, Watch};
 
+/// What a program takes of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Memory in use.
+    pub kilobytes: u64,
+}
+
 /// A running program. Dropping it asks it to end, and makes it if it takes longer than two seconds.
 #[derive(Debug)]
 pub struct Daemon {
@@ -30,6 +39,17 @@ impl Daemon {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it holds, by the kernel's word; nothing once it has ended.
+    #[must_use]
+    pub fn holds(&self) -> Option<Held> {
+        let process = std::path::PathBuf::from(format!("/proc/{}", self.pid()));
+        let descriptors = std::fs::read_dir(process.join("fd")).ok()?.count();
+        let status = std::fs::read_to_string(process.join("status")).ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kilobytes = resident.split_whitespace().next()?.parse().ok()?;
+        Some(Held { descriptors: u64::try_from(descriptors).ok()?, kilobytes })
     }
 
     /// Waits for a line that contains `text`, among those already written too, and returns it. Of very

@@ -30,17 +30,19 @@
 
 mod command;
 mod daemon;
+pub mod fire;
 mod hosts;
 mod network;
 pub mod org;
 pub mod packages;
+pub mod probe;
 mod program;
 mod sandbox;
 mod swtpm;
 mod watch;
 
 pub use command::CommandError;
-pub use daemon::Daemon;
+pub use daemon::{Daemon, Held};
 pub use hosts::{Host, Lab, LabConfig, LabError, Tpms};
 pub use network::{Bridge, Namespace, NetworkError, Underlay};
 pub use program::{Ended, Program, ProgramError, Ready};

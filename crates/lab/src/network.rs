@@ -127,6 +127,16 @@ impl Bridge {
         nft(&format!("flush chain bridge {TABLE} cut\n"))
     }
 
+    /// Pulls a host's cable, or puts it back.
+    ///
+    /// # Errors
+    /// ip refused.
+    pub fn plug(&self, host: &Namespace, plugged: bool) -> Result<(), NetworkError> {
+        let state = if plugged { "up" } else { "down" };
+        let batch = format!("link set {} {state}\n", port(&host.name));
+        command::run_with_input("ip", ["-batch", "-"], &batch).map(drop).map_err(NetworkError::Command)
+    }
+
     /// Loses this share of all frames between hosts; 0 loses none.
     ///
     /// # Errors

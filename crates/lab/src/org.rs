@@ -3,15 +3,23 @@
 
 use core::fmt;
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use control::{
+    framing::{self, FrameError},
+    local::{Answer, Request},
+};
+use identity::limits::CONTROL_MESSAGE_BYTES_MAX;
+use serde_json::{Value, json};
 
 use crate::{
     Daemon, Ended, Host, Lab, LabConfig, LabError, NetworkError, Program, ProgramError, Ready, Sandbox,
+    SandboxError,
 };
 
 /// Where the programs are.
@@ -232,6 +240,14 @@ impl Org {
         Ok(())
     }
 
+    /// The same, and leaves it to the caller: so that it can be killed while this org is at work.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn spawn_musterd(&self, node: usize) -> Result<Daemon, OrgError> {
+        self.spawn(node, "musterd", "muster.toml")
+    }
+
     /// A machine's musterd, out of this org's hands: to be killed, or watched.
     ///
     /// # Errors
@@ -303,11 +319,25 @@ impl Org {
         fs::rename(&from, &to).map_err(file(&from))
     }
 
-    /// A machine's keys in somebody else's program, `muster-probe`.
+    /// A machine's keys in somebody else's program, `muster-probe`, which dials each target every 10 ms.
     ///
     /// # Errors
     /// It does not start.
     pub fn probe(&self, node: usize, org: &str, targets: &Value) -> Result<Daemon, OrgError> {
+        self.probe_every(10, node, org, targets)
+    }
+
+    /// The same at another pace: many machines on few cores cannot answer so often.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn probe_every(
+        &self,
+        interval_ms: u64,
+        node: usize,
+        org: &str,
+        targets: &Value,
+    ) -> Result<Daemon, OrgError> {
         let host = self.host(node)?;
         let list = host.dir().join("targets.json");
         fs::write(&list, targets.to_string()).map_err(file(&list))?;
@@ -316,8 +346,41 @@ impl Org {
             .arg(host.dir().join("state"))
             .args(["--tpm", &tpm(host), "--org", org, "--targets"])
             .arg(list)
+            .args(["--interval-ms", &interval_ms.to_string()])
             .spawn(&Ready::AtOnce, PATIENCE)
             .map_err(OrgError::Program)
+    }
+
+    /// What `muster-probe` dials: these machines, as another one lists them.
+    ///
+    /// # Errors
+    /// A program fails, or one of them is not listed.
+    pub fn targets(&self, asked: usize, nodes: &[usize]) -> Result<Value, OrgError> {
+        let list = self.ask(asked, &["member", "list"])?;
+        let members = list.get("members").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut targets = Vec::new();
+        for &node in nodes {
+            let name = Self::name(node);
+            let listed = members.iter().find(|m| m.get("name").and_then(Value::as_str) == Some(&name));
+            let member = listed.ok_or(OrgError::NoMachine(node))?;
+            targets.push(json!({
+                "name": name,
+                "node": member.get("key"),
+                "wireguard": member.get("wireguard_key"),
+                "address": member.get("address"),
+                "endpoint": format!("{}:51820", self.host(node)?.address()),
+            }));
+        }
+        Ok(Value::Array(targets))
+    }
+
+    /// Asks a machine's musterd on its control socket, as `muster` would.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn control(&self, node: usize, request: &Request) -> Result<Answer, OrgError> {
+        let path = self.host(node)?.dir().join("run/musterd.sock");
+        exchange(&path, request).map_err(|source| OrgError::File { path, source })
     }
 
     /// Everything a program on a machine has written since the machine is there.
@@ -395,6 +458,8 @@ pub enum OrgError {
     },
     /// A program failed.
     Program(ProgramError),
+    /// The sandbox gave no disk.
+    Sandbox(SandboxError),
 }
 
 impl fmt::Display for OrgError {
@@ -412,6 +477,7 @@ impl fmt::Display for OrgError {
                 program.display()
             ),
             Self::Program(error) => write!(f, "{error}"),
+            Self::Sandbox(error) => write!(f, "{error}"),
         }
     }
 }
@@ -442,6 +508,18 @@ fn write_settings(host: &Host, storage: &str, is_gateway: bool) -> Result<(), Or
 
 fn tpm(host: &Host) -> String {
     host.tpm().map(|tpm| tpm.device().display().to_string()).unwrap_or_default()
+}
+
+fn exchange(path: &Path, request: &Request) -> io::Result<Answer> {
+    let invalid = |why: FrameError| io::Error::new(io::ErrorKind::InvalidData, why.to_string());
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&framing::encode(request, CONTROL_MESSAGE_BYTES_MAX).map_err(invalid)?)?;
+    let mut prefix = [0; 4];
+    stream.read_exact(&mut prefix)?;
+    let mut body = vec![0; framing::body_length(prefix, CONTROL_MESSAGE_BYTES_MAX).map_err(invalid)?];
+    stream.read_exact(&mut body)?;
+    framing::decode(&body).map_err(invalid)
 }
 
 fn file(path: &Path) -> impl FnOnce(io::Error) -> OrgError {

@@ -6,6 +6,7 @@
 
 use core::any::type_name;
 use core::fmt;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -63,6 +64,15 @@ impl Sandbox {
     /// The directory is absent, or the kernel refuses.
     pub fn cover_with_memory(&self, dir: &Path) -> Result<(), SandboxError> {
         mount_tmpfs(dir)
+    }
+
+    /// Puts an empty disk of so many kilobytes over a directory, for its owner alone: one that can be full.
+    ///
+    /// # Errors
+    /// The directory is absent, or the kernel refuses.
+    pub fn cover_with_small_disk(&self, dir: &Path, kilobytes: u32) -> Result<(), SandboxError> {
+        let options = CString::new(format!("mode=0700,size={kilobytes}k")).unwrap_or_default();
+        mount(dir, &options)
     }
 }
 
@@ -263,7 +273,11 @@ fn network_namespace() -> Result<PathBuf, SandboxError> {
 }
 
 fn mount_tmpfs(dir: &Path) -> Result<(), SandboxError> {
-    rustix::mount::mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755"))
+    mount(dir, c"mode=0755")
+}
+
+fn mount(dir: &Path, options: &CStr) -> Result<(), SandboxError> {
+    rustix::mount::mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options))
         .map_err(|source| SandboxError::Io { what: "mount a file system in memory", source: source.into() })
 }
 

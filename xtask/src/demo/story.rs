@@ -8,13 +8,11 @@ use std::{
 use lab::{
     Sandbox,
     org::{Org, Programs, wait_until},
+    probe::{self, Seen},
 };
 use serde_json::{Value, json};
 
-use super::{
-    probe::{self, Seen},
-    screen::Screen,
-};
+use super::screen::Screen;
 use crate::machine::Failure;
 
 /// How long refusals are watched after the last one set in.
@@ -63,7 +61,7 @@ pub(crate) fn tell(
     screen
         .line("the gateway and its musterd are stopped; n1's keys serve as control: they are never revoked");
     let org = text(&cluster.ask(admin, &["status"])?, &["org", "id"])?;
-    let targets = targets(&cluster, &members, &others)?;
+    let targets = cluster.targets(admin, &others)?;
     let (thief, control) = (cluster.probe(victim, &org, &targets)?, cluster.probe(gateway, &org, &targets)?);
     for node in [victim, gateway] {
         wait_until("both probes are served by every machine", || {
@@ -183,25 +181,6 @@ fn link_all(cluster: &Org, screen: &Screen) -> Result<usize, Failure> {
     }
     // Each session stands in the lists of both ends.
     Ok(sessions / 2)
-}
-
-fn targets(cluster: &Org, members: &[Value], nodes: &[usize]) -> Result<Value, Failure> {
-    let mut targets = Vec::new();
-    for &node in nodes {
-        let name = Org::name(node);
-        let member = members
-            .iter()
-            .find(|m| m.get("name").and_then(Value::as_str) == Some(&name))
-            .ok_or_else(|| found(format!("{name} is not in the list")))?;
-        targets.push(json!({
-            "name": name,
-            "node": member["key"],
-            "wireguard": member["wireguard_key"],
-            "address": member["address"],
-            "endpoint": format!("{}:51820", cluster.host(node)?.address()),
-        }));
-    }
-    Ok(Value::Array(targets))
 }
 
 type Log = std::collections::BTreeMap<String, Seen>;

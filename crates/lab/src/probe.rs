@@ -1,4 +1,4 @@
-//! What `muster-probe` saw, line by line.
+//! What `muster-probe` saw, line by line: how long a machine's keys were still served, by whom.
 
 use std::collections::BTreeMap;
 
@@ -16,38 +16,45 @@ struct Line {
 }
 
 /// One target's story.
-#[derive(Default, Debug)]
-pub(crate) struct Seen {
+#[derive(Clone, Default, Debug)]
+pub struct Seen {
     /// Fresh handshakes in the order they began: when each began, and when its VERDICT was ok, if it was.
     dials: Vec<(u128, Option<u128>)>,
-    /// Codes of refusals, and how often silence met a dial.
-    pub(crate) refusals: BTreeMap<String, u64>,
-    pub(crate) silences: u64,
-    pub(crate) session_opened: bool,
-    pub(crate) session_ended: Option<(u128, Option<String>)>,
+    /// Codes of refusals, and how often each came.
+    pub refusals: BTreeMap<String, u64>,
+    /// Dials that met silence.
+    pub silences: u64,
+    /// Whether the session that is held open came about.
+    pub session_opened: bool,
+    /// When it ended and with which code.
+    pub session_ended: Option<(u128, Option<String>)>,
 }
 
 impl Seen {
     /// Handshakes that were accepted.
-    pub(crate) fn accepted(&self) -> usize {
+    #[must_use]
+    pub fn accepted(&self) -> usize {
         self.dials.iter().filter(|(_, ok)| ok.is_some()).count()
     }
 
     /// When the first fresh handshake began after the last VERDICT that was ok; all after it failed.
-    pub(crate) fn refused_from(&self) -> Option<u128> {
+    #[must_use]
+    pub fn refused_from(&self) -> Option<u128> {
         let last_ok = self.dials.iter().filter_map(|(_, ok)| *ok).max().unwrap_or(0);
         self.dials.iter().map(|(began, _)| *began).find(|began| *began > last_ok)
     }
 
     /// Accepted handshakes that began after a moment, and all that did.
-    pub(crate) fn since(&self, moment: u128) -> (usize, usize) {
+    #[must_use]
+    pub fn since(&self, moment: u128) -> (usize, usize) {
         let later = self.dials.iter().filter(|(began, _)| *began > moment);
         later.fold((0, 0), |(ok, all), (_, accepted)| (ok + usize::from(accepted.is_some()), all + 1))
     }
 }
 
 /// Reads the probe's output; a last line that is still being written is left out.
-pub(crate) fn read(log: &str) -> BTreeMap<String, Seen> {
+#[must_use]
+pub fn read(log: &str) -> BTreeMap<String, Seen> {
     let mut targets: BTreeMap<String, Seen> = BTreeMap::new();
     for line in log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
         let seen = targets.entry(line.target).or_default();
