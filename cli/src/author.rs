@@ -154,6 +154,12 @@ pub(crate) fn daemon_of(admin: &Admin, everywhere: &Everywhere) -> Outcome<Optio
     let Ok(mut daemon) = Daemon::connect(&places.socket) else { return Ok(None) };
     let Ok(Answer::Status(status)) = daemon.ask(&Request::Status {}) else { return Ok(None) };
     let member = matches!(status.state, State::Ready | State::Alone);
+    if status.state == State::IdentityUnavailable {
+        for problem in &status.problems {
+            let (code, seen) = (problem.code.0, &problem.detail);
+            talk(&format!("musterd on this machine: {code} {}: {seen}; {}", code.title(), code.remedy()));
+        }
+    }
     let same = status.org.is_some_and(|org| org.id.0 == admin.profile.org());
     Ok((member && same).then_some(daemon))
 }

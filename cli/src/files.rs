@@ -93,6 +93,16 @@ pub(crate) fn create_directory(path: &Path, mode: u32) -> Outcome<()> {
     builder.recursive(true).create(path).map_err(|e| Failure::file(path, &e))
 }
 
+/// Refuses a directory for secrets that others can look into; one that is not there yet is well.
+pub(crate) fn refuse_open_directory(path: &Path) -> Outcome<()> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(Code::FileModeTooOpen, format_args!("{} has mode {mode:04o}", path.display())))
+}
+
 /// Removes a file; that it is not there is well.
 pub(crate) fn remove_if_there(path: &Path) -> Outcome<()> {
     match fs::remove_file(path) {

@@ -22,9 +22,6 @@ use crate::{
 };
 
 const PREBOOT: &str = "muster-preboot";
-/// Made by systemd where it runs.
-const SYSTEMD: &str = "/run/systemd/system";
-
 /// `join`.
 pub(crate) fn join(everywhere: &Everywhere, args: &Join) -> Outcome<()> {
     let places = Places::find(everywhere)?;
@@ -33,6 +30,7 @@ pub(crate) fn join(everywhere: &Everywhere, args: &Join) -> Outcome<()> {
     if places.state.join("store").exists() || places.state.join(handover::DIRECTORY).exists() {
         return Err(Failure::new(Code::AlreadyEnrolled, format_args!("in {}", places.state.display())));
     }
+    files::refuse_open_directory(&places.state)?;
     let storage = args.key_storage.or(places.storage).unwrap_or(KeyStorage::Tpm);
     let device = args.tpm.as_ref().unwrap_or(&places.tpm);
     let mut command = Command::new(find(PREBOOT)?);
@@ -116,7 +114,7 @@ pub(crate) fn leave(everywhere: &Everywhere) -> Outcome<()> {
 }
 
 fn stop_and_delete(places: &Places, kept: &[PathBuf]) -> Outcome<()> {
-    if Path::new(SYSTEMD).exists() {
+    if Path::new(place::SYSTEMD).exists() {
         systemctl(&["disable", "--now", "musterd"])?;
     }
     if Daemon::connect(&places.socket).is_ok() {
@@ -186,7 +184,7 @@ fn config(places: &Places, storage: KeyStorage, device: &Path) -> String {
 }
 
 fn start(everywhere: &Everywhere) -> Outcome<bool> {
-    if Path::new(SYSTEMD).exists() {
+    if Path::new(place::SYSTEMD).exists() {
         systemctl(&["enable", "--now", "musterd"])?;
         return Ok(true);
     }

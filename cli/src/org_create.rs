@@ -119,7 +119,7 @@ fn refuse_existing(places: &Places, config: &Path, admin: &Path, sheet: Option<&
         Some(path) => Err(Failure::new(Code::OrgExists, format_args!("{} exists", path.display())).remedy(
             "Give other directories. If it is left from an `org create` that failed, remove it and try again.",
         )),
-        None => Ok(()),
+        None => files::refuse_open_directory(state),
     }
 }
 
@@ -270,11 +270,16 @@ fn report(
         )
     });
     let directory = admin_dir.display();
+    let start = if Path::new(place::SYSTEMD).exists() {
+        "systemctl enable --now musterd muster-gateway"
+    } else {
+        "musterd & muster-gateway &"
+    };
     talk(&format!(
         "\nThe admin key lies on this machine, which is a member: whoever takes the machine has the file, and\n\
          needs only the passphrase. Move it to the machine you work at, then it is gone from here:\n\
          \x20 scp -rp {directory} YOU@YOUR-MACHINE:.config/muster/ && rm -r {directory}\n\
          The org keys ({ORG_KEYS_FILE}) belong offline: keep a copy on a stick and the recovery sheet on paper.\n\n\
-         Next: systemctl enable --now musterd muster-gateway; then: muster invite create"
+         Next: {start}  and then: muster invite create"
     ));
 }

@@ -17,6 +17,9 @@ pub(crate) const CONFIG: &str = "muster.toml";
 /// Where the gateway's front and musterd meet.
 pub(crate) const GATEWAY_SOCKET: &str = "/run/muster-gateway/gateway.sock";
 
+/// There while systemd runs the machine.
+pub(crate) const SYSTEMD: &str = "/run/systemd/system";
+
 const STATE: &str = "/var/lib/muster";
 const SOCKET: &str = "/run/muster/musterd.sock";
 const TPM: &str = "/dev/tpmrm0";

@@ -28,8 +28,7 @@ fn main() -> ExitCode {
     let hardening = tpm_seal::harden_process();
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     if !hardening.undumpable {
         tracing::warn!("this process can be dumped with its keys");
     }

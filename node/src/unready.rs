@@ -23,7 +23,8 @@ pub async fn run(
     notify: &Notify,
 ) -> Asks {
     let Unready { code, detail, .. } = why;
-    tracing::warn!(MUSTER_CODE = %code, "{}: {detail}; {}", code.title(), code.remedy());
+    let seen = if detail.is_empty() { code.cause() } else { detail };
+    tracing::warn!(MUSTER_CODE = %code, "{}: {seen} {}", code.title(), code.remedy());
     notify.ready();
     let summary = format!("{code} {}", code.title());
     let started = Instant::now();

@@ -222,9 +222,9 @@ codes! {
     KeyFileNotAllowed = 4005, exit 78, "keys in a file are not allowed here",
         "The key is stored in a file but the configuration asks for the TPM.",
         "Set `[keys] storage = \"file\"` if that is what you want; it will be shown to all members.";
-    FileModeTooOpen = 4006, exit 78, "a secret file is readable by others",
-        "A file with secrets in it must belong to its user alone.",
-        "chmod 600 it (and chown it), then find out who has read it.";
+    FileModeTooOpen = 4006, exit 78, "a secret is readable by others",
+        "A file or directory with secrets in it must be open to its user alone.",
+        "`chmod go=` it (and chown it), then find out who has read it.";
     WrongPassphrase = 4007, exit 77, "wrong passphrase",
         "The key file does not open with this passphrase.",
         "Try again; MUSTER_PASSPHRASE or --passphrase-file set it without a prompt.";
