@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod handshake;
+mod propagation;
 mod roster;
 mod table;
 
@@ -29,11 +30,15 @@ struct Arguments {
     /// Only rows whose name contains this, for a profiler; ratios then lack their anchors
     #[arg(long, default_value = "")]
     row: String,
+    /// Simulated nodes of `propagation`
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_parser = clap::value_parser!(u32).range(10..=20_000))]
+    nodes: Vec<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     Handshake,
+    Propagation,
     Roster,
 }
 
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.name {
         Name::Handshake => handshake::run(arguments.rounds, arguments.slice_ms, &arguments.row),
+        Name::Propagation => propagation::run(&arguments.nodes, arguments.rounds),
         Name::Roster => roster::run(arguments.rounds),
     };
     match outcome {

@@ -7,12 +7,13 @@ pub(crate) struct Report {
     name: &'static str,
     columns: Vec<&'static str>,
     rows: Vec<(String, Vec<f64>)>,
-    ratios: Vec<(&'static str, f64, Option<f64>)>,
+    ratios: Vec<(String, f64, Option<f64>)>,
+    notes: Map<String, Value>,
 }
 
 impl Report {
     pub(crate) fn new(name: &'static str, columns: &[&'static str]) -> Self {
-        Self { name, columns: columns.to_vec(), rows: Vec::new(), ratios: Vec::new() }
+        Self { name, columns: columns.to_vec(), rows: Vec::new(), ratios: Vec::new(), notes: Map::new() }
     }
 
     /// One row; a figure that does not apply is NaN.
@@ -21,8 +22,13 @@ impl Report {
     }
 
     /// One ratio, with the bound that is wanted, if one is.
-    pub(crate) fn ratio(&mut self, name: &'static str, value: f64, wanted: Option<f64>) {
-        self.ratios.push((name, value, wanted));
+    pub(crate) fn ratio(&mut self, name: impl Into<String>, value: f64, wanted: Option<f64>) {
+        self.ratios.push((name.into(), value, wanted));
+    }
+
+    /// Something else that the object says; a text is also printed.
+    pub(crate) fn note(&mut self, name: &str, value: Value) {
+        self.notes.insert(name.to_owned(), value);
     }
 
     /// For people.
@@ -45,7 +51,10 @@ impl Report {
         }
         for (name, value, wanted) in &self.ratios {
             let wanted = wanted.map(|w| format!("  wanted <= {w:.2}")).unwrap_or_default();
-            println!("{name:<34} {value:>6.3}{wanted}");
+            println!("{name:<40} {value:>6.3}{wanted}");
+        }
+        for text in self.notes.values().filter_map(Value::as_str) {
+            println!("\n{text}");
         }
     }
 
@@ -63,8 +72,13 @@ impl Report {
             })
             .collect();
         let ratios: Map<String, Value> =
-            self.ratios.iter().map(|(name, value, _)| ((*name).to_owned(), figure(value))).collect();
-        json!({ "schema_version": 1, "bench": self.name, "rows": rows, "ratios": ratios })
+            self.ratios.iter().map(|(name, value, _)| (name.clone(), figure(value))).collect();
+        let mut object = self.notes.clone();
+        object.insert("schema_version".to_owned(), json!(1));
+        object.insert("bench".to_owned(), json!(self.name));
+        object.insert("rows".to_owned(), json!(rows));
+        object.insert("ratios".to_owned(), Value::Object(ratios));
+        Value::Object(object)
     }
 }
 

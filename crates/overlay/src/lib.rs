@@ -14,3 +14,4 @@ mod overlay;
 mod ring;
 
 pub use overlay::{Direction, Output, Overlay};
+pub use ring::Rings;

@@ -9,7 +9,7 @@ use identity::{
 
 use crate::{
     backoff::{Backoff, spread},
-    ring::{self, Ring},
+    ring::{Ring, Rings},
 };
 
 /// Who dialled a session.
@@ -42,7 +42,7 @@ pub enum Output {
 pub struct Overlay {
     me: PublicKey,
     seed: u64,
-    rings: [Ring; SYNC_DIAL_MAX],
+    rings: Rings,
     sessions: BTreeMap<(PublicKey, Direction), Session>,
     /// Dials under way, and when they are given up.
     dials: BTreeMap<PublicKey, u64>,
@@ -64,7 +64,7 @@ impl Overlay {
         Self {
             me,
             seed,
-            rings: [Ring::new(ring::first, [me]), Ring::new(ring::second, [me])],
+            rings: Rings::new([me]),
             sessions: BTreeMap::new(),
             dials: BTreeMap::new(),
             backoffs: BTreeMap::new(),
@@ -75,9 +75,13 @@ impl Overlay {
 
     /// Members in good standing, this node among them or not. Sessions with others are cut at once.
     pub fn handle_members(&mut self, now_ms: u64, members: impl IntoIterator<Item = PublicKey>) {
-        let members: Vec<PublicKey> = members.into_iter().chain([self.me]).collect();
-        self.rings = [ring::first, ring::second].map(|place| Ring::new(place, members.iter().copied()));
-        let [ring, _] = &self.rings;
+        self.handle_rings(now_ms, Rings::new(members.into_iter().chain([self.me])));
+    }
+
+    /// The same for many nodes of one program, each among the members: they share one list.
+    pub fn handle_rings(&mut self, now_ms: u64, rings: Rings) {
+        self.rings = rings;
+        let ring = &self.rings;
         let strangers: Vec<(PublicKey, Direction)> =
             self.sessions.keys().filter(|(peer, _)| !ring.contains(peer)).copied().collect();
         self.dials.retain(|peer, _| ring.contains(peer));
@@ -260,8 +264,7 @@ impl Overlay {
     }
 
     fn is_member(&self, key: &PublicKey) -> bool {
-        let [ring, _] = &self.rings;
-        ring.contains(key)
+        self.rings.contains(key)
     }
 
     fn has_session(&self, peer: &PublicKey) -> bool {

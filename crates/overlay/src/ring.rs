@@ -1,9 +1,31 @@
 //! The rings: orders of keys that nobody chooses.
 
-use identity::{HashContext, PublicKey};
+use std::sync::Arc;
+
+use identity::{HashContext, PublicKey, limits::SYNC_DIAL_MAX};
 
 /// A place on the ring.
 pub(crate) type Point = [u8; 32];
+
+/// Both rings of the members. Copies share them.
+#[derive(Clone, Debug)]
+pub struct Rings(Arc<[Ring; SYNC_DIAL_MAX]>);
+
+impl Rings {
+    /// Of the members in good standing.
+    pub fn new(members: impl IntoIterator<Item = PublicKey>) -> Self {
+        let members: Vec<PublicKey> = members.into_iter().collect();
+        Self(Arc::new([first, second].map(|place| Ring::new(place, members.iter().copied()))))
+    }
+
+    pub(crate) fn contains(&self, key: &PublicKey) -> bool {
+        self.iter().all(|ring| ring.contains(key))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Ring> {
+        self.0.iter()
+    }
+}
 
 /// Members in the order of their places.
 #[derive(Debug)]
