@@ -1,4 +1,7 @@
-//! Benchmarks live in the package `muster-bench` and are built for release; this only calls it.
+//! Benchmarks live in the package `muster-bench` and are built for release; this only calls it. The one that
+//! needs machines, `revoke`, is here.
+
+mod revoke;
 
 use clap::Args;
 
@@ -6,7 +9,7 @@ use crate::machine::{self, Failure};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// handshake or roster
+    /// handshake, propagation, revoke or roster
     name: String,
     /// Print one object last
     #[arg(long)]
@@ -14,9 +17,21 @@ pub(crate) struct Options {
     /// Rounds, each measuring every row once
     #[arg(long)]
     rounds: Option<u32>,
+    /// Machines of `revoke`; sizes of `propagation`, with commas
+    #[arg(long)]
+    nodes: Option<String>,
+    /// Percent of frames lost between the machines of `revoke`
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=50))]
+    loss: u8,
+    /// Between two dials of `revoke` to one machine [default: what two cores sustain]
+    #[arg(long)]
+    interval_ms: Option<u64>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if options.name == "revoke" {
+        return revoke::run(options);
+    }
     let mut command = machine::cargo();
     command.args(["run", "--quiet", "--release", "--package", "muster-bench", "--", &options.name]);
     if options.json {
@@ -24,6 +39,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     if let Some(rounds) = options.rounds {
         command.args(["--rounds", &rounds.to_string()]);
+    }
+    if let Some(nodes) = &options.nodes {
+        command.args(["--nodes", nodes]);
     }
     machine::run(&mut command)
 }

@@ -38,7 +38,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let sandbox = enter("the demo")?;
+    let sandbox = enter("the demo", Profile::Dev)?;
     let mut programs = Programs::in_dir(machine::target_dir().join("debug"))?;
     programs.musterd = options.musterd.clone();
     let outcome = story::tell(&sandbox, usize::from(options.nodes), programs, options.keep.clone())?;
@@ -52,10 +52,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Sees to packages and programs, then goes on in a sandbox.
-pub(crate) fn enter(who: &str) -> Result<Sandbox, Failure> {
+pub(crate) fn enter(who: &str, profile: Profile) -> Result<Sandbox, Failure> {
     if Sandbox::if_inside().map_err(|why| Failure::Machine(why.to_string()))?.is_none() {
         packages()?;
-        build()?;
+        build(profile)?;
     }
     Sandbox::enter().map_err(|why| {
         Failure::Machine(format!(
@@ -74,9 +74,19 @@ pub(crate) fn packages() -> Result<(), Failure> {
     packages::install(&missing).map_err(|why| Failure::Machine(why.to_string()))
 }
 
-fn build() -> Result<(), Failure> {
+/// How programs are built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
+fn build(profile: Profile) -> Result<(), Failure> {
     let mut command = machine::cargo();
     command.args(["build", "--quiet"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
     for package in ["musterd", "muster-gateway", "muster-preboot", "muster"] {
         command.args(["--package", package]);
     }

@@ -32,7 +32,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let sandbox = demo::enter("fire")?;
+    let sandbox = demo::enter("fire", demo::Profile::Dev)?;
     let mut programs = lab::org::Programs::in_dir(machine::target_dir().join("debug"))?;
     // Key files that are quick to open: the admin's commands are not what is measured.
     programs.env.push(("MUSTER_TEST_WORK_FACTOR".to_owned(), "2".to_owned()));

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use crate::{
     Daemon, Held, Sandbox,
     org::{Org, OrgError, Programs, wait_until},
-    probe::{self, Seen},
+    probe::{self, Seen, percentile},
 };
 use fleet::{COMMAND, Fleet};
 use plan::{Blow, Episode, Split};
@@ -449,7 +449,7 @@ impl Aftermath {
             "lost": self.lost,
             "served_though_revoked": self.served,
             "control_served": self.control_served,
-            "converged_s": { "median": round(at(&self.converged_s, 50)), "most": round(at(&self.converged_s, 100)) },
+            "converged_s": { "median": percentile(&self.converged_s, 50), "most": percentile(&self.converged_s, 100) },
             "descriptors": self.figures(|held| held.descriptors),
             "resident_kilobytes": self.figures(|held| held.kilobytes),
             "delay": "not simulated: the bridge between the namespaces has none",
@@ -465,12 +465,6 @@ impl Aftermath {
         };
         json!({ "before": one(&self.before), "after": one(&self.after) })
     }
-}
-
-fn at(values: &[f64], percent: usize) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) * percent / 100).copied().unwrap_or(f64::NAN)
 }
 
 fn round(value: f64) -> f64 {

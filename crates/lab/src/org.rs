@@ -7,6 +7,8 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -230,6 +232,37 @@ impl Org {
         self.start_musterd(node)
     }
 
+    /// All other machines join with one invite, some at a time, and their musterds start.
+    ///
+    /// # Errors
+    /// A program fails.
+    pub fn join_all(&mut self) -> Result<(), OrgError> {
+        let nodes = self.nodes();
+        let invite = self.invite(0, u32::try_from(nodes).unwrap_or(u32::MAX))?;
+        let next = AtomicUsize::new(1);
+        let join = || -> Result<Vec<(usize, Daemon)>, OrgError> {
+            let mut joined = Vec::new();
+            loop {
+                let node = next.fetch_add(1, Ordering::Relaxed);
+                if node >= nodes {
+                    return Ok(joined);
+                }
+                self.enrol(node, &invite)?.ok().map_err(OrgError::Program)?;
+                joined.push((node, self.spawn_musterd(node)?));
+            }
+        };
+        let joined = thread::scope(|scope| {
+            let threads: Vec<_> = (0..JOINING).map(|_| scope.spawn(join)).collect();
+            threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+        });
+        for joined in joined {
+            for (node, daemon) in joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {
+                self.slot(node)?.musterd = Some(daemon);
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a machine's musterd and waits until it is ready.
     ///
     /// # Errors
@@ -407,19 +440,28 @@ impl Org {
 ///
 /// # Errors
 /// Asking fails, or the answer does not come.
-pub fn wait_until<T>(
+pub fn wait_until<T>(what: &str, ask: impl FnMut() -> Result<Option<T>, OrgError>) -> Result<T, OrgError> {
+    wait_for(PATIENCE, what, ask)
+}
+
+/// The same for something that takes longer: many machines on few cores.
+///
+/// # Errors
+/// Asking fails, or the answer does not come.
+pub fn wait_for<T>(
+    limit: Duration,
     what: &str,
     mut ask: impl FnMut() -> Result<Option<T>, OrgError>,
 ) -> Result<T, OrgError> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + limit;
     loop {
         if let Some(answer) = ask()? {
             return Ok(answer);
         }
         if Instant::now() > until {
-            return Err(OrgError::Late { what: what.to_owned() });
+            return Err(OrgError::Late { what: what.to_owned(), limit });
         }
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -446,6 +488,8 @@ pub enum OrgError {
     Late {
         /// What.
         what: String,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// The network refused.
     Network(NetworkError),
@@ -455,6 +499,11 @@ pub enum OrgError {
     NotBuilt {
         /// Where it would be.
         program: PathBuf,
+    },
+    /// A program answered something else than it was asked.
+    Other {
+        /// Which.
+        program: String,
     },
     /// A program failed.
     Program(ProgramError),
@@ -468,7 +517,8 @@ impl fmt::Display for OrgError {
             Self::File { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Json { text, source } => write!(f, "not JSON: {source}: {text}"),
             Self::Lab(error) => write!(f, "{error}"),
-            Self::Late { what } => write!(f, "{what}: not within {} s", PATIENCE.as_secs()),
+            Self::Late { what, limit } => write!(f, "{what}: not within {} s", limit.as_secs()),
+            Self::Other { program } => write!(f, "{program} gave an answer to another question"),
             Self::Network(error) => write!(f, "{error}"),
             Self::NoMachine(number) => write!(f, "no machine {number}, or nothing runs on it"),
             Self::NotBuilt { program } => write!(
@@ -529,6 +579,8 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> OrgError {
 
 /// What everything on one machine gets done in.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Joins under way at once.
+const JOINING: usize = 3;
 /// Of the lab's key files; they go with the lab.
 pub const PASSPHRASE: &str = "correct horse battery staple";
 /// Where the gateway listens on the first machine.

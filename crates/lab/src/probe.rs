@@ -1,6 +1,9 @@
 //! What `muster-probe` saw, line by line: how long a machine's keys were still served, by whom.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::Deserialize;
 
@@ -78,6 +81,31 @@ pub fn read(log: &str) -> BTreeMap<String, Seen> {
         seen.dials.sort_unstable();
     }
     targets
+}
+
+/// How long ago a moment was.
+#[must_use]
+pub fn age(unix_ns: u128) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    Duration::from_nanos(u64::try_from(now.saturating_sub(unix_ns)).unwrap_or(u64::MAX))
+}
+
+/// Milliseconds between two moments; negative when the second came first: machines enforce a revocation as
+/// soon as they have verified it, and the admin's own machine still waits for its disk then.
+#[must_use]
+pub fn signed_ms(from: u128, to: u128) -> f64 {
+    let us = u32::try_from(to.abs_diff(from) / 1000).unwrap_or(u32::MAX);
+    let ms = f64::from(us) / 1000.0;
+    if to < from { -ms } else { ms }
+}
+
+/// The value that so many percent of all do not exceed.
+#[must_use]
+pub fn percentile(values: &[f64], percent: usize) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = (sorted.len().saturating_sub(1) * percent).div_ceil(100);
+    sorted.get(at).map(|value| (value * 10.0).round() / 10.0)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 use lab::{
     Sandbox,
     org::{Org, Programs, wait_until},
-    probe::{self, Seen},
+    probe::{self, Seen, age, percentile, signed_ms},
 };
 use serde_json::{Value, json};
 
@@ -200,20 +200,6 @@ fn watch(cluster: &Org, victim: usize, gateway: usize) -> Result<(Log, Log), Fai
     }
 }
 
-fn age(unix_ns: u128) -> Duration {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    Duration::from_nanos(u64::try_from(now.saturating_sub(unix_ns)).unwrap_or(u64::MAX))
-}
-
-/// Milliseconds between two moments; negative when the second came first: machines enforce a revocation as soon as
-/// they have verified it, and the admin's own machine still waits for its disk then.
-fn signed_ms(from: u128, to: u128) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-    let ms = to.abs_diff(from) as f64 / 1e6;
-    if to < from { -ms } else { ms }
-}
-
 struct Verdict {
     held: bool,
     refused_everywhere: bool,
@@ -256,19 +242,13 @@ fn judge(screen: &Screen, fsync: u128, seen: &Log, control: &Log, targets: usize
         &format!("control: n1's keys were accepted {served} times since, and never refused"),
     );
     let refused_everywhere = after_ms.len() == targets;
-    after_ms.sort_by(f64::total_cmp);
-    let at = |q: usize| {
-        after_ms
-            .get((after_ms.len().saturating_sub(1) * q).div_ceil(100))
-            .map(|ms| (ms * 10.0).round() / 10.0)
-    };
     Verdict {
         held: refused_everywhere && control_served && sessions_closed == targets,
         refused_everywhere,
         control_served,
         sessions_closed,
-        p50_ms: at(50),
-        p99_ms: at(99),
+        p50_ms: percentile(&after_ms, 50),
+        p99_ms: percentile(&after_ms, 99),
     }
 }
 

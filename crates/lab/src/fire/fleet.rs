@@ -5,7 +5,6 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::PathBuf,
-    thread,
     time::Duration,
 };
 
@@ -19,8 +18,6 @@ use crate::{
 
 /// Enough for a member list of some thousand changes; full in a moment.
 const DISK_KILOBYTES: u32 = 16 * 1024;
-/// Joins under way at once.
-const JOINING: usize = 3;
 
 pub(super) struct Fleet {
     // Dropped first: they end before the machines they run on.
@@ -55,33 +52,8 @@ impl Fleet {
             sandbox.cover_with_small_disk(&state, DISK_KILOBYTES).map_err(OrgError::Sandbox)?;
         }
         org.found()?;
-        let mut daemons: Vec<Option<Daemon>> = (0..nodes).map(|_| None).collect();
-        if let Some(first) = daemons.first_mut() {
-            *first = Some(org.take_musterd(0)?);
-        }
-        let invite = org.invite(0, u32::try_from(nodes).unwrap_or(u32::MAX))?;
-        let (first, rest) = daemons.split_at_mut(1);
-        debug_assert_eq!(first.len(), 1);
-        let mut places: Vec<(usize, &mut Option<Daemon>)> =
-            rest.iter_mut().zip(1..).map(|(d, n)| (n, d)).collect();
-        let joined: Vec<Result<(), OrgError>> = thread::scope(|scope| {
-            let share = places.len().div_ceil(JOINING).max(1);
-            let threads: Vec<_> = places
-                .chunks_mut(share)
-                .map(|chunk| {
-                    let (org, invite) = (&org, &invite);
-                    scope.spawn(move || {
-                        chunk.iter_mut().try_for_each(|(node, daemon)| {
-                            org.enrol(*node, invite)?.ok().map_err(OrgError::Program)?;
-                            **daemon = Some(org.spawn_musterd(*node)?);
-                            Ok(())
-                        })
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|t| t.join().unwrap_or(Err(OrgError::NoMachine(0)))).collect()
-        });
-        joined.into_iter().collect::<Result<(), OrgError>>()?;
+        org.join_all()?;
+        let daemons = (0..nodes).map(|node| org.take_musterd(node).map(Some)).collect::<Result<_, _>>()?;
         Ok(Self { daemons, org, full: BTreeSet::new(), stolen: BTreeSet::new(), author: 0 })
     }
 
@@ -182,7 +154,7 @@ impl Fleet {
 
     /// What a machine holds, in its own words.
     pub(super) fn holding(&self, node: usize) -> Result<Holding, OrgError> {
-        let wrong = || OrgError::Late { what: format!("{} answers otherwise", Org::name(node)) };
+        let wrong = || OrgError::Other { program: format!("musterd on {}", Org::name(node)) };
         let Answer::Invites(invites) = self.org.control(node, &Request::Invites {})? else {
             return Err(wrong());
         };
