@@ -17,8 +17,9 @@ impl ServerTranscript {
     pub(crate) fn new(org: &OrgId, binding: &Binding, hello: &[u8], challenge: &[u8]) -> Self {
         let kind = binding.bind().as_str().as_bytes();
         let channel = binding.bytes();
-        let mut framed = Vec::new();
-        for part in [org.as_bytes().as_slice(), kind, &channel, hello, challenge] {
+        let parts = [org.as_bytes().as_slice(), kind, &channel, hello, challenge];
+        let mut framed = Vec::with_capacity(parts.iter().map(|part| PREFIX_BYTES + part.len()).sum());
+        for part in parts {
             length_prefixed(&mut framed, part);
         }
         Self(HashContext::CONN_AUTH_T2.hash(&[&framed]))
@@ -26,7 +27,7 @@ impl ServerTranscript {
 
     /// T3; `proof` ends before ` sig=`.
     pub(crate) fn client(&self, server: &Signature, proof: &[u8]) -> ClientTranscript {
-        let mut framed = Vec::new();
+        let mut framed = Vec::with_capacity(PREFIX_BYTES + proof.len());
         length_prefixed(&mut framed, proof);
         ClientTranscript(HashContext::CONN_AUTH_T3.hash(&[&self.0, &server.0, &framed]))
     }
@@ -48,6 +49,8 @@ impl ClientTranscript {
         &self.0
     }
 }
+
+const PREFIX_BYTES: usize = 4;
 
 /// Lines are at most 1,024 bytes, so the length always fits.
 fn length_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -133,11 +133,21 @@ impl Hello {
             HelloTo::Any => "any".to_owned(),
             HelloTo::Key(key) => encode_hex(&key),
         };
-        let Self { peer, bind, action, .. } = self;
-        format!(
-            "{VERSION} pubkey={peer} to={to} nonce={} bind={bind} action={action}",
-            encode_hex(&self.nonce)
-        )
+        let Self { peer, bind, action, nonce, .. } = self;
+        [
+            VERSION,
+            " pubkey=",
+            &encode_hex(peer.as_bytes()),
+            " to=",
+            &to,
+            " nonce=",
+            &encode_hex(nonce),
+            " bind=",
+            bind.as_str(),
+            " action=",
+            &action.to_string(),
+        ]
+        .concat()
     }
 }
 
@@ -164,7 +174,7 @@ impl<'a> Challenge<'a> {
     }
 
     pub(crate) fn format_covered(server: &PublicKey, challenge: &[u8; 32]) -> String {
-        format!("{VERSION} pubkey={server} challenge={}", encode_hex(challenge))
+        [VERSION, " pubkey=", &encode_hex(server.as_bytes()), " challenge=", &encode_hex(challenge)].concat()
     }
 }
 
@@ -196,7 +206,7 @@ impl<'a> Proof<'a> {
 
 /// ` sig=...`, which ends CHALLENGE and PROOF.
 pub(crate) fn format_signed(covered: &str, signature: &Signature) -> String {
-    format!("{covered} sig={}", encode_hex(&signature.0))
+    [covered, " sig=", &encode_hex(&signature.0)].concat()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,8 +58,10 @@ pub fn decode_hex<const N: usize>(text: &[u8]) -> Result<[u8; N], HexError> {
 /// Lower-case digits, two a byte.
 #[must_use]
 pub fn encode_hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
-    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    let digits: Vec<u8> = bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect();
+    // Digits are text.
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 #[cfg(test)]

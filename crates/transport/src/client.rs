@@ -280,8 +280,10 @@ pub async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
         MessageError::Broken(why) => at(Step::Verdict, DialFault::Broken(why)),
         MessageError::Fault(why) => at(Step::Verdict, DialFault::Message(why)),
     })?;
-    let accepted = pending.on_verdict(&verdict).map_err(|why| at(Step::Verdict, DialFault::Verdict(why)))?;
-    Ok((Session::start(stream, Role::Client, frame_bytes_max).await, accepted))
+    let accepted =
+        pending.on_verdict(&verdict.text).map_err(|why| at(Step::Verdict, DialFault::Verdict(why)))?;
+    // The first frames may have come in one packet with VERDICT.
+    Ok((Session::start(stream, verdict.rest, Role::Client, frame_bytes_max).await, accepted))
 }
 
 /// 32 fresh bytes for HELLO or CHALLENGE.
@@ -327,11 +329,20 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     until: Instant,
 ) -> Result<Vec<u8>, DialFault> {
     let key = encode_key(rand::random());
-    let request = format!(
-        "GET {AUTH_PATH} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nMuster-Hello: {hello}\r\n\r\n"
-    );
+    let request = [
+        "GET ",
+        AUTH_PATH,
+        " HTTP/1.1\r\nHost: ",
+        host,
+        "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ",
+        &key,
+        "\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ",
+        SUBPROTOCOL,
+        "\r\nMuster-Hello: ",
+        hello,
+        "\r\n\r\n",
+    ]
+    .concat();
     write(stream, request.as_bytes(), until).await.map_err(DialFault::Broken)?;
     let mut buffer = HeadBuffer::default();
     let head = read_head(&mut buffer, stream, until).await?;

@@ -14,7 +14,7 @@ use crate::{
     deadline::{Broken, Deadlines, within},
     head::{HeadBuffer, HeadError, HeadFault, RequestHead},
     session::Session,
-    websocket::{MessageError, MessageFault, read_text, write_close, write_text},
+    websocket::{MessageError, MessageFault, Received, read_text, write_close, write_text},
 };
 
 /// A connection whose next request is not read yet.
@@ -181,11 +181,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
             return Err(ServeError::Line);
         }
         let Self { mut stream, deadlines, accept, .. } = self;
-        let head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\
-             Muster-Challenge: {line}\r\n\r\n"
-        );
+        let head = [
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+            &accept,
+            "\r\nSec-WebSocket-Protocol: ",
+            SUBPROTOCOL,
+            "\r\nMuster-Challenge: ",
+            line,
+            "\r\n\r\n",
+        ]
+        .concat();
         within(deadlines.verdict(), async {
             stream.write_all(head.as_bytes()).await?;
             stream.flush().await
@@ -224,16 +229,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AwaitProof<S> {
     /// [`ServeError`]; the connection is closed.
     pub async fn proof(mut self) -> Result<(Vec<u8>, AwaitVerdict<S>), ServeError> {
         let until = self.deadlines.verdict();
-        match read_text(&mut self.stream, Role::Server, PROOF_BYTES_MAX, until).await {
-            Ok(proof) => Ok((proof, AwaitVerdict { stream: self.stream, deadlines: self.deadlines })),
-            Err(MessageError::Broken(why)) => Err(ServeError::Broken(why)),
-            Err(MessageError::Fault(why)) => {
-                if let Err(lost) = write_close(&mut self.stream, Role::Server, CLOSE_PROTOCOL, until).await {
-                    tracing::debug!(%lost, "could not close");
-                }
-                Err(ServeError::Message(why))
+        let fault = match read_text(&mut self.stream, Role::Server, PROOF_BYTES_MAX, until).await {
+            Ok(Received { text, rest }) if rest.is_empty() => {
+                return Ok((text, AwaitVerdict { stream: self.stream, deadlines: self.deadlines }));
             }
+            Ok(_) => MessageFault::Trailing,
+            Err(MessageError::Broken(why)) => return Err(ServeError::Broken(why)),
+            Err(MessageError::Fault(why)) => why,
+        };
+        if let Err(lost) = write_close(&mut self.stream, Role::Server, CLOSE_PROTOCOL, until).await {
+            tracing::debug!(%lost, "could not close");
         }
+        Err(ServeError::Message(fault))
     }
 }
 
@@ -244,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AwaitVerdict<S> {
     /// [`ServeError`]; the connection is closed.
     pub async fn accept(mut self, line: &str, frame_bytes_max: usize) -> Result<Session<S>, ServeError> {
         self.verdict(line).await?;
-        Ok(Session::start(self.stream, Role::Server, frame_bytes_max).await)
+        Ok(Session::start(self.stream, Vec::new(), Role::Server, frame_bytes_max).await)
     }
 
     /// Sends VERDICT no and closes.

@@ -67,14 +67,15 @@ pub enum SessionError {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    pub(crate) async fn start(stream: S, role: Role, frame_bytes_max: usize) -> Self {
+    /// `received` is what came behind VERDICT already.
+    pub(crate) async fn start(stream: S, received: Vec<u8>, role: Role, frame_bytes_max: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(frame_bytes_max.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX))
             .write_buffer_size(0)
             .max_write_buffer_size(2 * (frame_bytes_max + BUFFER_BYTES_MIN))
             .max_message_size(Some(frame_bytes_max))
             .max_frame_size(Some(frame_bytes_max));
-        let socket = WebSocketStream::from_raw_socket(stream, role, Some(config)).await;
+        let socket = WebSocketStream::from_partially_read(stream, received, role, Some(config)).await;
         Self { socket, frame_bytes_max }
     }
 

@@ -1,9 +1,11 @@
 //! The two text messages that pass before a session, one WebSocket frame each, read byte-exact: no
 //! library's buffers exist for a peer that has proved nothing, and nothing but the awaited message
-//! passes. After VERDICT tungstenite takes over the same stream.
+//! passes. After VERDICT tungstenite takes over the same stream, and what already came behind VERDICT.
 
 use core::fmt;
+use std::io;
 
+use identity::limits::{PROOF_BYTES_MAX, VERDICT_BYTES_MAX};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -28,6 +30,8 @@ pub enum MessageFault {
     Oversize,
     /// A reserved bit or opcode.
     Reserved,
+    /// Bytes behind the message that nobody may send yet.
+    Trailing,
 }
 
 /// A message was not read.
@@ -37,37 +41,65 @@ pub(crate) enum MessageError {
     Fault(MessageFault),
 }
 
-/// Reads one text message of at most `max` bytes as `role`.
+/// The awaited message, and what the same read brought behind it: never more than a frame's length.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) text: Vec<u8>,
+    pub(crate) rest: Vec<u8>,
+}
+
+/// Reads one text message of at most `max` bytes as `role`. A frame that arrives whole costs one read, not one for
+/// each part of its header.
 pub(crate) async fn read_text<S: AsyncRead + Unpin>(
     stream: &mut S,
     role: Role,
     max: usize,
     until: Instant,
-) -> Result<Vec<u8>, MessageError> {
+) -> Result<Received, MessageError> {
     within(until, async {
-        let [first, second] = read::<_, 2>(stream).await?;
-        if let Err(fault) = check(first, second, role) {
-            return Ok(Err(fault));
+        let mut buffer = [0; BUFFER_BYTES];
+        let mut filled = 0;
+        loop {
+            let received = buffer.get(..filled).unwrap_or_default();
+            if let Some(taken) = take(received, role, max).transpose() {
+                return Ok(taken);
+            }
+            let room = buffer.get_mut(filled..).unwrap_or_default();
+            match stream.read(room).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                got => filled += got,
+            }
         }
-        let length = match second & LENGTH {
-            126 => usize::from(u16::from_be_bytes(read(stream).await?)),
-            127 => return Ok(Err(MessageFault::Oversize)),
-            short => usize::from(short),
-        };
-        if length > max {
-            return Ok(Err(MessageFault::Oversize));
-        }
-        let mask: [u8; 4] = if role == Role::Server { read(stream).await? } else { [0; 4] };
-        let mut text = vec![0; length];
-        stream.read_exact(&mut text).await?;
-        for (byte, mask) in text.iter_mut().zip(mask.iter().cycle()) {
-            *byte ^= mask;
-        }
-        Ok(Ok(text))
     })
     .await
     .map_err(MessageError::Broken)?
     .map_err(MessageError::Fault)
+}
+
+/// The message at the head of `bytes`, or nothing while it is not all there.
+fn take(bytes: &[u8], role: Role, max: usize) -> Result<Option<Received>, MessageFault> {
+    let [first, second, bytes @ ..] = bytes else { return Ok(None) };
+    check(*first, *second, role)?;
+    let (length, bytes) = match second & LENGTH {
+        126 => match bytes.split_first_chunk() {
+            Some((length, bytes)) => (usize::from(u16::from_be_bytes(*length)), bytes),
+            None => return Ok(None),
+        },
+        127 => return Err(MessageFault::Oversize),
+        short => (usize::from(short), bytes),
+    };
+    if length > max {
+        return Err(MessageFault::Oversize);
+    }
+    let (mask, bytes) = match role {
+        Role::Client => (&[0; 4], bytes),
+        Role::Server => match bytes.split_first_chunk() {
+            Some(masked) => masked,
+            None => return Ok(None),
+        },
+    };
+    let Some((text, rest)) = bytes.split_at_checked(length) else { return Ok(None) };
+    Ok(Some(Received { text: masked(text, mask).collect(), rest: rest.to_vec() }))
 }
 
 /// Writes one text message as `role`. The caller's messages are ASCII and short.
@@ -117,29 +149,28 @@ fn check(first: u8, second: u8, role: Role) -> Result<(), MessageFault> {
 }
 
 fn frame(opcode: u8, role: Role, payload: &[u8]) -> Vec<u8> {
-    let masked = if role == Role::Client { MASKED } else { 0 };
-    let mut bytes = vec![FINAL | opcode];
+    let bit = if role == Role::Client { MASKED } else { 0 };
+    let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + payload.len());
+    bytes.push(FINAL | opcode);
     match u8::try_from(payload.len()) {
-        Ok(short) if short < 126 => bytes.push(masked | short),
+        Ok(short) if short < 126 => bytes.push(bit | short),
         _ => {
-            bytes.push(masked | 126);
+            bytes.push(bit | 126);
             bytes.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
         }
     }
     if role == Role::Client {
         let mask: [u8; 4] = rand::random();
         bytes.extend(mask);
-        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes.extend(masked(payload, &mask));
     } else {
         bytes.extend(payload);
     }
     bytes
 }
 
-async fn read<S: AsyncRead + Unpin, const N: usize>(stream: &mut S) -> std::io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    stream.read_exact(&mut bytes).await?;
-    Ok(bytes)
+fn masked(payload: &[u8], mask: &[u8; 4]) -> impl Iterator<Item = u8> {
+    payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask)
 }
 
 impl fmt::Display for MessageFault {
@@ -152,12 +183,18 @@ impl fmt::Display for MessageFault {
             Self::Mask => "a frame masked the wrong way",
             Self::Oversize => "a message that is too long",
             Self::Reserved => "a frame with reserved bits",
+            Self::Trailing => "bytes before the verdict that are no part of the proof",
         })
     }
 }
 
 impl core::error::Error for MessageFault {}
 
+/// Two bytes, a length of two more, and the mask.
+const HEADER_BYTES_MAX: usize = 8;
+/// The longest message with its header, and one byte that shows whether more follows.
+const BUFFER_BYTES: usize = HEADER_BYTES_MAX + PROOF_BYTES_MAX + 1;
+const _: () = assert!(VERDICT_BYTES_MAX <= PROOF_BYTES_MAX);
 const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;

@@ -5,15 +5,15 @@
 mod common;
 
 use common::{Authority, GOOD, Org, chain_pem};
-use conn_auth::{Accept, Action, Binding, Holder, Reference, Standing};
-use identity::{CharterId, Code, Heads, SecretKey};
+use conn_auth::{Accept, Action, Binding, Dial, Holder, Reference, Standing, To};
+use identity::{CharterId, Code, Heads, OrgId, SecretKey, WireGuardKey};
 use org_trust::CharterChain;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use transport::{
     Address, ClientTls, Deadlines, Incoming, Request, ServerTls, Session, SessionError, Status, after_of,
-    client::{DialError, GatewayDial, GatewaySession, Step, dial_gateway},
+    client::{DialError, GatewayDial, GatewaySession, Step, authenticate, dial_gateway},
     encode_charters,
 };
 
@@ -143,6 +143,40 @@ async fn a_member_walks_the_settings_proves_its_key_and_talks() {
         let end = receiver.recv().await.unwrap_err();
         assert_eq!(end, SessionError::Closed { status: 1000, code: None, reason: String::new() });
     });
+}
+
+#[tokio::test]
+async fn application_bytes_that_travel_with_the_verdict_arrive() {
+    let (org, key, server) = (OrgId([1; 32]), SecretKey::from_seed(&[2; 32]), SecretKey::from_seed(&[3; 32]));
+    let binding = Binding::WireGuard { client: WireGuardKey([4; 32]), server: WireGuardKey([5; 32]) };
+    let action = Action::new("sync", &[]).unwrap();
+    let dial = Dial { org, key: &key, to: To::Key(server.public()), binding, action };
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let deadlines = Deadlines::since(Instant::now());
+    let frames = [b"at once".to_vec(), vec![9; 1024], Vec::new()];
+    let pending = dial.start([6; 32]).unwrap();
+    let dialled = authenticate(ours, "host", pending, (Heads([0; 32]), 0), 1024, deadlines.verdict());
+    let served = async {
+        let Request::Upgrade(upgrade) = Incoming::new(theirs, deadlines).next().await.unwrap() else {
+            unreachable!("the dialler asks for nothing else")
+        };
+        let pending = Accept { org, key: &server, binding }.on_hello(upgrade.hello(), [7; 32]).unwrap();
+        let waiting = upgrade.challenge(pending.challenge()).await.unwrap();
+        let (proof, waiting) = waiting.proof().await.unwrap();
+        let admitted = pending.on_proof(&proof).unwrap().admit(Standing::Good(Holder::Member)).unwrap();
+        let line = admitted.verdict_ok(Reference([8; 8]), Heads([0; 32]), 0);
+        let mut session = waiting.accept(&line, 1024).await.unwrap();
+        // Nothing waits in between, so all of it lies behind VERDICT before the dialler reads that.
+        for frame in &frames {
+            session.send(frame.clone()).await.unwrap();
+        }
+        session
+    };
+    let (dialled, _server) = tokio::join!(dialled, served);
+    let (mut client, _) = dialled.unwrap();
+    for frame in frames {
+        assert_eq!(client.recv().await.unwrap(), frame);
+    }
 }
 
 #[tokio::test]

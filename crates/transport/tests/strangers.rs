@@ -165,14 +165,62 @@ async fn nothing_but_the_proof_passes_before_the_verdict() {
 #[tokio::test]
 async fn a_masked_proof_arrives_as_it_was_sent() {
     let (mut peer, pending) = challenged().await;
-    let text: Vec<u8> = b"proof".iter().zip([1, 2, 3, 4].iter().cycle()).map(|(b, m)| b ^ m).collect();
-    peer.write_all(&[&[0x81, 0x85, 1, 2, 3, 4][..], &text].concat()).await.unwrap();
+    peer.write_all(&proof_frame()).await.unwrap();
     let (proof, verdict) = pending.proof().await.unwrap();
     assert_eq!(proof, b"proof");
     verdict.refuse("no ref=0000000000000000").await.unwrap();
     let mut end = Vec::new();
     peer.read_to_end(&mut end).await.unwrap();
     assert_eq!(end, [&[0x81, 23][..], b"no ref=0000000000000000", &[0x88, 2, 0x03, 0xf0]].concat());
+}
+
+#[tokio::test]
+async fn a_proof_that_arrives_byte_by_byte_is_the_proof() {
+    let (mut peer, pending) = challenged().await;
+    let sent = async {
+        for byte in proof_frame() {
+            peer.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let (proof, ()) = tokio::join!(pending.proof(), sent);
+    assert_eq!(proof.unwrap().0, b"proof");
+}
+
+#[tokio::test]
+async fn bytes_after_proof_before_the_verdict_are_refused() {
+    for behind in [&[0x82][..], &[0x82, 0x80, 0, 0, 0, 0], &[0x42; 4096]] {
+        let (mut peer, pending) = challenged().await;
+        peer.write_all(&[&proof_frame()[..], behind].concat()).await.unwrap();
+        let refused = Err(ServeError::Message(MessageFault::Trailing));
+        assert_eq!(pending.proof().await.map(drop), refused, "{} bytes", behind.len());
+        let mut close = Vec::new();
+        peer.read_to_end(&mut close).await.unwrap();
+        assert_eq!(close, [0x88, 2, 0x03, 0xea], "a close frame of status 1002");
+    }
+}
+
+#[tokio::test]
+async fn a_byte_behind_the_longest_proof_is_seen() {
+    let longest = [
+        &[0x81, 0x80 | 126][..],
+        &u16::try_from(PROOF_BYTES_MAX).unwrap().to_be_bytes(),
+        &[0; 4],
+        &[b'p'; PROOF_BYTES_MAX],
+    ]
+    .concat();
+    let (mut peer, pending) = challenged().await;
+    peer.write_all(&longest).await.unwrap();
+    assert_eq!(pending.proof().await.unwrap().0, [b'p'; PROOF_BYTES_MAX]);
+    let (mut peer, pending) = challenged().await;
+    peer.write_all(&[&longest[..], b"x"].concat()).await.unwrap();
+    assert_eq!(pending.proof().await.map(drop), Err(ServeError::Message(MessageFault::Trailing)));
+}
+
+/// `proof`, masked with 1, 2, 3, 4.
+fn proof_frame() -> Vec<u8> {
+    let text = b"proof".iter().zip([1, 2, 3, 4].iter().cycle()).map(|(b, m)| b ^ m);
+    [0x81, 0x85, 1, 2, 3, 4].into_iter().chain(text).collect()
 }
 
 #[tokio::test]
