@@ -18,7 +18,8 @@ use slice::{Protocol, Sample};
 
 pub(crate) fn run(rounds: usize, slice_ms: u64, row: &str) -> Result<Report, Failure> {
     let mut rows = protocols()?;
-    rows.retain(|protocol| protocol.name().contains(row));
+    let exact = rows.iter().any(|protocol| protocol.name() == row);
+    rows.retain(|protocol| if exact { protocol.name() == row } else { protocol.name().contains(row) });
     one_core()?;
     let mut samples: Vec<Vec<Sample>> = rows.iter().map(|_| Vec::new()).collect();
     let mut single: Vec<operations::Costs> = Vec::new();

@@ -27,7 +27,7 @@ struct Arguments {
     /// Milliseconds a row is measured in each round
     #[arg(long, default_value_t = 400)]
     slice_ms: u64,
-    /// Only rows whose name contains this, for a profiler; ratios then lack their anchors
+    /// Only the row of this name, or the rows whose names contain it; ratios then lack their anchors
     #[arg(long, default_value = "")]
     row: String,
     /// Simulated nodes of `propagation`

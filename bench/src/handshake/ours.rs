@@ -10,10 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use conn_auth::{Accept, Action, AwaitProof, Binding, Dial, Holder, Reference, Standing, To};
 use identity::{
     Heads, OrgId, PublicKey, SecretKey, WireGuardKey,
-    limits::{
-        CHALLENGE_BYTES_MAX, DIAL_DEADLINE_MS, HELLO_BYTES_MAX, PING_FRAME_BYTES_MAX, PROOF_BYTES_MAX,
-        VERDICT_BYTES_MAX,
-    },
+    limits::{DIAL_DEADLINE_MS, PING_FRAME_BYTES_MAX},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ED25519};
 use tokio::{
@@ -21,7 +18,9 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
-use transport::{ClientTls, Deadlines, Incoming, LineReader, Request, ServerTls, client, write_line};
+use transport::{
+    ClientTls, Deadlines, Incoming, Request, ServerTls, StreamIncoming, authenticate_stream, client,
+};
 
 use super::slice::Protocol;
 use crate::Failure;
@@ -95,25 +94,20 @@ where
     Protocol::new(name, move |s| serve(Arc::clone(&server), s), move |s| dial(Arc::clone(&client), s))
 }
 
-async fn dial_raw(mut stream: TcpStream, parties: &Parties) -> Result<(), Failure> {
-    let (until, mut lines) = (deadline(), LineReader::default());
+async fn dial_raw(stream: TcpStream, parties: &Parties) -> Result<(), Failure> {
     let pending = start(parties, TUNNEL, "ping")?;
-    write_line(&mut stream, pending.hello(), until).await?;
-    let challenge = lines.line(&mut stream, CHALLENGE_BYTES_MAX, until).await?.ok_or("a long line")?;
-    let pending = pending.on_challenge(&challenge)?.prove(HELD.0, HELD.1);
-    write_line(&mut stream, pending.proof(), until).await?;
-    let verdict = lines.line(&mut stream, VERDICT_BYTES_MAX, until).await?.ok_or("a long line")?;
-    pending.on_verdict(&verdict)?;
+    authenticate_stream(stream, pending, HELD, PING_FRAME_BYTES_MAX, deadline()).await?;
     Ok(())
 }
 
-async fn serve_raw(mut stream: TcpStream, parties: &Parties) -> Result<(), Failure> {
-    let (until, mut lines) = (deadline(), LineReader::default());
-    let hello = lines.line(&mut stream, HELLO_BYTES_MAX, until).await?.ok_or("a long line")?;
+async fn serve_raw(stream: TcpStream, parties: &Parties) -> Result<(), Failure> {
+    let mut incoming = StreamIncoming::new(stream, Deadlines::since(Instant::now()));
+    let hello = incoming.hello().await?.ok_or("a long line")?;
     let pending = challenge(parties, TUNNEL, &hello)?;
-    write_line(&mut stream, pending.challenge(), until).await?;
-    let proof = lines.line(&mut stream, PROOF_BYTES_MAX, until).await?.ok_or("a long line")?;
-    write_line(&mut stream, &verdict(parties, pending, &proof)?, until).await?;
+    incoming.say(pending.challenge()).await?;
+    let proof = incoming.proof().await?.ok_or("a long line")?;
+    incoming.say(&verdict(parties, pending, &proof)?).await?;
+    incoming.accepted(PING_FRAME_BYTES_MAX);
     Ok(())
 }
 
