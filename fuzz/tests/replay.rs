@@ -74,6 +74,6 @@ fn corpus() -> PathBuf {
 }
 
 const FILES_MAX: usize = 40;
-/// One frame of sync with 256 digests is 4 KiB; everything else stays near one.
+/// A dialogue of sync takes some KiB; everything else stays near one.
 const FILE_BYTES_MAX: usize = 6 * 1024;
 const NEIGHBOURS_MAX: usize = 100;

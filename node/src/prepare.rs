@@ -5,11 +5,12 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
+    thread,
 };
 
 use control::local::State as Stage;
 use identity::Code;
-use member_crdt::Replica;
+use member_crdt::{Checked, Replica, Unchecked};
 
 use crate::{
     config::Config,
@@ -96,7 +97,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
     let keys = Keys::load(config).map_err(|why| Unready::unavailable(why.code(), chain(&why)))?;
     let (held, torn) = match contents.org {
         Some(org) => {
-            let loaded = Replica::load(&contents.document, &org)
+            let loaded = Replica::load_with(&contents.document, &org, on_all_cores)
                 .map_err(|why| Unready::unavailable(why.code(), chain(&why)))?;
             for why in &loaded.refused {
                 tracing::warn!(MUSTER_CODE = %why.code(), "a change on disk does not hold: {why}");
@@ -118,6 +119,34 @@ pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
     let replace = torn || store.wants_replacing();
     Ok(Prepared { keys, replica, store, replace })
 }
+
+/// Signatures are what a start takes its time for, and none depends on another.
+fn on_all_cores(mut pieces: Vec<Unchecked>) -> Vec<Checked> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let share = pieces.len().div_ceil(cores).max(PIECES_MIN);
+    thread::scope(|scope| {
+        let mut others = Vec::new();
+        while pieces.len() > share {
+            let part = pieces.split_off(pieces.len() - share);
+            others.push(scope.spawn(|| check(part)));
+        }
+        let mut checked = check(pieces);
+        for other in others {
+            match other.join() {
+                Ok(part) => checked.extend(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        checked
+    })
+}
+
+fn check(pieces: Vec<Unchecked>) -> Vec<Checked> {
+    pieces.into_iter().map(Unchecked::check).collect()
+}
+
+/// Fewer are not worth a thread.
+const PIECES_MIN: usize = 64;
 
 /// The keys must be the ones that the member list has for this machine.
 fn fits(keys: &Keys, replica: &Replica) -> Result<(), Unready> {

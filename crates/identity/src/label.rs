@@ -97,10 +97,10 @@ registry! { HashContext:
     STATEMENT_ID = "muster 2026 statement id v1";
     /// Report id, from a report's bytes.
     REPORT_ID = "muster 2026 report id v1";
-    /// One bucket of the digest over everything held.
-    HEADS_BUCKET = "muster 2026 heads bucket v1";
-    /// The digest over everything held.
-    HEADS_ROOT = "muster 2026 heads root v1";
+    /// A leaf of the trie over everything held.
+    HEADS_LEAF = "muster 2026 heads leaf v1";
+    /// A branch of that trie.
+    HEADS_BRANCH = "muster 2026 heads branch v1";
     /// The digest of a resolved member list.
     ROSTER_DIGEST = "muster 2026 roster digest v1";
     /// A node's overlay address.

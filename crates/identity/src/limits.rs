@@ -128,8 +128,12 @@ pub const SYNC_DIAL_MAX: usize = 2;
 /// crosses 300 such nodes in at most 8 steps and costs each at most four copies.
 pub const SYNC_SESSIONS_MAX: usize = 4;
 /// Lane ends in one tips frame, 73 bytes each: two lanes of every role key a charter may name, with
-/// room for forks. Lanes beyond it are found by their buckets.
+/// room for forks. Lanes beyond it are found by walking the trie.
 pub const SYNC_TIPS_MAX: usize = 512;
+/// Records and nodes that one side of a session answers with between two rounds of its own, so at most
+/// this every five seconds, whatever the peer says: 25,000 admissions. Whoever lacks more gets the rest
+/// in later rounds.
+pub const SYNC_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Between two tips exchanges on one session.
 pub const TIPS_INTERVAL_MS: u64 = 5_000;
 /// Records that wait for their predecessor, for each session; dropped with it.

@@ -14,7 +14,7 @@ use automerge::{
 use identity::{OrgId, encode_hex};
 use org_trust::Record;
 
-use crate::digest::RecordId;
+use crate::trie::RecordId;
 
 #[derive(Debug)]
 pub(crate) struct Document {

@@ -8,8 +8,9 @@ use identity::{
 use org_trust::{Lane, Record, Records};
 
 use crate::{
-    digest::{BUCKETS, RecordId},
+    descent::{Below, Told},
     held::Tip,
+    trie::{BRANCH_NIBBLES_MAX, FAN, LEAF_IDS_MAX, Prefix, Short},
 };
 
 /// One frame on a session of `action=sync`.
@@ -21,14 +22,11 @@ pub(crate) enum Frame {
     TipsReply(Summary),
     /// Records: an answer, or flooded at any time.
     Records(Vec<Record>),
-    /// What the sender holds after the records of this round, when that differs.
-    Check(Heads),
-    /// One digest for each bucket.
-    Buckets(Vec<[u8; 16]>),
-    /// All ids of some buckets.
-    Ids(Vec<(u8, Vec<RecordId>)>),
+    /// Nodes of the sender's trie: its root when the records of a round did not suffice, then those
+    /// below the nodes told where the two differ.
+    Nodes(Vec<Told>),
     /// Ids of records wanted.
-    Want(Vec<RecordId>),
+    Want(Vec<Short>),
 }
 
 /// What a replica holds, in short.
@@ -51,23 +49,9 @@ impl Frame {
                 // A batch is made within the limit where it is cut; an empty one says nothing.
                 out.bytes(&Records::encode(records).unwrap_or_default());
             }
-            Self::Check(heads) => {
-                out.u8(CHECK).bytes(heads.as_bytes());
-            }
-            Self::Buckets(digests) => {
-                out.u8(BUCKET_DIGESTS);
-                for digest in digests {
-                    out.bytes(digest);
-                }
-            }
-            Self::Ids(buckets) => {
-                out.u8(IDS);
-                for (bucket, ids) in buckets {
-                    out.u8(*bucket).u16(u16::try_from(ids.len()).unwrap_or(u16::MAX));
-                    for id in ids {
-                        out.bytes(id);
-                    }
-                }
+            Self::Nodes(nodes) => {
+                out.u8(NODES);
+                nodes.iter().for_each(|node| node.write(&mut out));
             }
             Self::Want(ids) => {
                 out.u8(WANT);
@@ -89,17 +73,17 @@ impl Frame {
             TIPS => Ok(Self::Tips(Summary::read(r)?)),
             TIPS_REPLY => Ok(Self::TipsReply(Summary::read(r)?)),
             RECORDS => Ok(Self::Records(Records::decode(r.rest())?)),
-            CHECK => {
-                let heads = Heads(r.array("heads")?);
-                r.finish("end of check")?;
-                Ok(Self::Check(heads))
+            NODES => {
+                let mut nodes = vec![Told::read(&mut r)?];
+                while !r.rest().is_empty() {
+                    nodes.push(Told::read(&mut r)?);
+                }
+                // Nothing is told twice: a peer cannot have us walk the same ids again and again.
+                if !nodes.is_sorted_by(|a, b| a.prefix < b.prefix && !a.prefix.covers(&b.prefix)) {
+                    return Err(DecodeError { field: "nodes", fault: Fault::NotAscending });
+                }
+                Ok(Self::Nodes(nodes))
             }
-            BUCKET_DIGESTS => {
-                let digests = (0..BUCKETS).map(|_| r.array("bucket digest")).collect::<Result<_, _>>()?;
-                r.finish("end of buckets")?;
-                Ok(Self::Buckets(digests))
-            }
-            IDS => read_ids(r),
             WANT => {
                 let mut ids = Vec::new();
                 while !r.rest().is_empty() {
@@ -113,21 +97,52 @@ impl Frame {
     }
 }
 
-fn read_ids(mut r: Reader<'_>) -> Result<Frame, DecodeError> {
-    let mut buckets: Vec<(u8, Vec<RecordId>)> = Vec::new();
-    while !r.rest().is_empty() {
-        let bucket = r.u8("bucket")?;
-        let count = r.u16("ids in bucket")?;
-        let ids: Vec<RecordId> = (0..count).map(|_| r.array("id")).collect::<Result<_, _>>()?;
-        ascending("ids", &ids)?;
-        if ids.iter().any(|id| id[0] != bucket) {
-            return Err(DecodeError { field: "ids", fault: Fault::OutOfRange { got: bucket.into() } });
-        }
-        buckets.push((bucket, ids));
+impl Told {
+    fn write(&self, out: &mut Writer) {
+        out.u8(self.prefix.nibbles()).bytes(self.prefix.bytes());
+        match &self.below {
+            Below::Leaf(ids) => out.count(ids.len()).bytes(ids.as_flattened()),
+            Below::Branch(digests) => out.u8(BRANCH).bytes(digests.as_flattened()),
+        };
     }
-    let numbers: Vec<u8> = buckets.iter().map(|(bucket, _)| *bucket).collect();
-    ascending("buckets", &numbers)?;
-    Ok(Frame::Ids(buckets))
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let malformed =
+            |got: u8| DecodeError { field: "prefix", fault: Fault::OutOfRange { got: got.into() } };
+        let nibbles = r.u8("prefix")?;
+        let given = r.bytes("prefix", usize::from(nibbles.div_ceil(2)))?;
+        let mut bits = [0; 32];
+        for (out, byte) in bits.iter_mut().zip(given) {
+            *out = *byte;
+        }
+        let prefix = Prefix::new(bits, nibbles).ok_or_else(|| malformed(nibbles))?;
+        let below = match r.u8("node")? {
+            BRANCH if nibbles > BRANCH_NIBBLES_MAX => return Err(malformed(nibbles)),
+            BRANCH => {
+                let mut digests = Box::new([[0; 16]; FAN]);
+                for digest in digests.iter_mut() {
+                    *digest = r.array("digest")?;
+                }
+                Below::Branch(digests)
+            }
+            count if usize::from(count) > LEAF_IDS_MAX => {
+                let fault = Fault::TooLong { max: LEAF_IDS_MAX, got: count.into() };
+                return Err(DecodeError { field: "node", fault });
+            }
+            count => {
+                let ids: Vec<Short> = (0..count).map(|_| r.array("id")).collect::<Result<_, _>>()?;
+                ascending("ids", &ids)?;
+                if ids.iter().any(|id| !prefix.covers_short(id)) {
+                    return Err(DecodeError {
+                        field: "ids",
+                        fault: Fault::OutOfRange { got: nibbles.into() },
+                    });
+                }
+                Below::Leaf(ids)
+            }
+        };
+        Ok(Self { prefix, below })
+    }
 }
 
 impl Summary {
@@ -163,16 +178,13 @@ fn read_tip(r: &mut Reader<'_>) -> Result<Tip, DecodeError> {
     Ok(Tip { author, lane, seq: r.u64("tip seq")?, id: StatementId(r.array("tip id")?) })
 }
 
-/// The most ids that one frame holds, with a bucket's header for each.
-pub(crate) const IDS_PER_FRAME: usize = (SYNC_FRAME_BYTES_MAX - 1) / 35;
-
 const TIPS: u8 = 1;
 const TIPS_REPLY: u8 = 2;
 const RECORDS: u8 = 3;
-const CHECK: u8 = 4;
-const BUCKET_DIGESTS: u8 = 5;
-const IDS: u8 = 6;
-const WANT: u8 = 7;
+const NODES: u8 = 4;
+const WANT: u8 = 5;
+/// Where a leaf has the number of its ids.
+const BRANCH: u8 = 255;
 
 #[cfg(test)]
 mod tests {
@@ -184,14 +196,20 @@ mod tests {
         let tip = Tip { author, lane: Lane::Revokes, seq: 3, id: StatementId([4; 32]) };
         let summary =
             Summary { heads: Heads([1; 32]), count: 9, charter: CharterId([2; 32]), tips: vec![tip] };
+        let prefix = |bits: [u8; 2], nibbles| {
+            let mut all = [0; 32];
+            (all[0], all[1]) = (bits[0], bits[1]);
+            Prefix::new(all, nibbles).unwrap()
+        };
+        let branch = Told { prefix: prefix([0x30, 0], 1), below: Below::Branch(Box::new([[3; 16]; FAN])) };
+        let leaf = Told { prefix: prefix([0x42, 0x40], 3), below: Below::Leaf(vec![[0x42; 16]]) };
+        let empty = Told { prefix: prefix([0x50, 0], 1), below: Below::Leaf(vec![]) };
         for frame in [
             Frame::Tips(summary.clone()),
             Frame::TipsReply(summary),
             Frame::Records(vec![Record::Statement(vec![1, 2]), Record::Report(vec![])]),
-            Frame::Check(Heads([7; 32])),
-            Frame::Buckets(vec![[3; 16]; BUCKETS]),
-            Frame::Ids(vec![(0, vec![]), (5, vec![[5; 32]])]),
-            Frame::Want(vec![[1; 32], [2; 32]]),
+            Frame::Nodes(vec![branch.clone(), leaf.clone(), empty]),
+            Frame::Want(vec![[1; 16], [2; 16]]),
         ] {
             let bytes = frame.encode();
             assert_eq!(Frame::decode(&bytes), Ok(frame));
@@ -200,6 +218,11 @@ mod tests {
             assert!(Frame::decode(&longer).is_err(), "{bytes:?}");
         }
         assert!(Frame::decode(&[0]).is_err() && Frame::decode(&[]).is_err());
-        assert!(Frame::decode(&[IDS, 5, 1, 0, 6]).is_err());
+        let refused = |nodes: Vec<Told>| Frame::decode(&Frame::Nodes(nodes).encode()).is_err();
+        assert!(refused(vec![]) && refused(vec![leaf.clone(), branch.clone()]));
+        let root = Told { prefix: Prefix::ROOT, below: Below::Leaf(vec![]) };
+        assert!(refused(vec![root, branch]), "one below another");
+        assert!(refused(vec![Told { prefix: leaf.prefix, below: Below::Leaf(vec![[0x30; 16]]) }]));
+        assert!(refused(vec![Told { prefix: leaf.prefix, below: Below::Leaf(vec![[0x42; 16]; 17]) }]));
     }
 }

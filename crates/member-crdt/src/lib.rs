@@ -10,22 +10,27 @@
 //! un-revokes a key, never lets one author's statements push out another's, and never lets automerge
 //! parse a byte from another machine: the document is this machine's file, not the wire.
 
-mod digest;
+mod descent;
 mod document;
 mod frame;
 mod held;
+mod load;
 mod replica;
 mod reports;
 mod resolve;
 mod roster;
 mod shards;
 mod treesync;
+mod trie;
+#[cfg(test)]
+mod vectors;
 
-pub use digest::RecordId;
 pub use document::DocumentError;
 pub use held::{Fork, Tip};
+pub use load::{Checked, Unchecked};
 pub use replica::{Applied, Broken, Fault, LoadError, Loaded, Rejected, Replica};
 pub use reports::Coverage;
 pub use resolve::resolve;
 pub use roster::{FindError, InviteStanding, InviteState, Member, MemberState, Roster, Standing};
 pub use treesync::{Output, ReportPace, Session, SyncError};
+pub use trie::RecordId;

@@ -1,20 +1,23 @@
 //! One node's copy of everything the org signed: verified, kept, resolved.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use identity::{Code, Heads, OrgId, PublicKey, RosterDigest, StatementId, codec::DecodeError, encode_hex};
+use identity::{
+    CharterId, Code, Heads, OrgId, PublicKey, RosterDigest, StatementId, codec::DecodeError, encode_hex,
+};
 use org_trust::{
     CharterChain, CharterError, Lane, Payload, Place, Record, Report, ReportClaim, ReportError, ReportTip,
     Statement, StatementError, UnverifiedCharter, UnverifiedReport, UnverifiedStatement, VerifiedCharter,
 };
 
 use crate::{
-    digest::{IdTree, RecordId},
     document::{Document, DocumentError},
     held::{Fit, Fork, Held, Tip},
+    load::{self, Checked, Outcome, Unchecked},
     reports::{Coverage, Reports, Taken},
     resolve::Rules,
     roster::Roster,
+    trie::{IdTrie, RecordId},
 };
 
 /// Everything held, its roster, and the document that goes to disk.
@@ -23,7 +26,7 @@ pub struct Replica {
     chain: CharterChain,
     held: Held,
     reports: Reports,
-    ids: IdTree,
+    ids: IdTrie,
     roster: Arc<Roster>,
     document: Document,
     own: Option<PublicKey>,
@@ -151,6 +154,19 @@ impl Replica {
     /// # Errors
     /// [`LoadError`] when the file is damaged beyond its end, or another org's.
     pub fn load(bytes: &[u8], org: &OrgId) -> Result<Loaded, LoadError> {
+        Self::load_with(bytes, org, |pieces| pieces.into_iter().map(Unchecked::check).collect())
+    }
+
+    /// The same; `verify` checks the pieces it is given, on as many cores as there are. It is called
+    /// twice, because whether an invite's key signed is asked once the invites are known.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(
+        bytes: &[u8],
+        org: &OrgId,
+        verify: impl Fn(Vec<Unchecked>) -> Vec<Checked>,
+    ) -> Result<Loaded, LoadError> {
         let opened = Document::open(bytes, org).map_err(LoadError::Document)?;
         let mut records = opened.records.into_iter();
         let genesis = records.next().and_then(|record| match record {
@@ -159,7 +175,7 @@ impl Replica {
         });
         let genesis = genesis.filter(|g| g.org() == *org).ok_or(LoadError::NoGenesis)?;
         let mut replica = Self::over(genesis, opened.document)?;
-        let refused = replica.fill(records);
+        let refused = replica.fill(records, verify);
         Ok(Loaded { replica, torn: opened.torn, refused })
     }
 
@@ -168,17 +184,19 @@ impl Replica {
         let chain = CharterChain::start(genesis).map_err(|_| LoadError::NoGenesis)?;
         let mut held = Held::default();
         held.name_roles(chain.head().charter());
-        let mut ids = IdTree::new();
+        let mut ids = IdTrie::default();
         ids.insert(id.0);
         let roster = Arc::new(Rules { chain: &chain, held: &held }.whole());
         Ok(Self { chain, held, reports: Reports::default(), ids, roster, document, own: None })
     }
 
     /// Takes the records of a file: all of them, then one resolution of the whole.
-    fn fill(&mut self, records: impl Iterator<Item = Record>) -> Vec<Rejected> {
-        let mut refused = Vec::new();
-        let mut statements = Vec::new();
-        let mut reports = Vec::new();
+    fn fill(
+        &mut self,
+        records: impl Iterator<Item = Record>,
+        verify: impl Fn(Vec<Unchecked>) -> Vec<Checked>,
+    ) -> Vec<Rejected> {
+        let (org, mut refused, mut pieces) = (self.org(), Vec::new(), Vec::new());
         for record in records {
             match record {
                 Record::Charter(bytes) => {
@@ -186,13 +204,21 @@ impl Replica {
                         refused.push(why);
                     }
                 }
-                Record::Statement(bytes) => match verified_statement(&bytes, &self.org()) {
-                    Ok(statement) => statements.push(Arc::new(statement)),
-                    Err(why) => refused.push(why),
-                },
-                Record::Report(bytes) => reports.push(bytes),
+                Record::Statement(bytes) => pieces.push(Unchecked::statement(org, bytes)),
+                Record::Report(bytes) => pieces.push(Unchecked::report(org, bytes)),
             }
         }
+        let mut statements = Vec::new();
+        let mut reports = Vec::new();
+        for checked in verify(pieces) {
+            match checked.0 {
+                Outcome::Statement(statement) => statements.push(statement),
+                Outcome::Report(report) => reports.push(report),
+                Outcome::Refused(why) => refused.push(why),
+                Outcome::Redemption(..) => {}
+            }
+        }
+        let invited = verify(load::redemptions(org, &statements));
         // By place, so that a predecessor comes first; Leaves after the Admits they follow.
         statements.sort_by_key(|s| (*s.payload() == Payload::Leave, s.seq()));
         loop {
@@ -217,9 +243,18 @@ impl Replica {
             }
         }
         refused.extend(statements.iter().map(|_| Rejected::Broken(Broken::Previous)));
-        for bytes in reports {
-            if let Err(why) = self.take_report(&bytes) {
-                refused.push(why);
+        for checked in invited {
+            if let Outcome::Redemption(admit, holds) = checked.0
+                && let Some(entry) = self.held.get(&admit)
+            {
+                entry.invited.get_or_init(|| holds);
+            }
+        }
+        for report in reports {
+            if self.held.admits_of(report.node().as_bytes()).is_empty() {
+                refused.push(Rejected::ReportOfStranger { node: *report.node().as_bytes() });
+            } else {
+                self.keep_report(report);
             }
         }
         self.document.forget_pending();
@@ -312,8 +347,13 @@ impl Replica {
             return Ok(Applied::Known);
         }
         let report = Arc::new(unverified.verify(&self.org()).map_err(Rejected::Report)?);
+        Ok(self.keep_report(report))
+    }
+
+    fn keep_report(&mut self, report: Arc<Report>) -> Applied {
+        let node = *report.node();
         match self.reports.take(Arc::clone(&report)) {
-            Taken::Older => Ok(Applied::Known),
+            Taken::Older => Applied::Known,
             Taken::New(old) => {
                 if self.own == Some(node) || old.as_deref().is_none_or(|old| lasts_longer(&report, old)) {
                     self.document.put_report(node.as_bytes(), report.bytes());
@@ -322,7 +362,7 @@ impl Replica {
                     self.ids.remove(&old.id());
                 }
                 self.ids.insert(report.id());
-                Ok(Applied::New { id: report.id(), fork: false })
+                Applied::New { id: report.id(), fork: false }
             }
         }
     }
@@ -457,13 +497,27 @@ impl Replica {
         charters.chain(statements).chain(self.reports.iter().map(|r| Record::from(&**r)))
     }
 
-    /// Those of them whose ids pass, in the same order.
-    pub(crate) fn records_where(&self, pass: impl Fn(&RecordId) -> bool) -> impl Iterator<Item = Record> {
-        let pass = &pass;
-        let charters = self.chain.iter().filter(|c| pass(&c.id().0)).map(Record::from);
-        let statements = self.held.in_order().filter(|s| pass(&s.id().0)).map(|s| Record::from(&**s));
-        let reports = self.reports.iter().filter(|r| pass(&r.id())).map(|r| Record::from(&**r));
-        charters.chain(statements).chain(reports).collect::<Vec<_>>().into_iter()
+    /// Those of them with these ids, each after what it builds on.
+    pub(crate) fn records_of(&self, ids: &BTreeSet<RecordId>) -> Vec<Record> {
+        let mut charters: Vec<&VerifiedCharter> =
+            ids.iter().filter_map(|id| self.chain.get(&CharterId(*id))).collect();
+        charters.sort_by_key(|charter| charter.charter().version);
+        let mut records: Vec<Record> = charters.into_iter().map(Record::from).collect();
+        let mut placed = BTreeSet::new();
+        for id in ids {
+            // Back to the first one that is not placed yet, then forward.
+            let (mut path, mut at) = (Vec::new(), *id);
+            while let Some(s) = self.statement(&StatementId(at)).filter(|_| ids.contains(&at)) {
+                if !placed.insert(at) {
+                    break;
+                }
+                path.push(s);
+                at = s.prev();
+            }
+            records.extend(path.into_iter().rev().map(Record::from));
+        }
+        records.extend(ids.iter().filter_map(|id| self.reports.with_id(id)).map(|r| Record::from(&**r)));
+        records
     }
 
     /// Whether something was taken in that neither save has returned yet.
@@ -489,7 +543,7 @@ impl Replica {
         self.document.save()
     }
 
-    pub(crate) const fn ids(&self) -> &IdTree {
+    pub(crate) const fn ids(&self) -> &IdTrie {
         &self.ids
     }
 
@@ -500,11 +554,6 @@ impl Replica {
     fn rules(&self) -> Rules<'_> {
         Rules { chain: &self.chain, held: &self.held }
     }
-}
-
-fn verified_statement(bytes: &[u8], org: &OrgId) -> Result<Statement, Rejected> {
-    let unverified = UnverifiedStatement::decode(bytes).map_err(Rejected::Malformed)?;
-    unverified.verify(org).map_err(Rejected::Statement)
 }
 
 /// Whether a report tells what a restart needs and the older one did not. Tips and heads are heard

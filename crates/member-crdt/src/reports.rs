@@ -11,11 +11,13 @@ use org_trust::{Report, ReportTip};
 use crate::{
     held::{Held, KeyBytes},
     roster::Roster,
+    trie::RecordId,
 };
 
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     newest: BTreeMap<KeyBytes, Arc<Report>>,
+    by_id: BTreeMap<RecordId, KeyBytes>,
     /// Nodes that signed two reports of one number: two machines may hold one key.
     clashes: BTreeSet<KeyBytes>,
 }
@@ -48,11 +50,20 @@ impl Reports {
                 return Taken::Older;
             }
         }
-        Taken::New(self.newest.insert(node, report))
+        self.by_id.insert(report.id(), node);
+        let replaced = self.newest.insert(node, report);
+        if let Some(old) = &replaced {
+            self.by_id.remove(&old.id());
+        }
+        Taken::New(replaced)
     }
 
     pub(crate) fn of(&self, node: &PublicKey) -> Option<&Arc<Report>> {
         self.newest.get(node.as_bytes())
+    }
+
+    pub(crate) fn with_id(&self, id: &RecordId) -> Option<&Arc<Report>> {
+        self.newest.get(self.by_id.get(id)?)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Report>> {

@@ -1,43 +1,45 @@
-//! Bringing two replicas to the same set: tips first, whole buckets of ids when tips do not suffice.
+//! Bringing two replicas to the same set: tips first, a walk down the tries when tips do not suffice.
 //!
 //! A session belongs to one connection between two members and never waits: [`Session::handle`] takes a
 //! frame and returns what to send. A hostile peer can withhold and nothing else: every record is
-//! verified, every frame bounded, and each step of a round is taken once.
+//! verified, every frame is bounded and has its turn, and all answers come out of one allowance.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use identity::{
     Code, PublicKey, StatementId,
     codec::DecodeError,
-    limits::{FORK_BRANCHES_MAX, ORPHAN_BYTES_MAX, ORPHANS_MAX, SYNC_FRAME_BYTES_MAX, SYNC_TIPS_MAX},
+    limits::{
+        FORK_BRANCHES_MAX, ORPHAN_BYTES_MAX, ORPHANS_MAX, SYNC_ANSWER_BYTES_MAX, SYNC_FRAME_BYTES_MAX,
+        SYNC_TIPS_MAX,
+    },
 };
 use org_trust::{Lane, Record};
 
 use crate::{
-    digest::RecordId,
-    frame::{Frame, IDS_PER_FRAME, Summary},
+    descent::{self, Told},
+    frame::{Frame, Summary},
     replica::{Applied, Fault, Rejected, Replica},
+    trie::{IdTrie, Prefix, RecordId, Short},
 };
 
 /// One side of one session of `action=sync`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
     // Rounds may cross on the wire, so each step is counted, not switched.
     /// Rounds that this side began and whose answer is due.
     asked: u32,
     /// Rounds that the peer began since this side last did.
     begun: u32,
-    /// Rounds of the peer that it may close with its digest.
-    checks: u32,
-    /// Digests that this side told and that may be answered with buckets.
-    told: u32,
-    /// Frames of ids that the buckets told may be answered with.
-    id_frames: u32,
-    /// Ids that this side listed and the other may ask for, each once.
-    offered: BTreeSet<RecordId>,
-    /// What was sent because tips told that it lacks, each once: a peer that repeats its tips does
-    /// not get the list again and again.
-    sent: BTreeSet<RecordId>,
+    /// Frames of nodes that the peer may send.
+    nodes_due: u32,
+    /// Frames of wanted ids that the peer may send.
+    wants_due: u32,
+    /// Bytes that may still be answered before this side begins its next round.
+    allowance: usize,
+    /// What was sent because tips told that it lacks, by the first bytes of its id, each once: a peer
+    /// that repeats its tips does not get the list again and again. The trie brings what they hide.
+    sent: BTreeSet<u64>,
     orphans: VecDeque<Orphan>,
     orphan_bytes: usize,
 }
@@ -101,8 +103,17 @@ pub enum SyncError {
 impl Session {
     /// A session over a new connection.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self {
+            asked: 0,
+            begun: 0,
+            nodes_due: 0,
+            wants_due: 0,
+            allowance: SYNC_ANSWER_BYTES_MAX,
+            sent: BTreeSet::new(),
+            orphans: VecDeque::new(),
+            orphan_bytes: 0,
+        }
     }
 
     /// The frame that begins a round: at the start of the session on the dialler's side, and on
@@ -110,7 +121,14 @@ impl Session {
     pub fn open(&mut self, replica: &Replica) -> Vec<u8> {
         self.asked = self.asked.saturating_add(1);
         self.begun = 0;
+        self.allowance = SYNC_ANSWER_BYTES_MAX;
         Frame::Tips(summary(replica)).encode()
+    }
+
+    /// Bytes that the session holds because of its peer.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.orphan_bytes + self.orphans.len() * size_of::<Orphan>() + self.sent.len() * size_of::<u64>()
     }
 
     /// The frame that passes one new record on.
@@ -148,68 +166,109 @@ impl Session {
                     self.push_lacking(replica, &theirs, &mut out);
                 }
                 out.send.push(Frame::TipsReply(summary(replica)).encode());
-                self.checks = self.checks.saturating_add(1);
+                self.nodes_due = self.nodes_due.saturating_add(1);
             }
             Frame::TipsReply(theirs) => {
                 take_turn(&mut self.asked, "tips reply")?;
                 if theirs.heads != replica.heads() {
                     self.push_lacking(replica, &theirs, &mut out);
-                    out.send.push(Frame::Check(replica.heads()).encode());
-                    self.told = self.told.saturating_add(1);
+                    self.push_nodes(vec![descent::tell(replica.ids(), Prefix::ROOT)], &mut out);
                 }
             }
             Frame::Records(records) => self.take(replica, records, pace, &mut out)?,
-            Frame::Check(heads) => {
-                take_turn(&mut self.checks, "check")?;
-                if heads != replica.heads() {
-                    let digests = replica.ids().digests().map(|digest| shortened(&digest)).collect();
-                    out.send.push(Frame::Buckets(digests).encode());
-                    self.id_frames = self.id_frames.saturating_add(ID_FRAMES_MAX);
-                }
-            }
-            Frame::Buckets(theirs) => {
-                take_turn(&mut self.told, "buckets")?;
-                self.list_differing(replica, &theirs, &mut out);
-            }
-            Frame::Ids(buckets) => {
-                take_turn(&mut self.id_frames, "ids")?;
-                compare(replica, &buckets, &mut out);
+            Frame::Nodes(nodes) => {
+                take_turn(&mut self.nodes_due, "nodes")?;
+                self.descend(replica, &nodes, &mut out);
             }
             Frame::Want(ids) => {
-                let offered = ids.into_iter().filter(|id| self.offered.remove(id)).collect();
-                out.push_records(records_of(replica, offered));
+                take_turn(&mut self.wants_due, "want")?;
+                let held = ids.iter().filter_map(|id| id_of(replica.ids(), id));
+                let records = replica.records_of(&held.collect());
+                self.push_records(records, &mut out);
             }
         }
         Ok(out)
     }
 
     fn push_lacking(&mut self, replica: &Replica, theirs: &Summary, out: &mut Output) {
-        let lacking = lacking(replica, theirs).into_iter();
-        out.push_records(lacking.filter(|record| self.sent.insert(record.id())).collect());
+        if self.allowance == 0 {
+            return;
+        }
+        let mut fresh = Vec::new();
+        for record in lacking(replica, theirs) {
+            // What was sent before is charged all the same: it took the same walk to find.
+            let Some(left) = self.allowance.checked_sub(record.encoded_len()) else {
+                self.allowance = 0;
+                break;
+            };
+            self.allowance = left;
+            if self.sent.insert(first_bytes(&record.id())) {
+                fresh.push(record);
+            }
+        }
+        out.push_records(fresh);
     }
 
-    fn list_differing(&mut self, replica: &Replica, theirs: &[[u8; 16]], out: &mut Output) {
-        self.offered.clear();
-        let mut frame: Vec<(u8, Vec<RecordId>)> = Vec::new();
-        let mut room = IDS_PER_FRAME;
-        for (number, (ours, theirs)) in (0..=u8::MAX).zip(replica.ids().digests().zip(theirs)) {
-            if shortened(&ours) == *theirs {
-                continue;
+    /// Answers with our nodes below those told, with the records that a leaf lacks, and with what we do.
+    fn descend(&mut self, replica: &Replica, told: &[Told], out: &mut Output) {
+        let (mut nodes, mut lacks, mut wants) = (Vec::new(), BTreeSet::new(), Vec::new());
+        for node in told {
+            let most = (self.allowance / RECORD_BYTES_MIN).saturating_sub(lacks.len());
+            if most == 0 {
+                break;
             }
-            // More ids in one bucket than a frame holds are half a million records in all; what lies
-            // beyond waits until the others are in step.
-            let ids: Vec<RecordId> = replica.ids().bucket(number).take(IDS_PER_FRAME - 1).copied().collect();
-            if ids.len() + 1 > room {
-                out.send.push(Frame::Ids(core::mem::take(&mut frame)).encode());
-                room = IDS_PER_FRAME;
+            let answer = descent::answer(replica.ids(), node, most);
+            nodes.extend(answer.nodes);
+            lacks.extend(answer.lacks);
+            wants.extend(answer.wants);
+        }
+        self.push_nodes(nodes, out);
+        self.push_records(replica.records_of(&lacks), out);
+        if !wants.is_empty() {
+            wants.sort_unstable();
+            out.send.push(Frame::Want(wants).encode());
+        }
+    }
+
+    fn push_nodes(&mut self, nodes: Vec<Told>, out: &mut Output) {
+        let mut batch: Vec<Told> = Vec::new();
+        let mut bytes = 1;
+        for node in nodes {
+            let len = node.encoded_len();
+            let Some(left) = self.allowance.checked_sub(len) else {
+                self.allowance = 0;
+                break;
+            };
+            self.allowance = left;
+            if bytes + len > SYNC_FRAME_BYTES_MAX {
+                self.send_nodes(core::mem::take(&mut batch), out);
+                bytes = 1;
             }
-            room -= ids.len() + 1;
-            self.offered.extend(&ids);
-            frame.push((number, ids));
+            bytes += len;
+            batch.push(node);
         }
-        if !frame.is_empty() {
-            out.send.push(Frame::Ids(frame).encode());
+        if !batch.is_empty() {
+            self.send_nodes(batch, out);
         }
+    }
+
+    fn send_nodes(&mut self, batch: Vec<Told>, out: &mut Output) {
+        out.send.push(Frame::Nodes(batch).encode());
+        self.nodes_due = self.nodes_due.saturating_add(NODES_ANSWERS_MAX);
+        self.wants_due = self.wants_due.saturating_add(1);
+    }
+
+    /// Sends as many as may be; what is left out is found again in a later round.
+    fn push_records(&mut self, mut records: Vec<Record>, out: &mut Output) {
+        let mut left = Some(self.allowance);
+        let fit = records.iter().take_while(|record| {
+            left = left.and_then(|left| left.checked_sub(record.encoded_len()));
+            left.is_some()
+        });
+        let fit = fit.count();
+        records.truncate(fit);
+        self.allowance = left.unwrap_or(0);
+        out.push_records(records);
     }
 
     fn take(
@@ -273,6 +332,12 @@ impl Session {
     }
 }
 
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Output {
     fn push_records(&mut self, records: Vec<Record>) {
         let mut batch: Vec<Record> = Vec::new();
@@ -313,7 +378,11 @@ fn lacking(replica: &Replica, theirs: &Summary) -> Vec<Record> {
     }
     for (author, lane) in lanes {
         let mut said = theirs.tips.iter().filter(|tip| tip.author == author && tip.lane == lane).peekable();
-        let says_nothing = said.peek().is_none();
+        // Of more tips than a frame has the first are told; nothing is known of lanes behind the last.
+        let told_all = theirs.tips.len() < SYNC_TIPS_MAX;
+        let is_told =
+            told_all || theirs.tips.last().is_some_and(|last| (last.author, last.lane) > (author, lane));
+        let says_nothing = said.peek().is_none() && is_told;
         let held = said.map(|tip| tip.id).filter(|id| replica.held().get(id).is_some());
         // Every tip is compared with everything behind ours, so a peer that names hundreds for one lane
         // would keep us busy for seconds. One left out costs records that the peer has already.
@@ -327,42 +396,22 @@ fn lacking(replica: &Replica, theirs: &Summary) -> Vec<Record> {
     records
 }
 
-/// Sends what a listed bucket lacks and asks for what is lacking here.
-fn compare(replica: &Replica, buckets: &[(u8, Vec<RecordId>)], out: &mut Output) {
-    let mut lacks = BTreeSet::new();
-    let mut want = Vec::new();
-    for (number, theirs) in buckets {
-        let ours: BTreeSet<RecordId> = replica.ids().bucket(*number).copied().collect();
-        let theirs: BTreeSet<RecordId> = theirs.iter().copied().collect();
-        lacks.extend(ours.difference(&theirs).copied());
-        want.extend(theirs.difference(&ours).copied());
-    }
-    out.push_records(records_of(replica, lacks));
-    if !want.is_empty() {
-        out.send.push(Frame::Want(want).encode());
-    }
-}
-
-/// The records with these ids, each after what it builds on.
-fn records_of(replica: &Replica, ids: BTreeSet<RecordId>) -> Vec<Record> {
-    if ids.is_empty() {
-        return Vec::new();
-    }
-    replica.records_where(|id| ids.contains(id)).collect()
-}
-
 fn take_turn(turns: &mut u32, frame: &'static str) -> Result<(), SyncError> {
     *turns = turns.checked_sub(1).ok_or(SyncError::OutOfTurn { frame })?;
     Ok(())
 }
 
-/// Half of a digest: no second set of ids with the same half can be made.
-fn shortened(digest: &[u8; 32]) -> [u8; 16] {
-    let mut half = [0; 16];
-    for (out, byte) in half.iter_mut().zip(digest) {
+/// The id that begins so.
+fn id_of(trie: &IdTrie, short: &Short) -> Option<RecordId> {
+    trie.ids_under(&Prefix::of_short(short)).next().copied()
+}
+
+fn first_bytes(id: &RecordId) -> u64 {
+    let mut first = [0; 8];
+    for (out, byte) in first.iter_mut().zip(id) {
         *out = *byte;
     }
-    half
+    u64::from_le_bytes(first)
 }
 
 /// Rounds that a peer may begin while this side begins none. Both begin one every five seconds, so
@@ -371,8 +420,10 @@ fn shortened(digest: &[u8; 32]) -> [u8; 16] {
 const ROUNDS_BEGUN_MAX: u32 = 16;
 /// Ends of one lane that an honest peer has: one more than the branches that are kept of a fork.
 const TIPS_COMPARED_MAX: usize = FORK_BRANCHES_MAX + 1;
-/// Frames of ids that one round may have: one for each bucket.
-const ID_FRAMES_MAX: u32 = 256;
+/// Frames that may answer one frame of nodes: sixteen nodes for each, with a deeper prefix.
+const NODES_ANSWERS_MAX: u32 = 20;
+/// No record is smaller.
+const RECORD_BYTES_MIN: usize = 128;
 
 impl SyncError {
     /// The code that the session is closed with.

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use identity::{PublicKey, SecretKey};
 use kit::{Machine, Step, Who, World, deliver, key, revocation, steps, told};
-use member_crdt::{Applied, MemberState, Replica, Roster, resolve};
+use member_crdt::{Applied, MemberState, Replica, Roster, Unchecked, resolve};
 use org_trust::{Lane, Payload, Place, Record, Statement};
 use proptest::prelude::*;
 
@@ -207,6 +207,10 @@ proptest! {
         prop_assert!(!appended.torn && appended.refused.is_empty(), "{:?}", appended.refused);
         invariant_same(&replica, &appended.replica);
         invariant_same(&replica, &once.replica);
+        let spread = |pieces: Vec<Unchecked>| pieces.into_iter().rev().map(Unchecked::check).collect();
+        let spread = Replica::load_with(&file, &world.org, spread).unwrap();
+        prop_assert!(spread.refused.is_empty(), "{:?}", spread.refused);
+        invariant_same(&replica, &spread.replica);
         prop_assert!(once.replica.save_incremental().unwrap().is_empty(), "nothing is written twice");
     }
 }

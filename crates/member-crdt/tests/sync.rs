@@ -6,9 +6,9 @@ mod kit;
 use std::collections::VecDeque;
 
 use identity::{Code, PublicKey, limits::SYNC_FRAME_BYTES_MAX};
-use kit::{Machine, Who, World, deliver, key, revocation, steps, told};
+use kit::{Who, deliver, key, of_size, revocation, steps, told};
 use member_crdt::{Replica, ReportPace, Session, SyncError};
-use org_trust::{Lane, Place, Record};
+use org_trust::{Lane, Record};
 use proptest::prelude::*;
 
 /// Bytes on the wire, both ways, and frames.
@@ -43,7 +43,7 @@ fn equal_sets_cost_one_small_round() {
 }
 
 #[test]
-fn one_missing_change_among_a_thousand_members_costs_less_than_8_kib() {
+fn one_missing_statement_among_a_thousand_members_costs_2_kib_and_one_report_4() {
     let mut world = of_size(1000);
     let mut behind = world.filled();
     world.revoke(0, 3);
@@ -55,7 +55,7 @@ fn one_missing_change_among_a_thousand_members_costs_less_than_8_kib() {
     assert_eq!((behind.heads(), other.heads()), (ahead.heads(), ahead.heads()));
     assert!(pulled.bytes < 2048 && pushed.bytes < 2048, "{pulled:?} {pushed:?}");
 
-    // A record that no tip tells of: a report. Buckets find it.
+    // A record that no tip tells of: a report. The trie finds it.
     let report = world.report(1, 1, &ahead);
     deliver(&mut ahead, &[Record::from(&report)]);
     for (asks, knows) in [(true, false), (false, true)] {
@@ -63,7 +63,7 @@ fn one_missing_change_among_a_thousand_members_costs_less_than_8_kib() {
         let mut b = if knows { behind.copied() } else { ahead.copied() };
         let traffic = round(&mut a, &mut b);
         assert_eq!(a.heads(), b.heads());
-        assert!(traffic.bytes < 8 * 1024, "{traffic:?}");
+        assert!(traffic.bytes < 4 * 1024, "{traffic:?}");
     }
 }
 
@@ -156,27 +156,6 @@ proptest! {
         prop_assert!(to_a.is_empty() && to_b.is_empty());
         prop_assert_eq!(a.heads(), b.heads());
     }
-
-    /// A hostile peer says anything: the replica holds nothing of it, and memory stays bounded.
-    #[test]
-    fn a_hostile_peer_can_only_withhold(
-        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..40),
-    ) {
-        let world = of_size(3);
-        let mut replica = world.filled();
-        let before = (replica.heads(), replica.count());
-        let mut session = Session::new();
-        session.open(&replica);
-        for mut frame in frames {
-            if let Some(kind) = frame.first_mut() {
-                *kind %= 9;
-            }
-            if session.handle(&mut replica, &frame).is_err() {
-                session = Session::new();
-            }
-        }
-        prop_assert_eq!(before, (replica.heads(), replica.count()));
-    }
 }
 
 #[test]
@@ -232,48 +211,26 @@ fn reports_count_once_they_are_verified_and_are_dropped_beyond_the_pace() {
 fn frames_out_of_turn_end_the_session() {
     let world = of_size(3);
     let mut replica = world.filled();
-    let buckets = [vec![5], vec![0; 256 * 16]].concat();
-    for frame in [vec![4; 33], buckets, vec![6, 0, 0, 0]] {
-        let refused = Session::new().handle(&mut replica, &frame).unwrap_err();
+    let root = [&[4, 0, 255][..], &[0; 256]].concat();
+    let want = [&[5][..], &replica.records().next().unwrap().id()[..16]].concat();
+    let mut reply = Session::new().open(&replica);
+    reply[0] = 2;
+    for frame in [&root, &want, &reply] {
+        let refused = Session::new().handle(&mut replica, frame).unwrap_err();
         assert!(matches!(refused, SyncError::OutOfTurn { .. }), "{refused:?}");
         assert_eq!(refused.code(), Code::ChangeMalformed);
     }
-    // Nothing is sent for an id that was not offered.
-    let ids: Vec<u8> = replica.records().next().unwrap().id().into();
-    let out = Session::new().handle(&mut replica, &[vec![7], ids].concat()).unwrap();
-    assert!(out.send.is_empty());
+    // One turn for each reply that was sent.
+    let mut session = Session::new();
+    session.handle(&mut replica, &Session::new().open(&world.replica())).unwrap();
+    let out = session.handle(&mut replica, &root).unwrap();
+    assert!(matches!(out.send.as_slice(), [told] if told[0] == 4), "{out:?}");
+    session.handle(&mut replica, &want).unwrap();
+    assert!(matches!(session.handle(&mut replica, &want), Err(SyncError::OutOfTurn { frame: "want" })));
 }
 
 #[test]
-fn a_peer_that_repeats_its_tips_gets_the_list_once() {
-    let world = of_size(50);
-    let (mut full, empty) = (world.filled(), world.replica());
-    let tips = Session::new().open(&empty);
-    let mut session = Session::new();
-    let sent = |out: member_crdt::Output| out.send.iter().map(Vec::len).sum::<usize>();
-    assert!(sent(session.handle(&mut full, &tips).unwrap()) > 20_000);
-    assert!(sent(session.handle(&mut full, &tips).unwrap()) < 1024);
-}
-
-#[test]
-fn a_peer_that_begins_round_after_round_is_cut() {
-    let world = of_size(3);
-    let mut replica = world.filled();
-    let tips = Session::new().open(&world.replica());
-    let mut session = Session::new();
-    let taken = (0..100).take_while(|_| session.handle(&mut replica, &tips).is_ok()).count();
-    assert!((8..50).contains(&taken), "{taken}");
-    // One that keeps our pace may go on for ever.
-    let mut session = Session::new();
-    for _ in 0..100 {
-        session.open(&replica);
-        session.handle(&mut replica, &tips).unwrap();
-        session.handle(&mut replica, &tips).unwrap();
-    }
-}
-
-#[test]
-fn records_out_of_order_wait_in_the_session_and_only_so_many() {
+fn records_out_of_order_wait_in_the_session() {
     let mut world = of_size(3);
     let count = world.filled().count();
     for n in 100..120 {
@@ -286,16 +243,6 @@ fn records_out_of_order_wait_in_the_session_and_only_so_many() {
         session.handle(&mut replica, &Session::flood(&Record::from(&**statement))).unwrap();
     }
     assert_eq!(replica.heads(), world.filled().heads(), "the last one freed them all");
-
-    // Orphans of a predecessor that never comes push out each other, not the replica's memory.
-    let place = world.place(Who::Admin(0), Lane::Revokes);
-    for n in 0..1000u64 {
-        let lost = Place { prev: [9; 32], seq: place.seq + n, ..place };
-        let orphan = world.sign_at(Who::Admin(0), lost, revocation(1));
-        session.handle(&mut replica, &Session::flood(&Record::from(&orphan))).unwrap();
-    }
-    let shown = format!("{session:?}");
-    assert!(shown.matches("Orphan {").count() <= identity::limits::ORPHANS_MAX);
 }
 
 #[test]
@@ -309,17 +256,4 @@ fn charters_travel_before_what_cites_them() {
     assert_eq!(behind.chain().head().id(), ahead.chain().head().id());
     assert_eq!(behind.heads(), ahead.heads());
     assert!(key(Who::Admin(0)).public().is_torsion_free());
-}
-
-/// An org of so many members under one invite.
-fn of_size(members: u16) -> World {
-    let mut world = World::new(1, 1, 1);
-    let invite = world.invite(0, 0, 10_000);
-    for n in 0..members {
-        match u8::try_from(n) {
-            Ok(n) => world.admit(invite, Machine::new(n)),
-            Err(_) => world.admit_numbered(invite, n),
-        };
-    }
-    world
 }

@@ -126,18 +126,8 @@ impl World {
 
     pub fn invite(&mut self, admin: u8, gateway: u8, uses: u32) -> usize {
         let n = u8::try_from(self.invites.len()).unwrap();
-        let id = self.say(
-            Who::Admin(admin),
-            Invite {
-                key: invite_key(n).public(),
-                uses,
-                redeemer: key(Who::Gateway(gateway)).public(),
-                labels: vec![],
-                expires_unix_s: 0,
-                note: String::new(),
-                approval: false,
-            },
-        );
+        let redeemer = key(Who::Gateway(gateway)).public();
+        let id = self.say(Who::Admin(admin), Invite { uses, redeemer, ..an_invite(n) });
         self.invites.push((id, gateway));
         self.invites.len() - 1
     }
@@ -230,6 +220,19 @@ impl World {
     }
 }
 
+/// An org of so many members under one invite.
+pub fn of_size(members: u16) -> World {
+    let mut world = World::new(1, 1, 1);
+    let invite = world.invite(0, 0, 10_000);
+    for n in 0..members {
+        match u8::try_from(n) {
+            Ok(n) => world.admit(invite, Machine::new(n)),
+            Err(_) => world.admit_numbered(invite, n),
+        };
+    }
+    world
+}
+
 /// Which seeds a machine's keys come from.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
@@ -252,6 +255,18 @@ impl Machine {
 
 pub fn invite_key(n: u8) -> SecretKey {
     SecretKey::from_seed(&seed("invite", n))
+}
+
+pub fn an_invite(n: u8) -> Invite {
+    Invite {
+        key: invite_key(n).public(),
+        uses: 1,
+        redeemer: key(Who::Gateway(0)).public(),
+        labels: vec![],
+        expires_unix_s: 0,
+        note: String::new(),
+        approval: false,
+    }
 }
 
 pub fn revocation(node: u8) -> Payload {
