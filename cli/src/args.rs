@@ -7,7 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use identity::{Name, Tag};
 use serde::Deserialize;
 
+pub(crate) use roles::{
+    Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, OrgKeysAt,
+};
+
 use crate::{duration, output::Format};
+
+mod roles;
 
 const TOP: &str = "\
 Who is this machine, and is it still one of us?
@@ -109,6 +115,12 @@ pub(crate) enum Command {
     },
     /// Shut a machine out for good, everywhere, and see who has applied it
     Revoke(Revoke),
+    /// Who may decide over members
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Which members let machines in
+    #[command(subcommand)]
+    Gateway(Gateway),
     /// Who is in the org
     #[command(subcommand)]
     Member(Member),
@@ -146,6 +158,8 @@ pub(crate) enum Org {
     Create(OrgCreate),
     /// Show the org's settings: admins, gateways, TLS CAs
     Show,
+    /// Every version of the org's settings: what it changed and which keys signed it
+    Log,
 }
 
 #[derive(Debug, Args)]
@@ -200,10 +214,16 @@ pub(crate) enum Invite {
     /// All invites and who used them
     #[command(alias = "ls")]
     List,
-    /// Withdraw an invite; machines that joined with it stay
+    /// Withdraw an invite; machines that joined with it stay, unless it is said otherwise
     Cancel {
         /// Id, or its first digits
         id: String,
+        /// This machine, and all that joined with the invite after it, are out as well
+        #[arg(long, value_name = "NODE", conflicts_with = "void_all")]
+        void_from: Option<String>,
+        /// All machines that joined with it are out as well
+        #[arg(long)]
+        void_all: bool,
     },
 }
 
@@ -222,6 +242,9 @@ pub(crate) struct InviteCreate {
     /// Note for people, up to 96 bytes
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) note: String,
+    /// The gateway that lets them in, by name or key [default: the first in good order]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) gateway: Option<String>,
     /// Write the line to a new file for you alone instead of stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -246,27 +269,63 @@ pub(crate) struct Join {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Revoke {
+    #[command(subcommand)]
+    pub(crate) status: Option<RevokeStatus>,
     /// Name, or the first digits of its key
-    pub(crate) node: String,
-    /// How many members must have applied it before the command ends: all, or a number
-    #[arg(long, value_name = "all|N", default_value = "all")]
-    pub(crate) wait: Wait,
-    /// How long to wait for them
-    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = duration::parse)]
-    pub(crate) timeout: Duration,
+    #[arg(required = true)]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
     /// Why
     #[arg(long, default_value = "unspecified")]
     pub(crate) reason: Reason,
     /// Note for people, up to 96 bytes
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) note: String,
+    /// Of a gateway: this machine and all that it let in after it are out as well
+    #[arg(long, value_name = "NODE")]
+    pub(crate) void_from: Option<String>,
+    /// Also take this admin, whose key was on the machine, out of the org's settings
+    #[arg(long, value_name = "NAME")]
+    pub(crate) with_admin: Option<String>,
+    /// Revoke the machine only, though it is a gateway: leave invites and org settings as they are
+    #[arg(long, conflicts_with_all = ["void_from", "with_admin"])]
+    pub(crate) keep_roles: bool,
+    #[command(flatten)]
+    pub(crate) org_keys: OrgKeysAt,
 }
 
-/// How much coverage a revocation waits for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RevokeStatus {
+    /// Who has applied a revocation, or all that are not everywhere yet
+    Status {
+        /// Name, or the first digits of its key
+        node: Option<String>,
+        /// Go on, with a new line for every change, until all members have applied it
+        #[arg(long)]
+        watch: bool,
+    },
+}
+
+/// How long a command looks for members that have applied what it did.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Waiting {
+    /// How many members must have applied it before the command ends: all, quorum (more than half), or
+    /// a number
+    #[arg(long, value_name = "all|quorum|N", default_value = "all")]
+    pub(crate) wait: Wait,
+    /// How long to wait for them
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = duration::parse)]
+    pub(crate) timeout: Duration,
+}
+
+/// How much coverage a command waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
     All,
+    Quorum,
     Members(u64),
 }
 
@@ -274,10 +333,14 @@ impl core::str::FromStr for Wait {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "all" {
-            return Ok(Self::All);
+        match text {
+            "all" => Ok(Self::All),
+            "quorum" => Ok(Self::Quorum),
+            number => number
+                .parse()
+                .map(Self::Members)
+                .map_err(|_| "`all`, `quorum` or a number is wanted".to_owned()),
         }
-        text.parse().map(Self::Members).map_err(|_| "`all` or a number is wanted".to_owned())
     }
 }
 

@@ -1,10 +1,12 @@
 //! An admin at work: the unlocked key, its journal, and the way its changes reach the org.
 
+use core::time::Duration;
+
 use control::{
-    local::{Answer, Request, State},
+    local::{Answer, Coverage, Missing, Request, State},
     text::{Bytes, Text},
 };
-use identity::{Code, PublicKey};
+use identity::{CharterId, Code, PublicKey, StatementId};
 use org_trust::{Lane, Payload, Place, Record, Statement, UnverifiedCharter};
 
 use crate::{
@@ -17,7 +19,24 @@ use crate::{
     place::Places,
     profile::{Admin, Profile},
     remote::Remote,
+    view,
 };
+
+/// Between two looks at who has applied something: musterd is asked, or a gateway over the network.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOK_REMOTE: Duration = Duration::from_secs(1);
+
+/// What signed records travel by, and what the org holds comes back by.
+pub(crate) trait Carrier {
+    /// Everything the org holds, as this way sees it.
+    fn everything(&mut self) -> Outcome<Vec<Record>>;
+    /// Brings a record to the org. It is in force when this returns; when it was on disk, a musterd says.
+    fn submit(&mut self, record: Record) -> Outcome<Option<u64>>;
+    /// Who has applied a change, or org settings, by their own signed word.
+    fn coverage(&mut self, change: StatementId) -> Outcome<Coverage>;
+    /// How long to wait between two looks at that.
+    fn pause(&self) -> Duration;
+}
 
 /// How changes travel.
 pub(crate) enum Way {
@@ -82,14 +101,6 @@ impl Author {
         if self.admin.profile.chain.head().id() == before { Ok(()) } else { self.admin.save() }
     }
 
-    /// Everything the org holds, as this way sees it.
-    pub(crate) fn everything(&mut self) -> Outcome<Vec<Record>> {
-        match &mut self.way {
-            Way::Daemon(daemon) => export(daemon),
-            Way::Gateway(remote) => remote.everything(&self.key.key, &mut self.admin.profile),
-        }
-    }
-
     /// Where the next change of an author stands.
     pub(crate) fn place(&mut self, author: &PublicKey, lane: Lane) -> Outcome<Place> {
         match &mut self.way {
@@ -114,7 +125,7 @@ impl Author {
                 "sending again: {} of an earlier command that did not arrive",
                 change.payload().kind()
             ));
-            let accepted_at_unix_ns = self.submit(&change)?;
+            let accepted_at_unix_ns = self.submit(Record::from(&change))?;
             if change.payload() == payload {
                 found = Some(Signed { change, accepted_at_unix_ns });
             }
@@ -126,25 +137,82 @@ impl Author {
         let change = Statement::sign(&org, &self.key.key, resume.next, payload)
             .map_err(|e| Failure::new(e.code(), e))?;
         self.journal.record(&change)?;
-        let accepted_at_unix_ns = self.submit(&change)?;
+        let accepted_at_unix_ns = self.submit(Record::from(&change))?;
         Ok(Signed { change, accepted_at_unix_ns })
     }
+}
 
-    fn submit(&mut self, change: &Statement) -> Outcome<Option<u64>> {
-        let record = Record::from(change);
+impl Carrier for Author {
+    fn everything(&mut self) -> Outcome<Vec<Record>> {
         match &mut self.way {
-            Way::Daemon(daemon) => {
-                let records = vec![Bytes(encode(record)?)];
-                let Answer::Submitted(submitted) = daemon.ask(&Request::Submit { records })? else {
-                    return Err(local::unexpected());
-                };
-                Ok(Some(submitted.fsync_unix_ns))
-            }
+            Way::Daemon(daemon) => daemon.everything(),
+            Way::Gateway(remote) => remote.everything(&self.key.key, &mut self.admin.profile),
+        }
+    }
+
+    fn submit(&mut self, record: Record) -> Outcome<Option<u64>> {
+        match &mut self.way {
+            Way::Daemon(daemon) => daemon.submit(record),
             Way::Gateway(remote) => {
                 remote.submit(&self.key.key, &mut self.admin.profile, vec![record])?;
                 Ok(None)
             }
         }
+    }
+
+    fn coverage(&mut self, change: StatementId) -> Outcome<Coverage> {
+        if let Way::Daemon(daemon) = &mut self.way {
+            return daemon.coverage(change);
+        }
+        let records = self.everything()?;
+        let replica = view::replica(self.profile().chain.genesis(), &records)?;
+        let roster = replica.roster();
+        let found = replica
+            .coverage(&change)
+            .or_else(|| replica.coverage_of_charter(&CharterId(change.0)))
+            .ok_or_else(|| {
+            Failure::new(Code::ChangeBroken, "the gateway does not show the change yet")
+        })?;
+        let missing = found.missing.iter().filter_map(|key| roster.get(key));
+        Ok(Coverage {
+            change: Text(change),
+            of: u64::try_from(found.of).unwrap_or(u64::MAX),
+            applied: u64::try_from(found.applied).unwrap_or(u64::MAX),
+            missing: missing
+                .map(|m| Missing { name: m.name.to_string(), node: Text(m.node), heard_ms_ago: None })
+                .collect(),
+        })
+    }
+
+    fn pause(&self) -> Duration {
+        match &self.way {
+            Way::Daemon(daemon) => daemon.pause(),
+            Way::Gateway(_) => LOOK_REMOTE,
+        }
+    }
+}
+
+impl Carrier for Daemon {
+    fn everything(&mut self) -> Outcome<Vec<Record>> {
+        export(self)
+    }
+
+    fn submit(&mut self, record: Record) -> Outcome<Option<u64>> {
+        let records = vec![Bytes(encode(record)?)];
+        let Answer::Submitted(submitted) = self.ask(&Request::Submit { records })? else {
+            return Err(local::unexpected());
+        };
+        Ok(Some(submitted.fsync_unix_ns))
+    }
+
+    fn coverage(&mut self, change: StatementId) -> Outcome<Coverage> {
+        let answer = self.ask(&Request::Coverage { change: Text(change) })?;
+        let Answer::Coverage(coverage) = answer else { return Err(local::unexpected()) };
+        Ok(coverage)
+    }
+
+    fn pause(&self) -> Duration {
+        LOOK
     }
 }
 

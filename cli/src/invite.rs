@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use control::local::{self as wire, InviteStatus};
+use control::local::{self as wire, InviteStatus, MemberStatus};
 use identity::{
     Code, PublicKey, StatementId,
     limits::{LABELS_MAX, MANIFEST_BYTES_MAX, NOTE_BYTES_MAX},
@@ -17,11 +17,13 @@ use zeroize::Zeroizing;
 use crate::{
     args::{Everywhere, InviteCreate},
     author::Author,
+    consent::{self, Unasked},
     duration,
     failure::{Failure, Outcome},
-    files, output,
+    files, gateway, output,
     output::talk,
     random,
+    settings::Held,
     view::{self, View},
 };
 
@@ -45,7 +47,7 @@ pub(crate) fn create(everywhere: &Everywhere, args: &InviteCreate) -> Outcome<()
     }
     let mut author = Author::open(everywhere)?;
     author.refresh()?;
-    let redeemer = redeemer(&author)?;
+    let redeemer = redeemer(everywhere, &mut author, args.gateway.as_deref())?;
     let secret = random::key()?;
     let expires_unix_s = args.expires.map_or(0, |span| view::now_unix_s().saturating_add(span.as_secs()));
     let invite = Invite {
@@ -143,7 +145,12 @@ pub(crate) fn list(everywhere: &Everywhere) -> Outcome<()> {
 }
 
 /// `invite cancel`.
-pub(crate) fn cancel(everywhere: &Everywhere, id: &str) -> Outcome<()> {
+pub(crate) fn cancel(
+    everywhere: &Everywhere,
+    id: &str,
+    void_from: Option<&str>,
+    void_all: bool,
+) -> Outcome<()> {
     let mut author = Author::open(everywhere)?;
     let invites = View::of(&mut author, everywhere)?.invites()?;
     let found: Vec<_> = invites.iter().filter(|i| i.id.to_string().starts_with(id)).collect();
@@ -156,26 +163,51 @@ pub(crate) fn cancel(everywhere: &Everywhere, id: &str) -> Outcome<()> {
                 .remedy("Give more digits."));
         }
     };
-    if invite.status == InviteStatus::Cancelled {
+    let redeemer = invite.redeemer.0;
+    let tip = match void_from {
+        _ if void_all => None,
+        Some(node) => {
+            let org = author.profile().org();
+            gateway::before_admission(&Held::read(&mut author, org)?, node, &redeemer)?
+        }
+        // Machines that joined so far stay: their admissions count up to the gateway's last change.
+        None => {
+            let place = author.place(&redeemer, Lane::Main)?;
+            (place.seq > 0).then_some(StatementId(place.prev))
+        }
+    };
+    let voids = void_all || void_from.is_some();
+    if invite.status == InviteStatus::Cancelled && !voids {
         talk("It was cancelled before; nothing to do.");
     } else {
-        // Machines that joined so far stay: their admissions count up to the gateway's last change.
-        let place = author.place(&invite.redeemer.0, Lane::Main)?;
-        let tip = (place.seq > 0).then_some(StatementId(place.prev));
+        if voids {
+            let question = format!(
+                "Cancel invite {}? Machines that joined with it lose their membership.",
+                invite.id.0.short()
+            );
+            consent::ask(everywhere, &question, Unasked::Refuse)?;
+        }
         author.sign(&Payload::Cancel(Cancel { invite: invite.id.0, tip }))?;
     }
+    let id = invite.id.0;
+    let after = View::of(&mut author, everywhere)?.invites()?.into_iter().find(|i| i.id.0 == id);
+    let stays = after.as_ref().map_or_else(Vec::new, used_by);
+    let lost = invite.used_by.len().saturating_sub(stays.len());
     let value = json!({
-        "id": invite.id.to_string(),
+        "id": id.to_string(),
         "status": "cancelled",
-        "members": used_by(invite),
+        "members": stays,
+        "members_lost": lost,
     });
     output::print(everywhere.format(), value, || {
-        let stay = match invite.used_by.len() {
-            0 => "nobody joined with it".to_owned(),
+        let stay = match stays.len() {
+            0 if lost == 0 => "nobody joined with it".to_owned(),
+            0 => "no machine that joined with it stays".to_owned(),
             1 => "1 machine that joined with it stays".to_owned(),
             several => format!("{several} machines that joined with it stay"),
         };
-        format!("cancelled {}; {stay}\n", invite.id.0.short())
+        let out = if lost == 0 { String::new() } else { format!(", {lost} are out") };
+        format!("cancelled {}; {stay}{out}\n", id.short())
     });
     Ok(())
 }
@@ -223,12 +255,26 @@ pub(crate) fn check_note(note: &str) -> Outcome<()> {
     Ok(())
 }
 
-fn redeemer(author: &Author) -> Outcome<PublicKey> {
-    let gateways = &author.profile().charter().gateways;
-    gateways
-        .first()
-        .map(|g| g.key)
-        .ok_or_else(|| Failure::new(Code::GatewayNotNamed, "the org's settings name no gateway"))
+/// The gateway that will let the machines in: the one that was named, or the first of a member in good
+/// order.
+fn redeemer(everywhere: &Everywhere, author: &mut Author, named: Option<&str>) -> Outcome<PublicKey> {
+    let none = || Failure::new(Code::GatewayNotNamed, "the org's settings name no gateway");
+    let gateways = author.profile().charter().gateways.clone();
+    if let (None, [only]) = (named, gateways.as_slice()) {
+        return Ok(only.key);
+    }
+    let mut view = View::of(author, everywhere)?;
+    let good = |member: &wire::Member| member.status == MemberStatus::Good;
+    let of = |member: &wire::Member| gateways.iter().find(|g| g.node == member.node.0).map(|g| g.key);
+    match named {
+        Some(node) => {
+            let member = view.find(node)?;
+            of(&member)
+                .filter(|_| good(&member))
+                .ok_or_else(|| Failure::new(Code::NoSuchRole, format_args!("{} is no gateway", member.name)))
+        }
+        None => view.members()?.iter().filter(|member| good(member)).find_map(of).ok_or_else(none),
+    }
 }
 
 fn broken(error: &ManifestError) -> Failure {

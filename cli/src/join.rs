@@ -131,7 +131,7 @@ fn stop_and_delete(places: &Places, kept: &[PathBuf]) -> Outcome<()> {
 fn enrol(mut command: Command, invite: &str) -> Outcome<()> {
     let program = PathBuf::from(command.get_program());
     let failed = |e: std::io::Error| Failure::file(&program, &e);
-    command.env_remove(passphrase::ENVIRONMENT);
+    command.env_remove(passphrase::ENVIRONMENT).env_remove(passphrase::ORG_ENVIRONMENT);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -198,7 +198,11 @@ fn systemctl(arguments: &[&str]) -> Outcome<()> {
         Failure::new(Code::DaemonNotRunning, format_args!("systemctl {}: {why}", arguments.join(" ")))
     };
     let mut command = Command::new("systemctl");
-    command.args(arguments).env_remove(passphrase::ENVIRONMENT).stdout(Stdio::null());
+    command
+        .args(arguments)
+        .env_remove(passphrase::ENVIRONMENT)
+        .env_remove(passphrase::ORG_ENVIRONMENT)
+        .stdout(Stdio::null());
     let status = command.status().map_err(|e| failed(e.to_string()))?;
     if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
 }

@@ -1,4 +1,4 @@
-//! What an admin key has signed, kept beside it.
+//! What an admin key, or the org's keys, have signed, kept beside them.
 //!
 //! A change is on disk here before it leaves the machine, and the next command first sends what did
 //! not arrive. So a crash between signing and sending repeats the same change, and one key never signs
@@ -10,8 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use identity::{Code, OrgId, limits::STATEMENT_BYTES_MAX};
-use org_trust::{Lane, Place, Statement, UnverifiedStatement};
+use identity::{
+    Code, OrgId,
+    limits::{CHARTER_BYTES_MAX, STATEMENT_BYTES_MAX},
+};
+use org_trust::{Lane, Place, Statement, UnverifiedCharter, UnverifiedStatement};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
@@ -76,6 +79,23 @@ impl Journal {
         files::replace_absent(&self.path(change.lane(), change.seq()), files::SECRET, change.bytes())
     }
 
+    /// Puts org settings on disk; only then may they leave.
+    pub(crate) fn record_settings(&self, settings: &UnverifiedCharter) -> Outcome<()> {
+        let path = settings_path(&self.directory, settings.charter().version);
+        files::replace_absent(&path, files::SECRET, &settings.to_bytes())
+    }
+
+    /// The org settings of this version that were signed here.
+    pub(crate) fn settings(&self, version: u32) -> Outcome<Option<UnverifiedCharter>> {
+        let path = settings_path(&self.directory, version);
+        if !fs::exists(&path).map_err(|e| Failure::file(&path, &e))? {
+            return Ok(None);
+        }
+        let bytes = files::read_secret(&path, CHARTER_BYTES_MAX)?;
+        let settings = UnverifiedCharter::decode(&bytes).map_err(|e| damaged(&path, &e))?;
+        Ok(Some(settings))
+    }
+
     fn read_from(&self, lane: Lane, first: u64) -> Outcome<Vec<Statement>> {
         let mut found = Vec::new();
         while let Some(change) = self.read(lane, first.saturating_add(found.len() as u64))? {
@@ -90,16 +110,12 @@ impl Journal {
             return Ok(None);
         }
         let bytes = files::read_secret(&path, STATEMENT_BYTES_MAX)?;
-        let damaged = |why: &dyn core::fmt::Display| {
-            Failure::new(Code::KeyFileMalformed, format_args!("{}: {why}", path.display()))
-                .remedy("Restore the directory from the backup of the admin key.")
-        };
-        let change = UnverifiedStatement::decode(&bytes).map_err(|e| damaged(&e))?;
-        let change = change.verify(&self.org).map_err(|e| damaged(&e))?;
+        let change = UnverifiedStatement::decode(&bytes).map_err(|e| damaged(&path, &e))?;
+        let change = change.verify(&self.org).map_err(|e| damaged(&path, &e))?;
         if (change.lane(), change.seq()) == (lane, seq) {
             Ok(Some(change))
         } else {
-            Err(damaged(&"holds a change of another place"))
+            Err(damaged(&path, &"holds a change of another place"))
         }
     }
 
@@ -110,6 +126,21 @@ impl Journal {
         };
         self.directory.join(format!("{lane}-{seq:012}"))
     }
+}
+
+/// When org settings of this version were signed here: the age of the file beside the org's keys.
+pub(crate) fn settings_signed_at(key_file: &Path, version: u32) -> Option<std::time::SystemTime> {
+    let directory = files::with_suffix(key_file, ".signed");
+    fs::metadata(settings_path(&directory, version)).and_then(|m| m.modified()).ok()
+}
+
+fn settings_path(directory: &Path, version: u32) -> PathBuf {
+    directory.join(format!("settings-{version:012}"))
+}
+
+fn damaged(path: &Path, why: &dyn core::fmt::Display) -> Failure {
+    Failure::new(Code::KeyFileMalformed, format_args!("{}: {why}", path.display()))
+        .remedy("Restore the directory from the backup of the key file beside it.")
 }
 
 fn forked(seq: u64) -> Failure {

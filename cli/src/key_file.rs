@@ -53,7 +53,15 @@ impl OrgKeys {
         encrypt(text.as_bytes(), passphrase)
     }
 
-    #[cfg(test)]
+    /// Opens an encrypted file.
+    pub(crate) fn open(path: &Path, file: &[u8], passphrase: SecretString) -> Outcome<Self> {
+        let plain = decrypt(path, file, passphrase)?;
+        core::str::from_utf8(&plain)
+            .ok()
+            .and_then(Self::decode)
+            .ok_or_else(|| malformed(path, "it opens, but holds no keys of an org"))
+    }
+
     fn decode(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         (lines.next()? == ORG_KEYS).then_some(())?;

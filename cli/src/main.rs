@@ -5,14 +5,17 @@
 //! for. What an admin signs is on disk before it leaves the machine, so that a crash never makes two
 //! different changes at one place.
 
+mod admin;
 mod args;
 mod author;
 mod consent;
+mod coverage;
 mod duration;
 mod explain;
 mod failure;
 mod files;
 mod founding;
+mod gateway;
 mod handover;
 mod invite;
 mod join;
@@ -23,6 +26,8 @@ mod local;
 mod machine;
 mod member;
 mod org_create;
+mod org_keys;
+mod org_log;
 mod org_show;
 mod output;
 mod passphrase;
@@ -31,7 +36,9 @@ mod profile;
 mod random;
 mod recovery_sheet;
 mod remote;
+mod removal;
 mod revoke;
+mod settings;
 mod status;
 mod tls_keys;
 mod view;
@@ -43,7 +50,7 @@ use clap::{Parser as _, error::ErrorKind};
 use identity::Code;
 
 use crate::{
-    args::{Cli, Command, Debug, Invite, Member, Org, Session},
+    args::{Admin, Cli, Command, Debug, Gateway, Invite, Member, Org, Session},
     failure::{Failure, Outcome},
     output::Format,
 };
@@ -73,14 +80,26 @@ fn run(cli: &Cli) -> Outcome<u8> {
     let done = match &cli.command {
         Command::Org(Org::Create(args)) => org_create::run(everywhere, args),
         Command::Org(Org::Show) => org_show::run(everywhere),
+        Command::Org(Org::Log) => org_log::run(everywhere),
         Command::Invite(Invite::Create(args)) => invite::create(everywhere, args),
         Command::Invite(Invite::Inspect { invite }) => invite::inspect(everywhere, invite),
         Command::Invite(Invite::List) => invite::list(everywhere),
-        Command::Invite(Invite::Cancel { id }) => invite::cancel(everywhere, id),
+        Command::Invite(Invite::Cancel { id, void_from, void_all }) => {
+            invite::cancel(everywhere, id, void_from.as_deref(), *void_all)
+        }
         Command::Join(args) => join::join(everywhere, args),
         Command::Leave => join::leave(everywhere),
         Command::Status { check } => return status::run(everywhere, *check),
         Command::Revoke(args) => return revoke::run(everywhere, args),
+        Command::Admin(Admin::Init(args)) => admin::init(everywhere, args),
+        Command::Admin(Admin::Add(args)) => return admin::add(everywhere, args),
+        Command::Admin(Admin::Remove(args)) => return admin::remove(everywhere, args),
+        Command::Admin(Admin::List) => admin::list(everywhere),
+        Command::Admin(Admin::Log { who }) => admin::log(everywhere, who),
+        Command::Gateway(Gateway::Init(args)) => gateway::init(everywhere, args),
+        Command::Gateway(Gateway::Add(args)) => return gateway::add(everywhere, args),
+        Command::Gateway(Gateway::Remove(args)) => return gateway::remove(everywhere, args),
+        Command::Gateway(Gateway::List) => gateway::list(everywhere),
         Command::Member(Member::List { all }) => member::list(everywhere, *all),
         Command::Member(Member::Show { node }) => member::show(everywhere, node),
         Command::Session(Session::List) => machine::sessions(everywhere),

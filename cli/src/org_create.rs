@@ -29,9 +29,9 @@ use crate::{
     recovery_sheet,
 };
 
-const GATEWAY_CONFIG: &str = "muster-gateway.toml";
-const GATEWAY_CERTIFICATE: &str = "gateway.crt";
-const GATEWAY_KEY: &str = "gateway.key";
+pub(crate) const GATEWAY_CONFIG: &str = "muster-gateway.toml";
+pub(crate) const GATEWAY_CERTIFICATE: &str = "gateway.crt";
+pub(crate) const GATEWAY_KEY: &str = "gateway.key";
 
 /// Runs the command.
 pub(crate) fn run(everywhere: &Everywhere, args: &OrgCreate) -> Outcome<()> {
@@ -83,11 +83,11 @@ pub(crate) fn run(everywhere: &Everywhere, args: &OrgCreate) -> Outcome<()> {
     handover::pin(
         &places.state,
         &founding.genesis,
-        &founding.ca.certificate_pem(),
+        founding.ca.certificate_pem(),
         &address,
         &founding.admit,
     )?;
-    handover::write(&places.state, &founding.genesis, &founding.ca.certificate_pem(), &founding.admit)?;
+    handover::write(&places.state, &founding.genesis, founding.ca.certificate_pem(), &founding.admit)?;
     report(everywhere, &founding, &admin_dir, &address, assurance.as_str(), args.recovery_sheet.as_deref());
     Ok(())
 }
@@ -135,7 +135,7 @@ fn write_key_files(
     let profile = Profile {
         chain: CharterChain::start(founding.genesis.clone()).map_err(failed)?,
         gateways: vec![address.to_string()],
-        bundle: founding.ca.certificate_pem(),
+        bundle: founding.ca.certificate_pem().to_owned(),
         admin_name: founding.admin.name.clone(),
         admin_key: founding.admin.key.public(),
     };
@@ -184,16 +184,21 @@ fn write_gateway(founding: &Founding, directory: &Path, address: &Address, place
     let chain = format!("{}{}", issued.certificate_pem, founding.ca.certificate_pem());
     files::create(&certificate, files::PUBLIC, chain.as_bytes())?;
     files::create(&key, files::SECRET, issued.key_pem.as_bytes())?;
+    let config = gateway_config(directory, address, places);
+    files::create(&directory.join(GATEWAY_CONFIG), files::PUBLIC, config.as_bytes())
+}
+
+/// The settings of the gateway's front.
+pub(crate) fn gateway_config(directory: &Path, address: &Address, places: &Places) -> String {
     let any = if address.host().parse::<std::net::Ipv4Addr>().is_ok() { "0.0.0.0" } else { "[::]" };
     let socket = places.gateway_socket.as_deref().unwrap_or_else(|| Path::new(place::GATEWAY_SOCKET));
-    let config = format!(
+    format!(
         "listen = \"{any}:{}\"\ncertificate = {}\nkey = {}\nmusterd = {}\n",
         address.port(),
-        quoted(&certificate),
-        quoted(&key),
+        quoted(&directory.join(GATEWAY_CERTIFICATE)),
+        quoted(&directory.join(GATEWAY_KEY)),
         quoted(socket),
-    );
-    files::create(&directory.join(GATEWAY_CONFIG), files::PUBLIC, config.as_bytes())
+    )
 }
 
 fn config(places: &Places, storage: KeyStorage, device: &Path) -> String {

@@ -17,11 +17,7 @@ use crate::{
 
 /// Runs the command: from the admin's own file, or from the musterd of this machine.
 pub(crate) fn run(everywhere: &Everywhere) -> Outcome<()> {
-    let (chain, addresses) = match Daemon::connect(&Places::find(everywhere)?.socket) {
-        Ok(mut daemon) if everywhere.admin.is_none() => (from_daemon(&mut daemon)?, Vec::new()),
-        Ok(_) => from_profile(everywhere)?,
-        Err(failure) => from_profile(everywhere).map_err(|_| failure)?,
-    };
+    let (chain, addresses) = settings(everywhere)?;
     let charter = chain.head().charter();
     let bundle = TrustBundle::accepted(None, charter);
     let cas = bundle.as_ref().map(TrustBundle::certificates).unwrap_or_default();
@@ -69,6 +65,15 @@ pub(crate) fn run(everywhere: &Everywhere) -> Outcome<()> {
         output::columns(["ORG", charter.name.as_str()], &rows)
     });
     Ok(())
+}
+
+/// Every version that is known here, and the addresses of the gateways if an admin's file has them.
+pub(crate) fn settings(everywhere: &Everywhere) -> Outcome<(CharterChain, Vec<String>)> {
+    match Daemon::connect(&Places::find(everywhere)?.socket) {
+        Ok(mut daemon) if everywhere.admin.is_none() => Ok((from_daemon(&mut daemon)?, Vec::new())),
+        Ok(_) => from_profile(everywhere),
+        Err(failure) => from_profile(everywhere).map_err(|_| failure),
+    }
 }
 
 fn from_profile(everywhere: &Everywhere) -> Outcome<(CharterChain, Vec<String>)> {

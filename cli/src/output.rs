@@ -31,6 +31,13 @@ pub(crate) fn print(format: Format, value: Value, table: impl FnOnce() -> String
     }
 }
 
+/// An object with more fields.
+pub(crate) fn with(value: Value, fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+    let Value::Object(mut object) = value else { return value };
+    object.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Value::Object(object)
+}
+
 /// Prints a failure: for people on stderr, and as an object on stdout where a program reads that.
 pub(crate) fn print_failure(format: Format, failure: &Failure) {
     match format {

@@ -15,6 +15,8 @@ use crate::{
 /// Read when no file is named.
 pub(crate) const ENVIRONMENT: &str = "MUSTER_PASSPHRASE";
 
+/// Read instead of it for the org keys, if they have a passphrase of their own.
+pub(crate) const ORG_ENVIRONMENT: &str = "MUSTER_ORG_PASSPHRASE";
 const BYTES_MAX: usize = 1024;
 /// A new passphrase guards every key of the org behind one second of scrypt.
 const NEW_CHARACTERS_MIN: usize = 8;
@@ -23,18 +25,28 @@ const NEW_CHARACTERS_MIN: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Source {
     file: Option<PathBuf>,
-    environment: bool,
+    environment: Option<&'static str>,
     prompt: bool,
 }
 
 impl Source {
     pub(crate) fn new(file: Option<&Path>, no_input: bool) -> Self {
-        Self { file: file.map(Path::to_owned), environment: true, prompt: !no_input }
+        Self { file: file.map(Path::to_owned), environment: Some(ENVIRONMENT), prompt: !no_input }
+    }
+
+    /// For the org keys: a passphrase of their own, or the one given for everything.
+    pub(crate) fn org_keys(file: Option<&Path>, no_input: bool) -> Self {
+        match std::env::var_os(ORG_ENVIRONMENT) {
+            Some(set) if !set.is_empty() => {
+                Self { file: None, environment: Some(ORG_ENVIRONMENT), prompt: !no_input }
+            }
+            Some(_) | None => Self::new(file, no_input),
+        }
     }
 
     /// A second passphrase: from this file only.
     pub(crate) fn file_only(file: &Path) -> Self {
-        Self { file: Some(file.to_owned()), environment: false, prompt: false }
+        Self { file: Some(file.to_owned()), environment: None, prompt: false }
     }
 
     /// A passphrase that exists. `purpose` ends "passphrase of ..." in the prompt.
@@ -67,10 +79,8 @@ impl Source {
             let line = text.lines().next().unwrap_or_default();
             return Ok(Some(SecretString::from(line.to_owned())));
         }
-        if !self.environment {
-            return Ok(None);
-        }
-        match std::env::var(ENVIRONMENT).map(Zeroizing::new) {
+        let Some(name) = self.environment else { return Ok(None) };
+        match std::env::var(name).map(Zeroizing::new) {
             Ok(text) if !text.is_empty() => Ok(Some(SecretString::from(text.as_str().to_owned()))),
             Ok(_) | Err(_) => Ok(None),
         }
@@ -122,7 +132,7 @@ mod tests {
         let path = directory.path().join("passphrase");
         files::create(&path, files::SECRET, b"short\n").unwrap();
         assert_eq!(Source::file_only(&path).new_one("the key").unwrap_err().code(), Code::Usage);
-        let silent = Source { file: None, environment: false, prompt: false };
+        let silent = Source { file: None, environment: None, prompt: false };
         assert_eq!(silent.existing("the key").unwrap_err().code(), Code::Usage);
     }
 }

@@ -4,9 +4,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use identity::{Code, Name};
+use org_trust::TrustBundle;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose, PKCS_ED25519, date_time_ymd,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SignatureAlgorithm, date_time_ymd,
 };
 use zeroize::Zeroizing;
 
@@ -21,7 +22,9 @@ const GATEWAY_YEARS: u64 = 10;
 
 /// A CA that can sign.
 pub(crate) struct TlsCa {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    issuer: Issuer<'static, KeyPair>,
+    certificate_der: Vec<u8>,
+    certificate_pem: String,
 }
 
 /// A gateway's certificate and key.
@@ -30,21 +33,40 @@ pub(crate) struct GatewayCertificate {
     pub(crate) key_pem: Zeroizing<String>,
 }
 
+/// The key of a gateway's certificate, made where the gateway runs.
+pub(crate) struct GatewayKey {
+    pair: KeyPair,
+}
+
 impl TlsCa {
     pub(crate) fn generate(org: &Name) -> Outcome<Self> {
-        let mut params = params(Vec::new(), format!("{org} TLS CA"), CA_YEARS)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, key()?).map_err(failed)?;
-        Ok(Self { issuer })
+        let issuer = CertifiedIssuer::self_signed(authority(org)?, key()?).map_err(failed)?;
+        let (certificate_der, certificate_pem) = (issuer.der().to_vec(), issuer.pem());
+        let pair = KeyPair::try_from(issuer.key().serialize_der()).map_err(failed)?;
+        Ok(Self { issuer: Issuer::new(authority(org)?, pair), certificate_der, certificate_pem })
+    }
+
+    /// The CA of this key (PKCS #8), if its certificate is the one given (DER).
+    pub(crate) fn open(org: &Name, key: &[u8], certificate: &[u8]) -> Outcome<Option<Self>> {
+        let pair = KeyPair::try_from(key).map_err(failed)?;
+        let public = pair.public_key_raw();
+        if !certificate.windows(public.len()).any(|bytes| bytes == public) {
+            return Ok(None);
+        }
+        let anchor = TrustBundle::read(certificate).map_err(|e| Failure::new(Code::BundleInvalid, e))?;
+        Ok(Some(Self {
+            issuer: Issuer::new(authority(org)?, pair),
+            certificate_der: certificate.to_vec(),
+            certificate_pem: anchor.to_pem(),
+        }))
     }
 
     pub(crate) fn certificate_der(&self) -> &[u8] {
-        self.issuer.der()
+        &self.certificate_der
     }
 
-    pub(crate) fn certificate_pem(&self) -> String {
-        self.issuer.pem()
+    pub(crate) fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
     }
 
     /// PKCS #8.
@@ -52,19 +74,61 @@ impl TlsCa {
         Zeroizing::new(self.issuer.key().serialize_der())
     }
 
-    /// A certificate for the host that machines dial: a name or an address.
+    /// A certificate for the host that machines dial, a name or an address, with a key made here.
     pub(crate) fn issue(&self, host: &str) -> Outcome<GatewayCertificate> {
+        let key = GatewayKey::generate()?;
+        Ok(GatewayCertificate { certificate_pem: self.certify(host, &key.public()?)?, key_pem: key.pem() })
+    }
+
+    /// A certificate for that host and a key made elsewhere: the raw Ed25519 public key.
+    pub(crate) fn certify(&self, host: &str, public_key: &[u8; 32]) -> Outcome<String> {
         let mut params = params(vec![host.to_owned()], "muster gateway".to_owned(), GATEWAY_YEARS)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let key = key()?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
-        Ok(GatewayCertificate {
-            certificate_pem: certificate.pem(),
-            key_pem: Zeroizing::new(key.serialize_pem()),
-        })
+        let certificate = params.signed_by(&Ed25519(*public_key), &self.issuer).map_err(failed)?;
+        Ok(certificate.pem())
     }
+}
+
+impl GatewayKey {
+    pub(crate) fn generate() -> Outcome<Self> {
+        Ok(Self { pair: key()? })
+    }
+
+    pub(crate) fn from_pem(pem: &str) -> Outcome<Self> {
+        Ok(Self { pair: KeyPair::from_pem(pem).map_err(failed)? })
+    }
+
+    pub(crate) fn pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.pair.serialize_pem())
+    }
+
+    pub(crate) fn public(&self) -> Outcome<[u8; 32]> {
+        let raw = self.pair.public_key_raw();
+        raw.try_into().map_err(|_| Failure::new(Code::TlsFailed, "the gateway's TLS key is no Ed25519 key"))
+    }
+}
+
+/// A public key that a certificate is made for.
+struct Ed25519([u8; 32]);
+
+impl PublicKeyData for Ed25519 {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ED25519
+    }
+}
+
+/// What the CA's certificate says; from it, what those that it signs say of it.
+fn authority(org: &Name) -> Outcome<CertificateParams> {
+    let mut params = params(Vec::new(), format!("{org} TLS CA"), CA_YEARS)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn key() -> Outcome<KeyPair> {

@@ -13,7 +13,7 @@ use org_trust::{Record, VerifiedCharter};
 
 use crate::{
     args::Everywhere,
-    author::{self, Author, Way},
+    author::{self, Author, Carrier as _, Way},
     failure::{Failure, Outcome},
     local::{self, Daemon},
     place::Places,

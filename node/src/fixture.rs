@@ -53,6 +53,11 @@ pub(crate) fn genesis(salt: u8) -> VerifiedCharter {
     UnverifiedCharter::sign(charter, &[&root]).unwrap().verify_genesis().unwrap()
 }
 
+/// The settings that follow, signed.
+pub(crate) fn settings(next: Charter) -> UnverifiedCharter {
+    UnverifiedCharter::sign(next, &[&key(1)]).unwrap()
+}
+
 /// A replica in which the three machines are members, and the changes that admitted them.
 pub(crate) fn org(salt: u8) -> (Replica, Vec<Statement>) {
     let mut replica = Replica::new(&genesis(salt)).unwrap();

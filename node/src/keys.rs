@@ -4,7 +4,7 @@
 //! machine, leads to a code and to a daemon that still answers what is wrong; never to a new key.
 
 use core::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use identity::{Code, Label, SecretKey};
 use org_trust::Admit;
@@ -95,11 +95,23 @@ impl Keys {
     /// # Errors
     /// [`KeysError`]; in no case was anything made or changed.
     pub fn load(config: &Config) -> Result<Self, KeysError> {
-        let custody = match config.storage {
-            Storage::File => Custody::File,
-            Storage::Tpm => Custody::Tpm(Tpm::open(&config.tpm).map_err(KeysError::Tpm)?),
-        };
-        Self::open(&custody, &config.state_dir.join("keys"))
+        Self::open(&custody(config)?, &directory(config))
+    }
+
+    /// Makes a key for the gateway role and keeps it with this machine's other keys, in place of one that
+    /// was there. Blocks on disk and TPM.
+    ///
+    /// # Errors
+    /// [`KeysError`]; the keys that were kept are still there.
+    pub fn make_gateway(config: &Config) -> Result<SecretKey, KeysError> {
+        let (custody, directory) = (custody(config)?, directory(config));
+        let mut secrets: NodeSecrets = custody.load(&directory).map_err(KeysError::Custody)?;
+        let seed = Seed::new(&rand::random());
+        let key = seed.expose(SecretKey::from_seed);
+        secrets.gateway = Some(seed);
+        custody.store(&directory, &secrets).map_err(KeysError::Custody)?;
+        custody.test(&directory, &secrets).map_err(KeysError::Custody)?;
+        Ok(key)
     }
 
     /// Opens them from `directory`.
@@ -136,6 +148,17 @@ impl Keys {
         }
         Ok(self)
     }
+}
+
+fn custody(config: &Config) -> Result<Custody, KeysError> {
+    Ok(match config.storage {
+        Storage::File => Custody::File,
+        Storage::Tpm => Custody::Tpm(Tpm::open(&config.tpm).map_err(KeysError::Tpm)?),
+    })
+}
+
+fn directory(config: &Config) -> PathBuf {
+    config.state_dir.join("keys")
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use control::local::Request;
-use identity::{BootNonce, Code};
+use control::local::{Failed, Request};
+use identity::{BootNonce, Code, SecretKey};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -21,12 +21,13 @@ use tokio::{
 use crate::{
     clock,
     config::Config,
+    keys::Keys,
     link::{self, Ground},
     notify::Notify,
     prepare::{self, Prepared, Unready},
     sessions::SessionKey,
     sockets::{self, Asked},
-    state::{Beginning, Decision, Dialled, Effect, Now, Outside, Proven, State},
+    state::{Beginning, Decision, Dialled, Effect, Now, Outside, Proven, RoleKeyOrder, State},
     tunnel::{self, TunnelConfig, TunnelEvent, TunnelHandle},
     unready,
     writer::{self, Write, Written},
@@ -45,6 +46,8 @@ pub enum Input {
     Outside(Outside),
     /// A peer proved its key.
     Proven(Proven),
+    /// The key of the gateway role is made, or could not be.
+    RoleKey(Result<SecretKey, Failed>, Box<RoleKeyOrder>),
     /// Why a peer closed a session, as it says; the session's end follows.
     Told(SessionKey, Code),
     /// A handshake ended before that.
@@ -167,7 +170,8 @@ struct Daemon {
     events: mpsc::Receiver<TunnelEvent>,
     written: mpsc::Receiver<Written>,
     tasks: JoinSet<()>,
-    gateway_socket: Option<std::path::PathBuf>,
+    /// As at the start.
+    config: Config,
 }
 
 impl Daemon {
@@ -220,8 +224,8 @@ impl Daemon {
         let beginning =
             Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace };
         let state = State::new(beginning, now());
-        let gateway_socket = config.gateway_socket.clone();
-        Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, gateway_socket })
+        let config = config.clone();
+        Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, config })
     }
 
     async fn run(
@@ -269,6 +273,7 @@ impl Daemon {
             Input::Frame(key, frame) => self.state.on_frame(key, &frame, now),
             Input::Outside(outside) => self.state.on_outside(outside, now),
             Input::Proven(proven) => self.state.on_proven(proven, now),
+            Input::RoleKey(made, order) => self.state.on_role_key(made, *order, now),
             Input::Told(key, code) => self.state.on_told(key, code),
             Input::Unproven { code, detail, source } => self.state.on_unproven(code, detail, source, now),
         }
@@ -290,6 +295,10 @@ impl Daemon {
                 }
                 Effect::Dial(order) => {
                     self.tasks.spawn(link::dial(Arc::clone(&self.ground), *order));
+                    Ok(())
+                }
+                Effect::MakeRoleKey(order) => {
+                    self.tasks.spawn(make_role_key(self.config.clone(), order, self.ground.inputs.clone()));
                     Ok(())
                 }
                 Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),
@@ -335,7 +344,7 @@ impl Daemon {
             }
             self.perform().await;
         }
-        if let Some(path) = &self.gateway_socket
+        if let Some(path) = &self.config.gateway_socket
             && let Err(error) = std::fs::remove_file(path)
         {
             tracing::debug!(%error, "gateway socket not removed");
@@ -346,6 +355,19 @@ impl Daemon {
         if tokio::task::spawn_blocking(move || self.store.join()).await.is_err() {
             tracing::debug!("the store's thread was not joined");
         }
+    }
+}
+
+/// Disk and TPM block, so this is a task of its own.
+async fn make_role_key(config: Config, order: Box<RoleKeyOrder>, inputs: mpsc::Sender<Input>) {
+    let made = tokio::task::spawn_blocking(move || Keys::make_gateway(&config)).await;
+    let failed = |code: Code, why: &dyn fmt::Display| Failed { code: code.into(), detail: why.to_string() };
+    let made = match made {
+        Ok(made) => made.map_err(|why| failed(why.code(), &why)),
+        Err(error) => Err(failed(Code::TpmFailure, &error)),
+    };
+    if inputs.send(Input::RoleKey(made, order)).await.is_err() {
+        tracing::debug!("stopping; nobody waits for the role's key");
     }
 }
 

@@ -23,7 +23,11 @@ use super::{Bench, Musterd};
 pub(crate) fn start(bench: &Bench, musterd: &Musterd, listener: std::net::TcpListener) {
     let read = |name: &str| fs::read(bench.path(name)).unwrap();
     let tls = ServerTls::from_pem(&read("etc/gateway.crt"), &read("etc/gateway.key")).unwrap();
-    let key = bench.gateway_key();
+    start_as(tls, bench.gateway_key(), musterd, listener);
+}
+
+/// The same with another certificate and role key.
+pub(crate) fn start_as(tls: ServerTls, key: SecretKey, musterd: &Musterd, listener: std::net::TcpListener) {
     let replica = Arc::clone(&musterd.replica);
     listener.set_nonblocking(true).unwrap();
     thread::spawn(move || {
@@ -43,7 +47,16 @@ async fn serve(tcp: TcpStream, tls: &ServerTls, key: &SecretKey, replica: &Mutex
     let mut incoming = Incoming::new(stream, Deadlines::since(Instant::now()));
     let upgrade = loop {
         match incoming.next().await.unwrap() {
-            transport::Request::Get(get) => incoming = get.answer(&encode_charters([])).await.unwrap(),
+            transport::Request::Get(get) => {
+                let settings: Vec<Vec<u8>> = match transport::after_of(get.target()) {
+                    Some(after) => {
+                        let replica = replica.lock().unwrap();
+                        replica.chain().after(&after).map(|c| c.bytes().to_vec()).collect()
+                    }
+                    None => Vec::new(),
+                };
+                incoming = get.answer(&encode_charters(settings.iter().map(Vec::as_slice))).await.unwrap();
+            }
             transport::Request::Upgrade(upgrade) => break upgrade,
         }
     };

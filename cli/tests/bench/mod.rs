@@ -24,11 +24,13 @@ use control::{
     },
     text::{Bytes, Text},
 };
-use identity::{Code, Name, PublicKey, SecretKey, encode_hex, limits::CONTROL_MESSAGE_BYTES_MAX};
+use identity::{
+    BootNonce, CharterId, Code, Name, PublicKey, SecretKey, encode_hex, limits::CONTROL_MESSAGE_BYTES_MAX,
+};
 use member_crdt::{Applied, FindError, InviteState, MemberState, Replica};
 use org_trust::{
-    Assurance, EnrolRequest, InviteManifest, Lane, NodeKeys, Payload, Record, Records, Redemption, Statement,
-    UnverifiedCharter,
+    Assurance, EnrolRequest, InviteManifest, Lane, NodeKeys, Payload, Record, Records, Redemption, Report,
+    ReportBody, Statement, UnverifiedCharter,
 };
 use serde_json::Value;
 use tpm_seal::{Custody, NodeSecrets};
@@ -151,9 +153,14 @@ impl Bench {
     pub(crate) fn admit(&self, musterd: &Musterd, name: &str, seed: u8) -> PublicKey {
         let made = self.run(&["invite", "create"]);
         made.succeeded();
-        let invite = InviteManifest::parse(&made.stdout).unwrap().check().unwrap();
+        self.admit_with(musterd, &made.stdout, name, seed)
+    }
+
+    /// The same by an invite that is there: whoever has it and the gateway's key can.
+    pub(crate) fn admit_with(&self, musterd: &Musterd, invite: &str, name: &str, seed: u8) -> PublicKey {
+        let invite = InviteManifest::parse(invite).unwrap().check().unwrap();
         let gateway = self.gateway_key();
-        let key = |offset: u8| SecretKey::from_seed(&[seed + offset; 32]);
+        let key = |offset: u8| node_key(seed + offset);
         let (node, wireguard, boot) = (key(0), key(1), key(2));
         let keys = NodeKeys { node: &node, wireguard: &wireguard, boot: &boot };
         let redemption = Redemption { invite: invite.id(), key: invite.secret(), redeemer: gateway.public() };
@@ -167,7 +174,7 @@ impl Bench {
         node.public()
     }
 
-    fn gateway_key(&self) -> SecretKey {
+    pub(crate) fn gateway_key(&self) -> SecretKey {
         let secrets: NodeSecrets = Custody::File.load(&self.path("state/keys")).unwrap();
         secrets.gateway.unwrap().expose(SecretKey::from_seed)
     }
@@ -176,6 +183,11 @@ impl Bench {
     pub(crate) fn musterd(&self) -> Musterd {
         Musterd::start(&self.path("musterd.sock"), &self.path("state/handover"))
     }
+}
+
+/// The key of a machine made of `seed`.
+pub(crate) fn node_key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
 }
 
 /// The stand-in for musterd; stops when dropped.
@@ -214,6 +226,23 @@ impl Musterd {
             })
         };
         Self { socket: socket.to_owned(), replica, losing, stopping, serving: Some(serving) }
+    }
+
+    /// The machine of this key reports that it has on disk all that is held here.
+    pub(crate) fn report_of(&self, node: &SecretKey) {
+        let mut replica = self.replica.lock().unwrap();
+        let body = ReportBody {
+            boot_nonce: BootNonce([1; 16]),
+            seq: replica.report_of(&node.public()).map_or(0, |report| report.body().seq + 1),
+            heads: replica.heads(),
+            count: replica.count(),
+            charter: replica.chain().head().id(),
+            tips: replica.report_tips(),
+            version: "0.1.0".to_owned(),
+            endpoints: Vec::new(),
+        };
+        let report = Report::sign(&replica.org(), node, body).unwrap();
+        replica.apply(&Record::from(&report)).unwrap();
     }
 
     /// The next change that is submitted is lost with its connection.
@@ -263,7 +292,7 @@ fn answer(replica: &mut Replica, request: Request) -> Result<Answer, Code> {
             let org = OrgStatus {
                 id: Text(roster.org()),
                 name: Text(Name::parse("acme").unwrap()),
-                settings: 1,
+                settings: replica.chain().head().charter().version,
                 settings_id: Text(roster.anchor()),
                 list: Text(replica.roster_digest()),
                 heads: Text(replica.heads()),
@@ -296,7 +325,7 @@ fn answer(replica: &mut Replica, request: Request) -> Result<Answer, Code> {
         Request::Invites {} => Answer::Invites(roster.invites().into_iter().map(invite).collect()),
         Request::Place { author, lane } => {
             let lane = Lane::from_number(lane).ok_or(Code::RequestMalformed)?;
-            let place = replica.next_place(&author.0, lane).ok_or(Code::ChangeNotAuthorised)?;
+            let place = replica.next_place(&author.0, lane).ok_or(Code::AdminKeyUnknown)?;
             Answer::Place(Place {
                 org: Text(roster.org()),
                 charter: Text(place.charter),
@@ -317,7 +346,8 @@ fn answer(replica: &mut Replica, request: Request) -> Result<Answer, Code> {
             Answer::Submitted(Submitted { records: taken, fsync_unix_ns: 1_800_000_000_000_000_000 })
         }
         Request::Coverage { change } => {
-            let found = replica.coverage(&change.0).ok_or(Code::ChangeBroken)?;
+            let settings = || replica.coverage_of_charter(&CharterId(change.0.0));
+            let found = replica.coverage(&change.0).or_else(settings).ok_or(Code::ChangeBroken)?;
             let missing = found.missing.iter().filter_map(|key| roster.get(key));
             let missing = missing.map(|m| Missing {
                 name: m.name.to_string(),

@@ -52,7 +52,7 @@ pub enum Request {
     },
     /// Who has applied a change, as they say themselves. [`Answer::Coverage`].
     Coverage {
-        /// The change's id.
+        /// The id of the change, or of org settings.
         change: Text<StatementId>,
     },
     /// Why this machine refused or closed something. [`Answer::Why`].
@@ -69,6 +69,14 @@ pub enum Request {
     Invites {},
     /// This machine leaves the org for good. [`Answer::Left`].
     Leave {},
+    /// Makes the key of the gateway role, if this machine has none that can be used, and signs a
+    /// request to be a gateway. [`Answer::GatewayRequest`].
+    PrepareGateway {
+        /// 32 bytes: the raw Ed25519 public key that the TLS certificate is for.
+        tls_key: Bytes,
+        /// `HOST:PORT` where machines will dial it.
+        address: String,
+    },
 }
 
 /// What musterd answers.
@@ -99,6 +107,8 @@ pub enum Answer {
     Invites(Vec<Invite>),
     /// To [`Request::Leave`].
     Left(Left),
+    /// To [`Request::PrepareGateway`].
+    GatewayRequest(GatewayRequest),
     /// To anything that cannot be done.
     Failed(Failed),
 }
@@ -472,6 +482,18 @@ pub struct Left {
     pub change: Text<StatementId>,
     /// Members to which it was sent at once; the others hear it from them.
     pub told: u64,
+}
+
+/// A request to be a gateway, for the holder of the org's keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayRequest {
+    /// The line, as `org_trust::GatewayRequest` writes it.
+    pub line: String,
+    /// The role key in it.
+    pub key: Text<PublicKey>,
+    /// Whether the key was made just now.
+    pub new: bool,
 }
 
 #[cfg(test)]

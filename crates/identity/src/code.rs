@@ -172,6 +172,12 @@ codes! {
     CloneSuspected = 2013, exit 65, "two machines use one key",
         "A member signed two different reports under one number: its key was copied, or its disk was restored.",
         "If nobody restored that machine from a copy, revoke it and admit it again with new keys.";
+    NoSuchRole = 2030, exit 65, "no such admin or gateway",
+        "The org's settings name nobody like that in this role.",
+        "`muster admin list` and `muster gateway list` show all.";
+    GatewayRequestInvalid = 2031, exit 65, "the gateway's request does not hold",
+        "It is not the line that `muster gateway init` printed, or a member of this org did not sign it.",
+        "Run `muster gateway init` on the member again and copy the whole line.";
 
     InviteMalformed = 3001, exit 65, "the invite is not readable",
         "The text is not an invite, or a part of it was lost when it was copied.",

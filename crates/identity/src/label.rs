@@ -76,6 +76,10 @@ registry! { Label:
     ROTATE_WIREGUARD = "muster rotate v1 wireguard key possession\n";
     /// Rotation: the same by the new boot key.
     ROTATE_BOOT = "muster rotate v1 boot key possession\n";
+    /// A member asks to be a gateway: its node key vouches for role key, TLS key and address.
+    GATEWAY_NODE = "muster gateway request v1 node key\n";
+    /// The same by the role key: it is there.
+    GATEWAY_ROLE = "muster gateway request v1 role key possession\n";
     /// Any key, once after it was made or unsealed: proves that seed and public key belong together.
     SELF_TEST = "muster self test v1 of a key just unsealed\n";
 }

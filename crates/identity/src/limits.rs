@@ -112,6 +112,8 @@ pub const MANIFEST_BYTES_MAX: usize = 96 * 1024;
 pub const MANIFEST_GATEWAYS_MAX: usize = 16;
 /// One `HOST:PORT`.
 pub const ADDRESS_BYTES_MAX: usize = 262;
+/// A member's request to be a gateway: three keys, two signatures, the longest address.
+pub const GATEWAY_REQUEST_BYTES_MAX: usize = 512;
 /// Certificates in a trust bundle.
 pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
 /// A trust bundle as a file.

@@ -484,6 +484,13 @@ impl Replica {
         self.reports.coverage(&self.roster, &self.held, id)
     }
 
+    /// Which members have reported these org settings, or later ones, as applied; none when they are not
+    /// held.
+    #[must_use]
+    pub fn coverage_of_charter(&self, id: &CharterId) -> Option<Coverage> {
+        self.reports.coverage_of_charter(&self.roster, &self.chain, id)
+    }
+
     /// Places where one author signed several statements.
     #[must_use]
     pub fn forks(&self) -> Vec<Fork> {

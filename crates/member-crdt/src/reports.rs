@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use identity::{PublicKey, StatementId};
-use org_trust::{Report, ReportTip};
+use identity::{CharterId, PublicKey, StatementId};
+use org_trust::{CharterChain, Report, ReportTip};
 
 use crate::{
     held::{Held, KeyBytes},
@@ -84,17 +84,34 @@ impl Reports {
             .filter(|(_, tip)| held.stands_before(id, tip) == Some(true))
             .map(|(seq, tip)| ReportTip::new(author, lane, seq, tip))
             .collect();
+        let has = |report: &Report| report.body().tips.iter().any(|tip| after.contains(tip));
+        Some(self.covered(roster, has))
+    }
+
+    /// A member covers a charter when its report names it or one that follows it.
+    pub(crate) fn coverage_of_charter(
+        &self,
+        roster: &Roster,
+        chain: &CharterChain,
+        id: &CharterId,
+    ) -> Option<Coverage> {
+        chain.get(id)?;
+        let mut from: BTreeSet<CharterId> = chain.after(id).map(|charter| charter.id()).collect();
+        from.insert(*id);
+        Some(self.covered(roster, |report| from.contains(&report.body().charter)))
+    }
+
+    fn covered(&self, roster: &Roster, has: impl Fn(&Report) -> bool) -> Coverage {
         let mut coverage = Coverage { applied: 0, of: 0, missing: Vec::new() };
         for member in roster.good() {
             coverage.of += 1;
-            let tips = self.of(&member.node).map(|report| report.body().tips.as_slice());
-            if tips.is_some_and(|tips| tips.iter().any(|tip| after.contains(tip))) {
+            if self.of(&member.node).is_some_and(|report| has(report)) {
                 coverage.applied += 1;
             } else {
                 coverage.missing.push(member.node);
             }
         }
         coverage.missing.sort_unstable();
-        Some(coverage)
+        coverage
     }
 }

@@ -8,7 +8,7 @@ use control::local::{
     MemberStatus, Missing, Opened, OrgStatus, Place, Request, Revoked, Session, State as Stage, Status,
     Taken, Why,
 };
-use identity::{Code, PublicKey, StatementId};
+use identity::{CharterId, Code, PublicKey, StatementId};
 use member_crdt::{Applied, InviteStanding, InviteState, MemberState};
 use org_trust::{Lane, Payload, Record, Records, Statement};
 use tokio::sync::oneshot;
@@ -66,6 +66,9 @@ impl State {
                 Ok(Answer::Invites(invites.collect()))
             }
             Request::Leave {} => return self.leave(reply, now),
+            Request::PrepareGateway { tls_key, address } => {
+                return self.prepare_gateway(&tls_key.0, address, reply);
+            }
         };
         answer(reply, answered.unwrap_or_else(Answer::Failed));
     }
@@ -253,7 +256,8 @@ impl State {
 
     fn coverage(&self, change: &StatementId, now: Now) -> Result<Answer, Failed> {
         let unknown = || Failed { code: Code::NoSuchChange.into(), detail: change.short() };
-        let covered = self.replica.coverage(change).ok_or_else(unknown)?;
+        let settings = || self.replica.coverage_of_charter(&CharterId(change.0));
+        let covered = self.replica.coverage(change).or_else(settings).ok_or_else(unknown)?;
         let missing = covered.missing.iter().map(|node| Missing {
             name: self.name_of(node),
             node: (*node).into(),

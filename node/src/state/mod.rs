@@ -12,7 +12,7 @@ use std::{
 
 use conn_auth::Reference;
 use control::local::Answer;
-use identity::{BootNonce, Code, OrgId, PublicKey, WireGuardKey};
+use identity::{BootNonce, Code, OrgId, PublicKey, SecretKey, WireGuardKey};
 use member_crdt::{Replica, Roster};
 use org_trust::Record;
 use overlay::Overlay;
@@ -30,6 +30,7 @@ use crate::{
 
 pub use admission::{Decision, Dialled, Echo, Failure, Order, Proven};
 pub use outside::{Outside, Socket};
+pub use role::RoleKeyOrder;
 
 mod admission;
 mod answers;
@@ -38,6 +39,7 @@ mod members;
 mod outside;
 mod records;
 mod reports;
+mod role;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -69,6 +71,8 @@ pub enum Effect {
     Decide(oneshot::Sender<Decision>, Box<Decision>),
     /// Reach a member.
     Dial(Box<Order>),
+    /// Make a key for the gateway role and keep it with the others.
+    MakeRoleKey(Box<RoleKeyOrder>),
     /// The filter decides about this member's tunnel.
     OpenGate(WireGuardKey),
     /// These are the tunnel's peers, all of them.
@@ -118,6 +122,9 @@ pub struct State {
     effects: VecDeque<Effect>,
     stats: Option<Stats>,
     leaving: Option<Leaving>,
+    /// Made since the start: it is used instead of the one among `keys`.
+    role_key: Option<SecretKey>,
+    role_key_ordered: bool,
     /// Members that say this machine is none, by what they said last. Only their word: what is held
     /// here decides what is done here.
     shut_out_by: BTreeMap<PublicKey, Code>,
@@ -163,6 +170,8 @@ impl State {
             effects: VecDeque::new(),
             stats: None,
             leaving: None,
+            role_key: None,
+            role_key_ordered: false,
             shut_out_by: BTreeMap::new(),
             keys,
             replica,

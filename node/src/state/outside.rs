@@ -302,7 +302,7 @@ impl State {
     }
 
     fn gateway_key(&self) -> Option<&identity::SecretKey> {
-        let key = self.keys.gateway.as_ref()?;
+        let key = self.role_key()?;
         let named = self.roster.gateways().iter().any(|g| g.key == key.public() && g.node == self.me);
         (named && self.is_member()).then_some(key)
     }

@@ -403,6 +403,7 @@ enum Deed {
     CloseGate(WireGuardKey),
     Decide,
     Dial(Purpose),
+    MakeRoleKey,
     OpenGate(WireGuardKey),
     Peers(usize),
     Replace,
@@ -450,6 +451,7 @@ impl Bench {
                     Deed::Decide
                 }
                 Effect::Dial(order) => Deed::Dial(order.purpose),
+                Effect::MakeRoleKey(_) => Deed::MakeRoleKey,
                 Effect::OpenGate(member) => Deed::OpenGate(member),
                 Effect::Peers(peers) => {
                     let revoked = |peer: &&TunnelPeer| peer.wireguard == Machine::new(20).wireguard();
@@ -646,4 +648,56 @@ impl Machine {
 fn a_reference_is_read_back_as_it_was_told() {
     let reference = Bench::new().state.new_reference();
     assert_eq!(Reference::from_hex(&reference.to_string()), Ok(reference));
+}
+
+#[test]
+fn new_settings_are_in_force_and_told_at_once_and_reported_once_on_disk() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let (mut ends, _) = bench.open_tunnel(&other, "sync", other.wireguard.public().to_wireguard());
+    let sent = &mut ends.as_mut().unwrap().frames;
+    while sent.try_recv().is_ok() {}
+    let mut next = bench.state.replica.chain().head().charter().successor();
+    next.gateways.clear();
+    let next = fixture::settings(next);
+    let record = Record::Charter(next.to_bytes());
+    let frame = member_crdt::Session::flood(&record);
+    let records = vec![org_trust::Records::encode(&[record]).unwrap().into()];
+    let (reply, mut answered) = oneshot::channel();
+    bench.state.on_request(Ask::Submit { records }, reply, bench.now);
+    bench.perform();
+    assert!(!bench.state.is_gateway(), "in force before the disk has them");
+    let told = std::iter::from_fn(|| sent.try_recv().ok()).any(|said| said == frame);
+    assert!(told, "told before the disk has them");
+    assert!(answered.try_recv().is_err(), "not acknowledged before the disk has them");
+    bench.written();
+    assert!(matches!(answered.try_recv(), Ok(Answer::Submitted(_))));
+}
+
+#[test]
+fn a_member_makes_a_key_for_the_gateway_role_and_asks_for_it_with_its_node_key() {
+    let mut bench = Bench::new();
+    let ask = || Ask::PrepareGateway { tls_key: vec![7; 32].into(), address: "gw.example:8443".to_owned() };
+    let Answer::GatewayRequest(first) = bench.ask(ask()) else { panic!("no request") };
+    assert_eq!((first.key.0, first.new), (gateway_key().public(), false), "it has the role and its key");
+
+    let mut next = bench.state.replica.chain().head().charter().successor();
+    next.gateways.clear();
+    bench.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], bench.now);
+    let (reply, mut answered) = oneshot::channel();
+    bench.state.on_request(ask(), reply, bench.now);
+    let order = bench.state.effects().find_map(|effect| match effect {
+        Effect::MakeRoleKey(order) => Some(*order),
+        _ => None,
+    });
+    assert!(matches!(bench.ask(ask()), Answer::Failed(failed) if failed.code.0 == Code::Busy));
+    bench.state.on_role_key(Ok(key(99)), order.unwrap(), bench.now);
+    let Ok(Answer::GatewayRequest(made)) = answered.try_recv() else { panic!("no request") };
+    assert_eq!(
+        (made.key.0, made.new),
+        (key(99).public(), true),
+        "a key that lost the role is not used again"
+    );
+    let request = org_trust::GatewayRequest::parse(&made.line).unwrap().verify(&bench.state.org).unwrap();
+    assert_eq!((request.node(), request.gateway()), (key(10).public(), key(99).public()));
 }
