@@ -231,7 +231,7 @@ fn about(change: &Statement, name_of: &dyn Fn(&PublicKey) -> String) -> String {
 
 /// The admin that a name or the first digits of a key mean.
 pub(crate) fn find(charter: &Charter, text: &str) -> Outcome<Admin> {
-    one(charter.admins.iter().cloned().collect(), text)
+    one(&charter.admins, text)
 }
 
 /// The same among all that ever were.
@@ -239,10 +239,10 @@ fn find_ever(chain: &CharterChain, text: &str) -> Outcome<Admin> {
     let mut all: Vec<Admin> = chain.iter().flat_map(|c| c.charter().admins.iter().cloned()).collect();
     all.sort();
     all.dedup();
-    one(all, text)
+    one(&all, text)
 }
 
-fn one(admins: Vec<Admin>, text: &str) -> Outcome<Admin> {
+fn one(admins: &[Admin], text: &str) -> Outcome<Admin> {
     let named = |admin: &&Admin| Name::parse(text).is_ok_and(|name| name == admin.name);
     let by_key = |admin: &&Admin| !text.is_empty() && admin.key.to_string().starts_with(text);
     let mut found: Vec<&Admin> = admins.iter().filter(named).collect();

@@ -34,13 +34,10 @@ pub(crate) fn unlock(everywhere: &Everywhere, at: &OrgKeysAt, path: &Path, org: 
         Some(file) => Source::file_only(file),
         None => Source::org_keys(everywhere.passphrase_file.as_deref(), everywhere.no_input),
     };
-    let keys = OrgKeys::open(path, &file, source.existing(&path.display().to_string())?)
-        .map_err(|failure| match failure.code() {
-            Code::WrongPassphrase => failure.remedy(
-                "If the org keys have a passphrase of their own: --org-passphrase-file or MUSTER_ORG_PASSPHRASE.",
-            ),
-            _ => failure,
-        })?;
+    let opened = OrgKeys::open(path, &file, source.existing(&path.display().to_string())?);
+    let keys = opened.map_err(|failure| {
+        if failure.code() == Code::WrongPassphrase { failure.remedy(OWN_PASSPHRASE) } else { failure }
+    })?;
     if keys.org == org {
         Ok(keys)
     } else {
@@ -54,3 +51,5 @@ pub(crate) fn unlock(everywhere: &Everywhere, at: &OrgKeysAt, path: &Path, org: 
 
 const BRING: &str = "The org's settings are changed with the org's own keys: bring org-keys.age from where it \
                      is kept, or type it in from the recovery sheet, and give --org-keys FILE.";
+const OWN_PASSPHRASE: &str =
+    "If the org keys have a passphrase of their own: --org-passphrase-file or MUSTER_ORG_PASSPHRASE.";

@@ -171,7 +171,7 @@ struct Daemon {
     written: mpsc::Receiver<Written>,
     tasks: JoinSet<()>,
     /// As at the start.
-    config: Config,
+    config: Arc<Config>,
 }
 
 impl Daemon {
@@ -224,7 +224,7 @@ impl Daemon {
         let beginning =
             Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace };
         let state = State::new(beginning, now());
-        let config = config.clone();
+        let config = Arc::new(config.clone());
         Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, config })
     }
 
@@ -262,7 +262,7 @@ impl Daemon {
             self.perform().await;
         }
         notify.stopping();
-        self.stop().await;
+        Box::pin(self.stop()).await;
     }
 
     fn handle(&mut self, input: Input) {
@@ -298,7 +298,7 @@ impl Daemon {
                     Ok(())
                 }
                 Effect::MakeRoleKey(order) => {
-                    self.tasks.spawn(make_role_key(self.config.clone(), order, self.ground.inputs.clone()));
+                    self.tasks.spawn(make_role_key(Arc::clone(&self.config), order, self.ground.inputs.clone()));
                     Ok(())
                 }
                 Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),
@@ -359,7 +359,7 @@ impl Daemon {
 }
 
 /// Disk and TPM block, so this is a task of its own.
-async fn make_role_key(config: Config, order: Box<RoleKeyOrder>, inputs: mpsc::Sender<Input>) {
+async fn make_role_key(config: Arc<Config>, order: Box<RoleKeyOrder>, inputs: mpsc::Sender<Input>) {
     let made = tokio::task::spawn_blocking(move || Keys::make_gateway(&config)).await;
     let failed = |code: Code, why: &dyn fmt::Display| Failed { code: code.into(), detail: why.to_string() };
     let made = match made {

@@ -686,10 +686,10 @@ fn a_member_makes_a_key_for_the_gateway_role_and_asks_for_it_with_its_node_key()
     bench.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], bench.now);
     let (reply, mut answered) = oneshot::channel();
     bench.state.on_request(ask(), reply, bench.now);
-    let order = bench.state.effects().find_map(|effect| match effect {
-        Effect::MakeRoleKey(order) => Some(*order),
-        _ => None,
-    });
+    let order = bench
+        .state
+        .effects()
+        .find_map(|effect| if let Effect::MakeRoleKey(order) = effect { Some(*order) } else { None });
     assert!(matches!(bench.ask(ask()), Answer::Failed(failed) if failed.code.0 == Code::Busy));
     bench.state.on_role_key(Ok(key(99)), order.unwrap(), bench.now);
     let Ok(Answer::GatewayRequest(made)) = answered.try_recv() else { panic!("no request") };
