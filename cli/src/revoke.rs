@@ -42,7 +42,8 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
     author.refresh()?;
     let mut view = View::of(&mut author, everywhere)?;
     let target = view.find(args.node.as_deref().unwrap_or_default())?;
-    let before = target.revoked.as_ref().and_then(|r| r.changes.first()).map(|change| change.0);
+    let revoked = target.revoked.as_ref().filter(|_| target.status == MemberStatus::Revoked);
+    let before = revoked.and_then(|r| r.changes.first()).map(|change| change.0);
     let roles = Roles::of(&mut author, &target, args)?;
     guard(everywhere, &mut view, &target, &roles, before.is_some())?;
     // A wrong passphrase is found before anything is done.

@@ -16,4 +16,5 @@ mod harness;
 mod network;
 mod revoke;
 mod secrets;
+mod settings;
 mod status;
