@@ -65,5 +65,5 @@ fn stream(data: &[u8]) -> impl AsyncRead + AsyncWrite + Unpin {
     join(head.chain(rest), sink())
 }
 
-static RUNTIME: LazyLock<Runtime> =
+pub(crate) static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());

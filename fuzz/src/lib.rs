@@ -12,14 +12,22 @@ pub mod fixture;
 mod handshake;
 mod http;
 mod local;
+mod packet;
 mod records;
+#[cfg(feature = "seed-wire")]
+mod seed_wire;
+mod stream;
 mod sync;
 
 pub use files::{bundle, invite, sealed_blob};
 pub use handshake::{challenge, hello, proof, verdict};
 pub use http::{http_answer, http_request};
-pub use local::{control, gateway};
+pub use local::{config, control, gateway};
+pub use packet::packet;
 pub use records::{batch, charter, enrol, reply, report, request, statement};
+#[cfg(feature = "seed-wire")]
+pub use seed_wire::seed_wire;
+pub use stream::stream;
 pub use sync::sync;
 
 /// A target takes any bytes.
@@ -31,6 +39,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("bundle", bundle),
     ("challenge", challenge),
     ("charter", charter),
+    ("config", config),
     ("control", control),
     ("enrol", enrol),
     ("gateway", gateway),
@@ -38,12 +47,16 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("http_answer", http_answer),
     ("http_request", http_request),
     ("invite", invite),
+    ("packet", packet),
     ("proof", proof),
     ("reply", reply),
     ("report", report),
     ("request", request),
     ("sealed_blob", sealed_blob),
+    #[cfg(feature = "seed-wire")]
+    ("seed_wire", seed_wire),
     ("statement", statement),
+    ("stream", stream),
     ("sync", sync),
     ("verdict", verdict),
 ];

@@ -1,4 +1,5 @@
-//! The JSON of the local sockets: whatever is read says the same when it is written and read again.
+//! What this machine's own people and programs say: the JSON of the local sockets, which says the same
+//! when it is written and read again, and the configuration.
 
 use core::fmt::Debug;
 
@@ -7,7 +8,8 @@ use control::{
     gateway::{FromGateway, ToGateway},
     local::{Answer, Request},
 };
-use identity::limits::{CONTROL_MESSAGE_BYTES_MAX, GATEWAY_MESSAGE_BYTES_MAX};
+use identity::limits::{CONTROL_MESSAGE_BYTES_MAX, ENDPOINTS_MAX, GATEWAY_MESSAGE_BYTES_MAX};
+use musterd::config::Config;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// `muster` and musterd.
@@ -22,7 +24,25 @@ pub fn gateway(data: &[u8]) {
     read_again::<ToGateway>(data, GATEWAY_MESSAGE_BYTES_MAX);
 }
 
+/// `muster.toml`.
+pub fn config(data: &[u8]) {
+    let Ok(text) = core::str::from_utf8(data) else { return };
+    match Config::of_text("muster.toml", text) {
+        Ok(config) => {
+            assert!(config.port != 0 && config.auth_port != 0);
+            assert!(config.endpoints.len() <= ENDPOINTS_MAX);
+            assert!(config.state_dir.is_absolute() && config.control_socket.is_absolute());
+            assert_ne!(config.gateway_socket.as_ref(), Some(&config.control_socket));
+        }
+        Err(why) => assert!(!why.to_string().is_empty()),
+    }
+}
+
 fn read_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8], max: usize) {
+    if let Some((length, _)) = data.split_first_chunk::<4>() {
+        let said = usize::try_from(u32::from_le_bytes(*length)).unwrap();
+        assert_eq!(framing::body_length(*length, max).ok(), Some(said).filter(|said| *said <= max));
+    }
     let Ok(message) = framing::decode::<T>(data) else { return };
     let written = framing::encode(&message, max).unwrap();
     let (length, body) = written.split_first_chunk::<4>().unwrap();

@@ -1,5 +1,4 @@
-//! What the corpora begin with, from the published vectors:
-//! `cargo test --package muster-fuzz --test seeds -- --ignored`.
+//! What the corpora begin with, from the published vectors: `cargo xtask fuzz --seed-corpora`.
 
 #![cfg(test)]
 
@@ -23,12 +22,17 @@ fn write_the_seeds() {
         write(kind, ORG.of_kind(kind).map(<[u8]>::to_vec));
     }
     write("bundle", bundles());
+    write("config", CONFIG.iter().map(|text| text.as_bytes().to_vec()));
     write("control", CONTROL.iter().map(|json| json.as_bytes().to_vec()));
     write("gateway", GATEWAY.iter().map(|json| json.as_bytes().to_vec()));
     write("http_answer", answers());
     write("http_request", requests());
     write("invite", invites());
+    write("packet", packets());
     write("sealed_blob", blobs());
+    #[cfg(feature = "seed-wire")]
+    write("seed_wire", first_wire());
+    write("stream", [connection()]);
     write("sync", [dialogue(true), dialogue(false)]);
 }
 
@@ -91,6 +95,51 @@ fn answers() -> Vec<Vec<u8>> {
         HANDSHAKE.challenge
     );
     vec![page, refused.as_bytes().to_vec(), switched.into_bytes()]
+}
+
+/// All that a dialler sends in a tunnel: two lines and two frames.
+fn connection() -> Vec<u8> {
+    let lines = format!("{}\n{}\n", HANDSHAKE.hello, HANDSHAKE.proof);
+    [lines.as_bytes(), &[0; 4], &[3, 0, 0, 0], b"abc", &[0, 2, 0, 0]].concat()
+}
+
+/// The first line of the handshake as first published, with parameters and with what answers a challenge.
+#[cfg(feature = "seed-wire")]
+fn first_wire() -> Vec<Vec<u8>> {
+    let key = SecretKey::from_seed(&[1; 32]);
+    let dial = conn_auth::v0::Dial { key: &key, action: conn_auth::Action::new("boot", &[]).unwrap() };
+    let hello = dial.hello();
+    let both = format!("{hello}\n{}", dial.on_challenge(&[5; 32]));
+    vec![hello.clone().into_bytes(), format!("{hello} a=1 b=two").into_bytes(), both.into_bytes()]
+}
+
+/// A packet of each kind that may pass a tunnel, and one that may not.
+fn packets() -> Vec<Vec<u8>> {
+    let ipv6 = |next: u8, body: &[u8]| {
+        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+        let mut packet = [&[0x60, 0, 0, 0][..], &length, &[next, 64]].concat();
+        packet.extend([0xfd; 16]);
+        packet.extend([0xfc; 16]);
+        packet.extend(body);
+        packet
+    };
+    let tcp = |to: u16, flags: u8| {
+        let mut body = [&4000u16.to_be_bytes()[..], &to.to_be_bytes(), &[0; 8], &[0x50, flags]].concat();
+        body.extend([0; 6]);
+        ipv6(6, &body)
+    };
+    let udp = |to: u16| ipv6(17, &[&53u16.to_be_bytes()[..], &to.to_be_bytes(), &[0, 8, 0, 0]].concat());
+    let about = tcp(4714, 2);
+    vec![
+        tcp(4714, 2),
+        tcp(22, 2),
+        tcp(4000, 0x12),
+        udp(53),
+        ipv6(58, &[128, 0, 0, 0, 0, 7, 0, 1]),
+        ipv6(58, &[129, 0, 0, 0, 0, 7, 0, 1]),
+        ipv6(58, &[&[1, 0, 0, 0, 0, 0, 0, 0][..], &about].concat()),
+        ipv6(44, &[6, 0, 0, 0, 0, 0, 0, 0]),
+    ]
 }
 
 /// A line, and the contents of it.
@@ -195,6 +244,15 @@ fn write(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) {
         fs::write(folder.join(format!("seed-{number:02}")), seed).unwrap();
     }
 }
+
+const CONFIG: &[&str] = &[
+    "state_dir = '/var/lib/muster'\n[keys]\nstorage = 'tpm'\ntpm = '/dev/tpmrm0'\n[network]\n\
+     interface = 'muster0'\nport = 51820\nauth_port = 4714\nendpoints = ['192.0.2.1:3', '[fd00::1]:4']\n\
+     allow = ['tcp/22', 'udp/53', 'all']\n[control]\nsocket = '/run/muster/musterd.sock'\n\
+     [gateway]\nsocket = '/run/muster-gateway/gateway.sock'\n",
+    "[network]\nprot = 1",
+    "[network]\nport = 65536",
+];
 
 const CONTROL: &[&str] = &[
     r#"{"status":{}}"#,

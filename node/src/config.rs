@@ -156,6 +156,17 @@ impl Config {
         Ok(config)
     }
 
+    /// What one file's text makes of the defaults; `place` names it in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn of_text(place: &str, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply_text(place, text)?;
+        config.keep_apart()?;
+        Ok(config)
+    }
+
     /// A socket belongs to the group of its directory. If both had one directory, whoever takes over the
     /// gateway's front could ask what operators ask, to leave the org among it.
     fn keep_apart(&self) -> Result<(), ConfigError> {

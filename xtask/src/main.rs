@@ -9,6 +9,8 @@ mod deps;
 mod fire;
 mod fuzz;
 mod machine;
+mod models;
+mod pages;
 mod test;
 
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ enum Command {
     Bench(bench::Options),
     /// Look for bytes that break a reader, guided by coverage
     Fuzz(fuzz::Options),
+    /// Let Verifpal look for attacks on models of the handshake
+    Models(models::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Deps => deps::run(),
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Models(options) => models::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

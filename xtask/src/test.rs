@@ -11,7 +11,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use crate::{
-    demo, deps,
+    demo, deps, fuzz,
     machine::{self, Failure},
 };
 
@@ -20,7 +20,7 @@ pub(crate) struct Options {
     /// Only these parts, in this order
     #[arg(long, value_enum)]
     only: Vec<Part>,
-    /// Also formatting and clippy, as CI does
+    /// Also formatting, clippy and fuzzing, as CI does
     #[arg(long)]
     strict: bool,
 }
@@ -47,9 +47,13 @@ enum Part {
     Scenario,
     /// The demo with five machines, and that it fails when nobody enforces
     Demo,
+    /// Every reader of bytes under the fuzzer for 20 s, two at a time
+    Fuzz,
 }
 
 const STRICT: [Part; 2] = [Part::Fmt, Part::Clippy];
+const STRICT_LAST: [Part; 1] = [Part::Fuzz];
+const FUZZ_SECONDS: u32 = 20;
 const USUAL: [Part; 8] = [
     Part::Deps,
     Part::Build,
@@ -74,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     if parts.is_empty() {
         parts.extend(if options.strict { &STRICT[..] } else { &[] });
         parts.extend(USUAL);
+        parts.extend(if options.strict { &STRICT_LAST[..] } else { &[] });
     }
     let mut rows = Vec::new();
     let mut total = Count::default();
@@ -113,7 +118,10 @@ fn run_part(part: Part, count: &mut Count) -> Result<(), Failure> {
         Part::Unit => counted(&mut tests(&["--workspace", "--exclude", "muster-tests"]), count),
         Part::Doc => counted(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]), count),
         Part::Vectors => vectors(count),
-        Part::SeedWire => counted(&mut tests(&["--package", "conn-auth", "--features", "seed-wire"]), count),
+        Part::SeedWire => {
+            let packages = ["--package", "conn-auth", "--package", "muster-fuzz"];
+            counted(&mut tests(&[&packages[..], &["--features", "seed-wire"]].concat()), count)
+        }
         Part::Scenario => {
             counted(&mut tests(&["--package", "muster-tests", "--features", "seed-wire"]), count)
         }
@@ -123,6 +131,15 @@ fn run_part(part: Part, count: &mut Count) -> Result<(), Failure> {
             demo::check_fails_without_enforcement()?;
             count.passed += 1;
             Ok(())
+        }
+        Part::Fuzz => {
+            let totals = fuzz::search(&fuzz::Options::each(FUZZ_SECONDS))?;
+            count.passed += totals.targets - totals.broken;
+            count.failed += totals.broken;
+            match totals.broken {
+                0 => Ok(()),
+                broken => Err(Failure::Found(format!("{broken} broken"))),
+            }
         }
     }
 }
