@@ -4,9 +4,12 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod allocations;
 mod handshake;
+mod org;
 mod propagation;
 mod roster;
+mod sync;
 mod table;
 
 use std::process::ExitCode;
@@ -40,6 +43,7 @@ enum Name {
     Handshake,
     Propagation,
     Roster,
+    Sync,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Name::Handshake => handshake::run(arguments.rounds, arguments.slice_ms, &arguments.row),
         Name::Propagation => propagation::run(&arguments.nodes, arguments.rounds),
         Name::Roster => roster::run(arguments.rounds),
+        Name::Sync => sync::run(arguments.rounds),
     };
     match outcome {
         Ok(report) => {

@@ -5,15 +5,12 @@
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 
-use identity::{HashContext, Name, OrgId, PublicKey, SecretKey, StatementId};
+use identity::OrgId;
 use member_crdt::{Replica, Session, resolve};
-use org_trust::{
-    Admin, Assurance, Charter, EnrolRequest, Gateway, Invite, Lane, NodeKeys, Payload, Place, Reason, Record,
-    Redemption, Revoke, Statement, UnverifiedCharter, UnverifiedStatement, VerifiedCharter,
-};
+use org_trust::{Lane, Place, Record, Statement, UnverifiedStatement};
 
 use crate::{
-    Failure,
+    Failure, org,
     table::{Report, median},
 };
 
@@ -101,25 +98,12 @@ struct Org {
 
 impl Org {
     fn of(members: u32) -> Result<Self, Failure> {
-        let genesis = genesis()?;
-        let (org, charter) = (genesis.org(), genesis.id());
+        let genesis = org::genesis()?;
+        let (id, charter) = (genesis.org(), genesis.id());
         let first = |lane| Place { charter, lane, seq: 0, prev: charter.0 };
-        let invite = Statement::sign(
-            &org,
-            &key("admin", 0),
-            first(Lane::Main),
-            &Payload::from(Invite {
-                key: key("invite", 0).public(),
-                uses: members + APPLIED,
-                redeemer: key("gateway", 0).public(),
-                labels: Vec::new(),
-                expires_unix_s: 0,
-                note: String::new(),
-                approval: false,
-            }),
-        )?;
-        let admits = admits(&org, &invite.id(), first(Lane::Main), members + APPLIED)?;
-        let revokes = revokes(&org, first(Lane::Revokes))?;
+        let invite = org::invite(&id, first(Lane::Main), members + APPLIED)?;
+        let admits = org::admits(&id, &invite.id(), first(Lane::Main), members + APPLIED)?;
+        let revokes = org::revokes(&id, 0, first(Lane::Revokes), 0..APPLIED)?;
         let (old, new) = admits.split_at(members as usize);
         let mut replica = Replica::new(&genesis)?;
         let statements: Vec<Arc<Statement>> = [invite].iter().chain(old).cloned().map(Arc::new).collect();
@@ -127,7 +111,7 @@ impl Org {
             replica.apply(&Record::from(&**statement))?;
         }
         Ok(Self {
-            id: org,
+            id,
             file: replica.save()?,
             statements,
             revocations: revokes.iter().map(Record::from).collect(),
@@ -139,53 +123,4 @@ impl Org {
         let statement = UnverifiedStatement::decode(record.bytes());
         statement.is_ok_and(|statement| statement.verify(&self.id).is_ok())
     }
-}
-
-fn genesis() -> Result<VerifiedCharter, Failure> {
-    let root = key("root", 0);
-    let mut charter = Charter::genesis(Name::parse("bench")?, 1, vec![root.public()], [0; 16]);
-    charter.admins.push(Admin { key: key("admin", 0).public(), name: Name::parse("admin")? });
-    charter.gateways.push(Gateway { key: key("gateway", 0).public(), node: node(0) });
-    Ok(UnverifiedCharter::sign(charter, &[&root])?.verify_genesis()?)
-}
-
-fn admits(
-    org: &OrgId,
-    invite: &StatementId,
-    mut place: Place,
-    count: u32,
-) -> Result<Vec<Statement>, Failure> {
-    let (gateway, secret) = (key("gateway", 0), key("invite", 0));
-    let redemption = Redemption { invite: *invite, key: &secret, redeemer: gateway.public() };
-    let mut admits = Vec::new();
-    for n in 0..count {
-        let keys = ["node", "wireguard", "boot"].map(|what| key(what, n));
-        let [node, wireguard, boot] = &keys;
-        let name = Name::parse(&format!("machine-{n}"))?;
-        let keys = NodeKeys { node, wireguard, boot };
-        let request = EnrolRequest::sign(org, keys, redemption, name, Assurance::File, [0; 32]);
-        let admit = Statement::sign(org, &gateway, place, &Payload::from(request.claimed().clone()))?;
-        place = admit.next_place(place.charter);
-        admits.push(admit);
-    }
-    Ok(admits)
-}
-
-fn revokes(org: &OrgId, mut place: Place) -> Result<Vec<Statement>, Failure> {
-    let mut revokes = Vec::new();
-    for n in 0..APPLIED {
-        let payload = Payload::Revoke(Revoke { node: node(n), reason: Reason::Lost, note: String::new() });
-        let revoke = Statement::sign(org, &key("admin", 0), place, &payload)?;
-        place = revoke.next_place(place.charter);
-        revokes.push(revoke);
-    }
-    Ok(revokes)
-}
-
-fn node(n: u32) -> PublicKey {
-    key("node", n).public()
-}
-
-fn key(what: &str, n: u32) -> SecretKey {
-    SecretKey::from_seed(&HashContext::STATEMENT_ID.hash(&[what.as_bytes(), &n.to_le_bytes()]))
 }

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::harness::{self, wait_for_state};
 
 #[test]
-fn a_member_becomes_a_gateway_and_lets_machines_in_when_the_first_one_is_gone() -> Result<(), lab::SandboxError> {
+fn a_member_becomes_a_gateway_and_lets_machines_in_when_the_first_one_is_gone()
+-> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
         let mut org = harness::machines(sandbox, 3);
         org.found().unwrap();

@@ -9,7 +9,7 @@ use crate::machine::{self, Failure};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// handshake, propagation, revoke or roster
+    /// handshake, propagation, revoke, roster or sync
     name: String,
     /// Print one object last
     #[arg(long)]

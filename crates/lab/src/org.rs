@@ -371,17 +371,35 @@ impl Org {
         org: &str,
         targets: &Value,
     ) -> Result<Daemon, OrgError> {
+        let thief = self.thief(node, org, targets)?.args(["--interval-ms", &interval_ms.to_string()]);
+        thief.spawn(&Ready::AtOnce, PATIENCE).map_err(OrgError::Program)
+    }
+
+    /// The same, saying these frames in sessions of sync and nothing else; what came of each, once all
+    /// are said.
+    ///
+    /// # Errors
+    /// It does not start, or does not end well.
+    pub fn say(
+        &self,
+        node: usize,
+        org: &str,
+        targets: &Value,
+        frames: &[Vec<u8>],
+    ) -> Result<Vec<Value>, OrgError> {
+        let path = self.host(node)?.dir().join("frames.json");
+        fs::write(&path, json!(frames).to_string()).map_err(file(&path))?;
+        let thief = self.thief(node, org, targets)?.arg("--say").arg(path);
+        let ended = thief.run(SAYING).and_then(Ended::ok).map_err(OrgError::Program)?;
+        Ok(ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    fn thief(&self, node: usize, org: &str, targets: &Value) -> Result<Program, OrgError> {
         let host = self.host(node)?;
         let list = host.dir().join("targets.json");
         fs::write(&list, targets.to_string()).map_err(file(&list))?;
-        self.program(node, "muster-probe")?
-            .arg("--state-dir")
-            .arg(host.dir().join("state"))
-            .args(["--tpm", &tpm(host), "--org", org, "--targets"])
-            .arg(list)
-            .args(["--interval-ms", &interval_ms.to_string()])
-            .spawn(&Ready::AtOnce, PATIENCE)
-            .map_err(OrgError::Program)
+        let program = self.program(node, "muster-probe")?.arg("--state-dir").arg(host.dir().join("state"));
+        Ok(program.args(["--tpm", &tpm(host), "--org", org, "--targets"]).arg(list))
     }
 
     /// What `muster-probe` dials: these machines, as another one lists them.
@@ -579,6 +597,8 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> OrgError {
 
 /// What everything on one machine gets done in.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// For some hundred sessions, one after the other.
+const SAYING: Duration = Duration::from_secs(300);
 /// Joins under way at once.
 const JOINING: usize = 3;
 /// Of the lab's key files; they go with the lab.

@@ -83,7 +83,7 @@ impl Line {
     }
 }
 
-fn unix_ns(at: SystemTime) -> u128 {
+pub(crate) fn unix_ns(at: SystemTime) -> u128 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
 }
 
@@ -91,7 +91,8 @@ fn unix_ns(at: SystemTime) -> u128 {
 async fn hold(attacker: Arc<Attacker>, target: Arc<Target>, line: Line) {
     loop {
         let began = SystemTime::now();
-        let session = attacker.dial(&target, "link", Instant::now() + SESSION_DEADLINE).await;
+        let session =
+            attacker.dial(&target, "link", PING_FRAME_BYTES_MAX, Instant::now() + SESSION_DEADLINE).await;
         match session {
             Ok(mut session) => {
                 line.tell(Kind::Session, began, Outcome::Ok).await;
@@ -143,7 +144,7 @@ async fn knock(attacker: Arc<Attacker>, target: Arc<Target>, line: Line, pace: P
         };
         let (attacker, target, line) = (Arc::clone(&attacker), Arc::clone(&target), line.clone());
         tokio::spawn(async move {
-            match attacker.dial(&target, "ping", Instant::now() + pace.deadline).await {
+            match attacker.dial(&target, "ping", PING_FRAME_BYTES_MAX, Instant::now() + pace.deadline).await {
                 Ok(session) => {
                     line.tell(Kind::Probe, began, Outcome::Ok).await;
                     session.close().await;
@@ -157,10 +158,11 @@ async fn knock(attacker: Arc<Attacker>, target: Arc<Target>, line: Line, pace: P
 
 impl Attacker {
     /// TCP and conn_auth, as far as VERDICT.
-    async fn dial(
+    pub(crate) async fn dial(
         &self,
         target: &Target,
         action: &str,
+        frame_max: usize,
         until: Instant,
     ) -> Result<Session<TcpStream>, Outcome> {
         let stream = within(until, TcpStream::connect((target.address, self.auth_port))).await?;
@@ -175,7 +177,7 @@ impl Attacker {
             dial.start(nonce().map_err(|why| Outcome::own(&why))?).map_err(|why| Outcome::own(&why))?;
         let host = format!("[{}]:{}", target.address, self.auth_port);
         let nothing = (Heads([0; 32]), 0);
-        match authenticate(stream, &host, pending, nothing, PING_FRAME_BYTES_MAX, until).await {
+        match authenticate(stream, &host, pending, nothing, frame_max, until).await {
             Ok((session, _)) => Ok(session),
             Err(why) => Err(Outcome::of_dial(&why)),
         }
@@ -212,7 +214,7 @@ impl Outcome {
         }
     }
 
-    fn of_session(end: &SessionError) -> Self {
+    pub(crate) fn of_session(end: &SessionError) -> Self {
         Self::Closed { code: Some(end.code()), detail: end.to_string() }
     }
 }

@@ -4,10 +4,12 @@
 //!
 //! It holds one link session to each target and says when and how that ended, and every few
 //! milliseconds it dials each target anew. Each outcome is one line of JSON on standard output. Tests
-//! and the demonstration read from them how long a revoked machine was still served.
+//! and the demonstration read from them how long a revoked machine was still served. Or it says given
+//! frames in sessions of sync, as a hostile member would.
 
 mod attack;
 mod report;
+mod say;
 mod target;
 
 use std::{
@@ -71,6 +73,9 @@ struct Arguments {
     /// When a dial without an answer counts as a timeout.
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     deadline_ms: u64,
+    /// Only say these frames in sessions of sync, a session each: a JSON list of lists of bytes.
+    #[arg(long, value_name = "FILE")]
+    say: Option<PathBuf>,
     /// Stop by itself; otherwise on SIGTERM or SIGINT.
     #[arg(long, value_name = "MS")]
     for_ms: Option<u64>,
@@ -84,6 +89,7 @@ fn parse_org(text: &str) -> Result<OrgId, HexError> {
 #[derive(Debug)]
 enum ProbeError {
     Keys(CustodyError),
+    Frames(say::FramesError),
     Runtime(io::Error),
     Targets(TargetsError),
     Tpm(TpmError),
@@ -95,6 +101,7 @@ impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keys(why) => write!(f, "cannot open the keys: {why}"),
+            Self::Frames(why) => write!(f, "cannot read what to say: {why}"),
             Self::Runtime(why) => write!(f, "cannot start: {why}"),
             Self::Targets(why) => write!(f, "cannot read the targets: {why}"),
             Self::Tpm(why) => write!(f, "cannot use the TPM: {why}"),
@@ -165,6 +172,11 @@ async fn probe(arguments: Arguments, keys: Keys, targets: Vec<Target>) -> Result
         deadline: Duration::from_millis(arguments.deadline_ms),
     };
     let attacker = Arc::new(Attacker { org: arguments.org, keys, auth_port: arguments.auth_port });
+    if let Some(path) = &arguments.say {
+        let frames = say::read(path).map_err(ProbeError::Frames)?;
+        say::all(&attacker, &targets, &frames).await;
+        return Ok(());
+    }
     let outcomes = attack::start(&attacker, &targets, pace);
     let names = targets.into_iter().map(|target| target.name).collect();
     report::until(outcomes, names, stop(arguments.for_ms)?).await;

@@ -117,14 +117,14 @@ pub(crate) async fn until(
     }
 }
 
-fn write_line(line: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_line(line: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
     io::stdout().lock().write_all(&text)
 }
 
 impl Outcome {
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Refused { .. } => "refused",
@@ -134,7 +134,7 @@ impl Outcome {
         }
     }
 
-    fn code(&self) -> Option<Code> {
+    pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { code } | Self::Closed { code, .. } => *code,
             Self::Ok | Self::Timeout | Self::Skipped => None,
