@@ -19,3 +19,4 @@ mod revoke;
 mod secrets;
 mod settings;
 mod status;
+mod tutorial;
