@@ -1,8 +1,14 @@
 //! docs/tutorial-revocation.md, done as it stands: every console block is run, and what it shows is what came.
 //!
 //! A line `n3$ muster ..` is run on the third machine; each line under it must be among what comes, `..` in it
-//! standing for anything; `[75]` is the exit status, 0 if none stands there. `lab$` does to the network
-//! and to machines what people do by hand: `up N`, `cut A..B`, `heal`.
+//! standing for anything and `{key}` for a word that later commands name so; `[75]` is the exit status, 0 if none stands there. `lab$` does to the network
+//! and to machines what people do by hand: `up N`, `cut A..B`, `heal`,
+//! `reboot A`.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use lab::org::Org;
 
@@ -34,26 +40,39 @@ fn steps(text: &str) -> Vec<Step<'_>> {
     steps
 }
 
-/// Whether a line is as the tutorial shows it.
-fn fits(shown: &str, line: &str) -> bool {
-    let mut parts = shown.split("..");
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = line.strip_prefix(first) else { return false };
-    let mut open = false;
-    for part in parts {
-        open = true;
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
+/// Whether a line is as the tutorial shows it; then the words at its `{names}`.
+fn fit(shown: &str, line: &str) -> Option<Names> {
+    let Some(at) = shown.find("..").into_iter().chain(shown.find('{')).min() else {
+        return (shown == line).then(Names::new);
+    };
+    let (plain, rest) = shown.split_at(at);
+    let line = line.strip_prefix(plain)?;
+    if let Some(rest) = rest.strip_prefix("..") {
+        return line
+            .char_indices()
+            .map(|(at, _)| at)
+            .chain([line.len()])
+            .find_map(|at| fit(rest, &line[at..]));
     }
-    rest.is_empty() || (open && shown.ends_with(".."))
+    let (name, rest) = rest.strip_prefix('{')?.split_once('}')?;
+    let (word, line) = line.split_at(line.find(' ').unwrap_or(line.len()));
+    let mut names = fit(rest, line)?;
+    names.insert(name.to_owned(), word.to_owned());
+    Some(names)
 }
+
+/// What was done before has arrived within this.
+const ARRIVES: Duration = Duration::from_secs(40);
+
+/// What words stood where the tutorial gives them a name.
+type Names = BTreeMap<String, String>;
 
 /// The machine of a name.
 fn machine(name: &str) -> usize {
     name.strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| panic!("{name}")) - 1
 }
 
-fn do_to_lab(org: &Org, command: &str) {
+fn do_to_lab(org: &mut Org, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words.as_slice() {
         ["cut", range] => {
@@ -61,30 +80,55 @@ fn do_to_lab(org: &Org, command: &str) {
             let names: Vec<String> = (machine(from)..=machine(to)).map(Org::name).collect();
             org.lab().isolate(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
         }
+        ["reboot", name] => {
+            let node = machine(name);
+            org.stop_musterd(node).unwrap();
+            org.boot(node).unwrap().ok().unwrap();
+            org.start_musterd(node).unwrap();
+        }
         ["heal"] => org.lab().bridge().heal().unwrap(),
         _ => panic!("the lab cannot {command}"),
     }
 }
 
-fn run(org: &Org, step: &Step<'_>) {
-    let words: Vec<&str> = step.command.split_whitespace().collect();
-    let Some(("muster", arguments)) = words.split_first().map(|(first, rest)| (*first, rest)) else {
-        panic!("{} is not muster", step.command);
-    };
-    let muster = org.program(machine(step.at), "muster").unwrap();
-    let ended = muster.args(arguments).run(std::time::Duration::from_secs(120)).unwrap();
+/// What only looks may have to wait for what was done before to arrive.
+const LOOKING: [&str; 3] = ["status", "member show", "ping"];
+
+fn run(org: &Org, step: &Step<'_>, names: &mut Names) {
+    let command = names
+        .iter()
+        .fold(step.command.to_owned(), |command, (name, word)| command.replace(&format!("{{{name}}}"), word));
+    let Some(arguments) = command.strip_prefix("muster ") else { panic!("{command} is not muster") };
+    let waits = LOOKING.iter().any(|look| arguments.starts_with(look));
+    let start = Instant::now();
+    loop {
+        match try_once(org, step, arguments) {
+            Ok(found) => return names.extend(found),
+            Err(why) if !waits || start.elapsed() > ARRIVES => panic!("{}$ {command}\n{why}", step.at),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+fn try_once(org: &Org, step: &Step<'_>, arguments: &str) -> Result<Names, String> {
+    let node = machine(step.at);
+    let muster = org.program(node, "muster").unwrap().current_dir(org.host(node).unwrap().dir());
+    let ended = muster.args(arguments.split_whitespace()).run(Duration::from_secs(120)).unwrap();
     let said = format!("{}{}", ended.stdout, ended.stderr);
     let mut lines: Vec<&str> = said.lines().map(str::trim_end).collect();
+    let mut names = Names::new();
     let status = |line: &&str| line.strip_prefix('[').and_then(|l| l.strip_suffix(']')?.parse::<i32>().ok());
     for shown in step.shown.iter().filter(|line| status(line).is_none() && !line.is_empty()) {
-        let Some(at) = lines.iter().position(|line| fits(shown, line)) else {
-            panic!("{}$ {}\nshould show\n{shown}\nand shows\n{said}", step.at, step.command);
-        };
+        let found = lines.iter().zip(0..).find_map(|(line, at)| Some((at, fit(shown, line)?)));
+        let Some((at, found)) = found else { return Err(format!("should show\n{shown}\nand shows\n{said}")) };
         lines.remove(at);
+        names.extend(found);
     }
     let expected = step.shown.iter().find_map(status).unwrap_or(0);
-    assert_eq!(ended.status.code(), Some(expected), "{}$ {}\n{said}", step.at, step.command);
-    eprintln!("{}$ {}\n{said}", step.at, step.command);
+    match ended.status.code() {
+        Some(code) if code == expected => Ok(names),
+        code => Err(format!("should end with {expected} and ends with {code:?}\n{said}")),
+    }
 }
 
 #[test]
@@ -99,10 +143,11 @@ fn the_tutorial_on_revocation_happens_as_it_is_written() -> Result<(), lab::Sand
         org.found().unwrap();
         org.join_all().unwrap();
         harness::know_each_other(&org, nodes);
+        let mut names = Names::new();
         for step in rest {
             match step.at {
-                "lab" => do_to_lab(&org, step.command),
-                _ => run(&org, step),
+                "lab" => do_to_lab(&mut org, step.command),
+                _ => run(&org, step, &mut names),
             }
         }
         assert!(steps.len() > 8, "only {} steps", steps.len());
@@ -111,11 +156,13 @@ fn the_tutorial_on_revocation_happens_as_it_is_written() -> Result<(), lab::Sand
 
 #[test]
 fn a_line_of_the_tutorial_fits_what_it_stands_for_and_nothing_else() {
-    assert!(fits("applied 6/9", "applied 6/9"));
-    assert!(!fits("applied 6/9", "applied 6/91"));
-    assert!(fits("missing n7  last contact ..", "missing n7  last contact 3 s ago"));
-    assert!(fits("n8 .. revoked ..", "n8 af31 is revoked by admin"));
-    assert!(!fits("n8 .. revoked", "n8 af31 is revoked by admin"));
+    assert!(fit("applied 6/9", "applied 6/9").is_some());
+    assert!(fit("applied 6/9", "applied 6/91").is_none());
+    assert!(fit("missing n7  last contact ..", "missing n7  last contact 3 s ago").is_some());
+    assert!(fit("n8 .. revoked ..", "n8 af31 is revoked by admin").is_some());
+    assert!(fit("n8 .. revoked", "n8 af31 is revoked by admin").is_none());
+    assert_eq!(fit("{id}  ..  lost", "a7  2  revoke  lost").unwrap()["id"], "a7");
+    assert!(fit("{id}  3", "a7  2").is_none());
     let steps = steps("n1$ no\n```console\nn1$ muster status\nwell\n[1]\nlab$ heal\n```\n");
     assert_eq!((steps.len(), steps[0].shown.len(), steps[1].command), (2, 2, "heal"));
 }
