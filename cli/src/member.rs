@@ -16,7 +16,9 @@ use crate::{
 /// `member list`.
 pub(crate) fn list(everywhere: &Everywhere, all: bool) -> Outcome<()> {
     let mut members = View::open(everywhere)?.members()?;
-    members.retain(|m| all || m.status == MemberStatus::Good);
+    let shown =
+        |status| matches!(status, MemberStatus::Good | MemberStatus::Suspended | MemberStatus::Pending);
+    members.retain(|m| all || shown(m.status));
     let values: Vec<_> = members.iter().map(value).collect();
     output::print(everywhere.format(), json!({ "members": values }), || {
         let rows: Vec<_> = members
@@ -51,6 +53,7 @@ pub(crate) fn show(everywhere: &Everywhere, node: &str) -> Outcome<()> {
             ["key".into(), m.node.to_string()],
             ["address".into(), m.address.to_string()],
             ["key storage".into(), format!("{}, as it says itself", m.assurance)],
+            ["roles".into(), joined(m.roles.iter().map(ToString::to_string))],
             ["labels".into(), joined(m.labels.iter().map(ToString::to_string))],
             ["gateway".into(), if m.gateway { "yes" } else { "no" }.into()],
             ["link".into(), if m.this { "this machine" } else { linked(&m) }.into()],
@@ -64,7 +67,7 @@ pub(crate) fn show(everywhere: &Everywhere, node: &str) -> Outcome<()> {
             ["admitted in".into(), m.admit.to_string()],
         ];
         if let Some(revoked) = &m.revoked {
-            rows.push(["revoked by".into(), revoked.by.join(", ")]);
+            rows.push([format!("{} by", status_word(m.status)), revoked.by.join(", ")]);
             rows.push(["reason".into(), revoked.reason.clone()]);
             rows.push([
                 "note".into(),
@@ -86,6 +89,7 @@ pub(crate) fn value(m: &Member) -> Value {
         "address": m.address.to_string(),
         "state": status_word(m.status),
         "key_storage": m.assurance,
+        "roles": m.roles.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "labels": m.labels.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "gateway": m.gateway,
         "this_machine": m.this,
@@ -96,12 +100,19 @@ pub(crate) fn value(m: &Member) -> Value {
         "admitted_in": m.admit.to_string(),
         "admitted_by": m.admitted_by.to_string(),
         "invite": m.invite.map(|i| i.to_string()),
-        "revoked": m.revoked.as_ref().map(|r| json!({
+        "revoked": taken(m, MemberStatus::Revoked),
+        "suspended": taken(m, MemberStatus::Suspended),
+    })
+}
+
+fn taken(m: &Member, status: MemberStatus) -> Option<Value> {
+    m.revoked.as_ref().filter(|_| m.status == status).map(|r| {
+        json!({
             "by": r.by,
             "reason": r.reason,
             "note": r.note,
             "changes": r.changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        })),
+        })
     })
 }
 

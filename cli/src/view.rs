@@ -158,14 +158,16 @@ fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member
         MemberState::Good => (MemberStatus::Good, None),
         MemberState::Left => (MemberStatus::Left, None),
         MemberState::KeyConflict => (MemberStatus::KeyConflict, None),
-        MemberState::Revoked { by, reason, note, ids } => {
+        MemberState::Pending => (MemberStatus::Pending, None),
+        MemberState::Revoked { by, reason, note, ids } | MemberState::Suspended { by, reason, note, ids } => {
             let revoked = Revoked {
                 by: vec![admin_name(roster, by)],
                 reason: reason.as_str().to_owned(),
                 note: note.clone(),
                 changes: ids.iter().map(|id| Text(*id)).collect(),
             };
-            (MemberStatus::Revoked, Some(revoked))
+            let suspended = matches!(m.state, MemberState::Suspended { .. });
+            (if suspended { MemberStatus::Suspended } else { MemberStatus::Revoked }, Some(revoked))
         }
     };
     Member {
@@ -175,14 +177,16 @@ fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member
         boot: Text(m.boot),
         address: m.address,
         assurance: m.assurance.as_str().to_owned(),
+        roles: m.roles.iter().cloned().map(Text).collect(),
         labels: m.labels.iter().cloned().map(Text).collect(),
+        assigns: m.assigns.iter().copied().map(Text).collect(),
         status,
         revoked,
         admit: Text(m.admit),
         admitted_by: Text(m.admitted_by),
         invite: m.invite.map(Text),
         this: false,
-        gateway: roster.gateways().iter().any(|g| g.node == m.node),
+        gateway: roster.gateways().iter().any(|g| m.nodes().any(|node| node == g.node)),
         linked: false,
         endpoints: report.map(|r| r.endpoints.clone()).unwrap_or_default(),
         version: report.map(|r| r.version.clone()).unwrap_or_default(),
@@ -229,5 +233,7 @@ pub(crate) const fn status_word(status: MemberStatus) -> &'static str {
         MemberStatus::Revoked => "revoked",
         MemberStatus::Left => "left",
         MemberStatus::KeyConflict => "key-conflict",
+        MemberStatus::Suspended => "suspended",
+        MemberStatus::Pending => "pending",
     }
 }

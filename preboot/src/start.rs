@@ -201,7 +201,8 @@ fn advance(store: &KeyStore, member: &Pinned, boot: &mut Boot) -> Outcome<()> {
     if head == boot.anchor() { Ok(()) } else { store.advance(boot, head) }
 }
 
-/// Asks each gateway in turn, and all of them again while what failed may pass.
+/// Asks each gateway in turn, and all of them again while what failed may pass. An admin who has to
+/// approve the machine gets more time than a fault.
 async fn try_each<T>(
     attempts: u32,
     gateways: &[Address],
@@ -210,7 +211,8 @@ async fn try_each<T>(
 ) -> Outcome<(Address, T)> {
     let mut last = Failure::new(Code::InviteBroken, "no gateway is named");
     let mut pause = FIRST_PAUSE;
-    for attempt in 1..=attempts {
+    let (mut attempt, mut waited) = (0, 0);
+    loop {
         let mut passes = false;
         for gateway in gateways {
             match ask(gateway).await {
@@ -222,15 +224,25 @@ async fn try_each<T>(
                 }
             }
         }
-        if !passes || attempt == attempts {
-            break;
+        let waits = last.code == Code::ApprovalPending;
+        if waits {
+            waited += 1;
+        } else {
+            attempt += 1;
         }
-        console.note(format_args!("trying again in {} s ({attempt} of {attempts})", pause.as_secs()));
+        if !passes || attempt >= attempts || waited >= APPROVAL_ASKED_MAX {
+            return Err(last);
+        }
+        if waits {
+            console
+                .note(format_args!("waiting for an admin's approval, asking again in {} s", pause.as_secs()));
+        } else {
+            console.note(format_args!("trying again in {} s ({attempt} of {attempts})", pause.as_secs()));
+        }
         // Machines that boot together must not come back together.
         sleep(pause + Duration::from_millis(rand::random_range(0..1000))).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
-    Err(last)
 }
 
 fn same_keys(admit: &Statement, request: &EnrolRequest) -> bool {
@@ -260,6 +272,8 @@ fn version(chain: &CharterChain) -> u32 {
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
+/// An hour of them: then the machine stops, and asks again when it is started again.
+const APPROVAL_ASKED_MAX: u32 = 120;
 
 #[cfg(test)]
 mod tests {
@@ -286,6 +300,9 @@ mod tests {
         let (times, result) = asked(3, Code::GatewayUnreachable, 0).await;
         assert_eq!((times, result.unwrap_err().code), (6, Code::GatewayUnreachable));
         assert_eq!(asked(5, Code::GatewayRefused, 3).await, (3, Ok(3)), "it may be starting");
+        assert_eq!(asked(1, Code::ApprovalPending, 100).await, (100, Ok(100)), "people take their time");
+        let (times, result) = asked(1, Code::ApprovalPending, 0).await;
+        assert_eq!((times, result.unwrap_err().code), (2 * APPROVAL_ASKED_MAX, Code::ApprovalPending));
         let (times, result) = asked(5, Code::Revoked, 0).await;
         assert_eq!((times, result.unwrap_err().code), (2, Code::Revoked), "another gateway may know better");
     }

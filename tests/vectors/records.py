@@ -298,7 +298,7 @@ def verify_possession(p, signatures, org, invite_key):
         verified(p[who], f"muster admit v1 {who} key possession\n", message, signature)
     if p["invite"] is None:
         check(signatures[3] == "00" * 64, "invite signature")
-    else:
+    elif invite_key is not None:
         verified(invite_key, "muster admit v1 invite redemption\n", message, signatures[3])
 
 

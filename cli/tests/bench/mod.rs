@@ -371,13 +371,15 @@ fn answer(replica: &mut Replica, request: Request) -> Result<Answer, Code> {
 
 fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
     let revoked = match &m.state {
-        MemberState::Revoked { reason, note, ids, .. } => Some(Revoked {
-            by: vec!["admin".to_owned()],
-            reason: reason.as_str().to_owned(),
-            note: note.clone(),
-            changes: ids.iter().map(|id| Text(*id)).collect(),
-        }),
-        MemberState::Good | MemberState::Left | MemberState::KeyConflict => None,
+        MemberState::Revoked { reason, note, ids, .. } | MemberState::Suspended { reason, note, ids, .. } => {
+            Some(Revoked {
+                by: vec!["admin".to_owned()],
+                reason: reason.as_str().to_owned(),
+                note: note.clone(),
+                changes: ids.iter().map(|id| Text(*id)).collect(),
+            })
+        }
+        MemberState::Good | MemberState::Left | MemberState::KeyConflict | MemberState::Pending => None,
     };
     Member {
         name: m.name.to_string(),
@@ -386,7 +388,9 @@ fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
         boot: Text(m.boot),
         address: m.address,
         assurance: m.assurance.as_str().to_owned(),
+        roles: Vec::new(),
         labels: Vec::new(),
+        assigns: Vec::new(),
         status: if revoked.is_some() { MemberStatus::Revoked } else { MemberStatus::Good },
         revoked,
         admit: Text(m.admit),

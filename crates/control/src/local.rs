@@ -215,6 +215,10 @@ pub enum MemberStatus {
     Left,
     /// Shares a key with another member; neither counts.
     KeyConflict,
+    /// Shut out until an admin resumes it.
+    Suspended,
+    /// Joined, and waits for an admin's approval.
+    Pending,
 }
 
 /// One member, with what this machine knows of it first-hand.
@@ -233,11 +237,15 @@ pub struct Member {
     pub address: Ipv6Addr,
     /// How its keys are stored.
     pub assurance: String,
-    /// Labels from its invite.
+    /// What it may do beyond what every member may.
+    pub roles: Vec<Text<Tag>>,
+    /// Labels from an admin, or else from its invite.
     pub labels: Vec<Text<Tag>>,
+    /// The changes that gave it name, roles and labels, if any did: the next such change replaces them.
+    pub assigns: Vec<Text<StatementId>>,
     /// What the list says of it.
     pub status: MemberStatus,
-    /// By whom, why and with which changes, if it was revoked.
+    /// By whom, why and with which changes, if it was revoked or suspended.
     pub revoked: Option<Revoked>,
     /// Id of the change that admitted it.
     pub admit: Text<StatementId>,
@@ -260,7 +268,7 @@ pub struct Member {
     pub heard_ms_ago: Option<u64>,
 }
 
-/// A revocation.
+/// A revocation or suspension.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revoked {

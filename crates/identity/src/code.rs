@@ -102,9 +102,15 @@ codes! {
     UnknownKey = 1401, exit 77, "not a member",
         "The key is proved but no member of this org has it.",
         "Join with an invite. If it has just joined, try again in a few seconds.";
+    ApprovalPending = 1402, exit 75, "waiting for an admin's approval",
+        "The machine joined with an invite that wants each machine approved, and no admin has done so yet.",
+        "`muster pending list` on an admin's machine shows it. The newcomer asks again by itself.";
     Revoked = 1403, exit 77, "revoked",
         "An admin revoked this machine. A revoked key never comes back.",
         "Make new keys: `muster leave`, then `muster join` with a new invite.";
+    Suspended = 1404, exit 77, "suspended",
+        "An admin suspended this machine. It keeps its keys and its place.",
+        "Nothing on the machine: it comes back by itself once an admin resumes it.";
     Left = 1405, exit 77, "left the org",
         "This machine left the org by `muster leave`. Its key never comes back.",
         "Join again with a new invite.";
@@ -132,6 +138,9 @@ codes! {
     SessionReplaced = 1413, exit 75, "replaced by a newer session",
         "The same member opened the same kind of session again.",
         "Nothing, unless it repeats: then two machines may hold one key.";
+    KeyRetired = 1415, exit 77, "a key that its machine has replaced",
+        "The machine has newer keys and ended this one.",
+        "Nothing if this is an old copy. If it is the machine itself, it was restored from a backup: join it again.";
 
     ChangeMalformed = 2001, exit 65, "a change is malformed",
         "The bytes are not a change to the member list in its one encoding.",

@@ -1,8 +1,8 @@
 //! The statements held: lanes, forks, and the indexes that the rules ask.
 //!
 //! What is kept depends only on a statement's own chain prefix and on the charters, never on who else
-//! said what, and nothing kept here ever evicts another. The one exception has no successors: of the
-//! Leaves of one node key the lowest id stays.
+//! said what, and nothing kept here ever evicts another. The exception is what machines say of
+//! themselves (`lineage.rs`), where a rule that reads no order says what goes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,9 +13,12 @@ use identity::{
     PublicKey, StatementId, WireGuardKey,
     limits::{EARLY_REVOKES_MAX, FORK_BRANCHES_MAX},
 };
-use org_trust::{Admit, Charter, CharterChain, Lane, Payload, Statement, StatementClaim};
+use org_trust::{Charter, CharterChain, Lane, Payload, Statement, StatementClaim};
 
-use crate::replica::{Broken, Rejected};
+use crate::{
+    lineage::{Lineages, Origin},
+    replica::{Broken, Rejected},
+};
 
 /// The 32 bytes of a key; a quarter of the size of a parsed one.
 pub(crate) type KeyBytes = [u8; 32];
@@ -28,10 +31,11 @@ pub(crate) enum Slot {
     Boot,
 }
 
-/// One Admit's word that a key is in a slot of a node.
+/// The word of an Admit or a Rotate that a key is in a slot of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim {
-    pub(crate) admit: StatementId,
+    pub(crate) by: StatementId,
+    /// The machine's first node key.
     pub(crate) node: KeyBytes,
     pub(crate) slot: Slot,
 }
@@ -107,10 +111,14 @@ pub(crate) struct Held {
     cancels_of: BTreeMap<StatementId, Vec<StatementId>>,
     cancel_tips: BTreeMap<StatementId, Vec<StatementId>>,
     revokes_of: BTreeMap<KeyBytes, BTreeSet<StatementId>>,
-    /// By author: the keys it revoked that no Admit held names.
+    /// By author: the keys it revoked or suspended that no Admit or Rotate held names.
     early: BTreeMap<KeyBytes, BTreeSet<KeyBytes>>,
     revoked_by: BTreeSet<(KeyBytes, KeyBytes)>,
-    leaves: BTreeMap<KeyBytes, StatementId>,
+    suspends_of: BTreeMap<KeyBytes, BTreeSet<StatementId>>,
+    resumes_of: BTreeMap<KeyBytes, BTreeSet<StatementId>>,
+    assigns_of: BTreeMap<KeyBytes, BTreeSet<StatementId>>,
+    cosigns_of: BTreeMap<StatementId, BTreeSet<StatementId>>,
+    lineages: Lineages,
     role_keys: BTreeSet<WireGuardKey>,
 }
 
@@ -130,8 +138,8 @@ pub(crate) struct Spot {
 }
 
 enum Branch {
-    /// A node's own Leave has no lane.
-    Leave,
+    /// A machine's own statement has no lane.
+    Own(Origin),
     New,
     /// Behind this statement.
     After(StatementId),
@@ -141,8 +149,8 @@ enum Branch {
 
 /// What changed by keeping a statement.
 pub(crate) struct Kept {
-    /// The Leave that this one replaced.
-    pub(crate) replaced: Option<StatementId>,
+    /// What a machine's own statement took the place of, or voided for good.
+    pub(crate) dropped: Vec<Arc<Statement>>,
     /// The author has just been found to have signed too many branches.
     pub(crate) burned: bool,
     /// The place now has two or more statements.
@@ -166,19 +174,19 @@ impl Held {
         let author = *s.author();
         let is_admin = charter.admin(&author).is_some();
         let (allowed, lane) = match s.payload() {
-            Payload::Leave => return self.fit_leave(charter.version, s),
+            Payload::Leave | Payload::Rotate(_) | Payload::Retire(_) => {
+                return self.fit_own(charter.version, s);
+            }
             Payload::Admit(a) => {
                 let gateway = charter.gateway(&author).is_some() && a.invite.is_some();
                 (gateway || (is_admin && a.invite.is_none()), Lane::Main)
             }
-            Payload::Invite(_) | Payload::Cancel(_) => (is_admin, Lane::Main),
-            Payload::Revoke(_) => (is_admin, Lane::Revokes),
-            Payload::Suspend(_)
+            Payload::Invite(_)
+            | Payload::Cancel(_)
             | Payload::Resume(_)
             | Payload::Assign(_)
-            | Payload::Rotate(_)
-            | Payload::Retire(_)
-            | Payload::Cosign(_) => (false, Lane::Main),
+            | Payload::Cosign(_) => (is_admin, Lane::Main),
+            Payload::Revoke(_) | Payload::Suspend(_) => (is_admin, Lane::Revokes),
         };
         if !allowed {
             return Err(Rejected::NotAuthorised { author: *author.as_bytes() });
@@ -189,26 +197,44 @@ impl Held {
         self.fit_lane(chain, charter.version, s)
     }
 
-    fn fit_leave(&self, version: u32, s: &StatementClaim) -> Result<Fit, Rejected> {
+    fn fit_own(&self, version: u32, s: &StatementClaim) -> Result<Fit, Rejected> {
         if s.lane() != Lane::Main || s.seq() != 0 {
             return Err(Rejected::Broken(Broken::Lane));
         }
-        let Some(admit) = self.entries.get(&StatementId(s.prev())) else {
+        let Some(before) = self.entries.get(&StatementId(s.prev())) else {
             return Ok(Fit::Waiting(s.prev()));
         };
-        if admit.statement.payload().admit().is_none_or(|a| a.node != *s.author()) {
+        let origin = Origin::of(&before.statement).filter(|(node, _)| node == s.author());
+        let Some((_, origin)) = origin else {
             return Err(Rejected::NotAuthorised { author: *s.author().as_bytes() });
+        };
+        self.lineages.fit(s, origin, &before.statement)?;
+        if let Payload::Rotate(rotate) = s.payload() {
+            let had = self.keys_before(before);
+            if keys_of(rotate.node, rotate.wireguard, rotate.boot).iter().any(|(_, key)| had.contains(key)) {
+                return Err(Rejected::Broken(Broken::KeyAgain));
+            }
         }
-        match self.leaves.get(s.author().as_bytes()) {
-            Some(held) if *held < s.id() => Err(Rejected::Surplus),
-            Some(_) | None => Ok(Fit::Here(Spot { version, branch: Branch::Leave, nth: 0 })),
+        Ok(Fit::Here(Spot { version, branch: Branch::Own(origin), nth: 0 }))
+    }
+
+    /// The keys that the chain up to and including this Admit or Rotate names.
+    fn keys_before(&self, entry: &Entry) -> BTreeSet<WireGuardKey> {
+        let mut keys = BTreeSet::new();
+        let mut at = Some(entry);
+        while let Some(entry) = at {
+            keys.extend(slots(&entry.statement).map(|(_, key)| key));
+            let earlier = matches!(entry.statement.payload(), Payload::Rotate(_));
+            at = earlier.then(|| self.entries.get(&StatementId(entry.statement.prev()))).flatten();
         }
+        keys
     }
 
     fn fit_lane(&self, chain: &CharterChain, version: u32, s: &StatementClaim) -> Result<Fit, Rejected> {
         let author = *s.author();
         let lane = self.lanes.get(&(*author.as_bytes(), s.lane()));
         let burned = lane.is_some_and(|lane| lane.burned);
+        let revokes = matches!(s.payload(), Payload::Revoke(_));
         let empty = Prefix::default();
         let mut walked = None;
         let (branch, prefix) = if s.seq() == 0 {
@@ -236,18 +262,18 @@ impl Held {
                     };
                     (Branch::After(prev), prefix)
                 }
-                None if burned && s.lane() == Lane::Revokes => (Branch::Loose, &empty),
+                None if burned && revokes => (Branch::Loose, &empty),
                 None => return Ok(Fit::Waiting(s.prev())),
             }
         };
         self.fit_revoke(s, prefix, burned)?;
         let crowded = lane.and_then(|lane| lane.places.get(&s.seq()));
         let crowded = crowded.is_some_and(|place| place.len() > FORK_BRANCHES_MAX);
-        let branch = match s.lane() {
-            Lane::Main if crowded => return Err(Rejected::Surplus),
+        let branch = match (crowded, revokes) {
+            (true, false) => return Err(Rejected::Surplus),
             // A burned author's Revokes stay: each target once, wherever the statement stands.
-            Lane::Revokes if crowded => Branch::Loose,
-            Lane::Main | Lane::Revokes => branch,
+            (true, true) => Branch::Loose,
+            (false, _) => branch,
         };
         if let (Branch::Loose, Payload::Revoke(r)) = (&branch, s.payload())
             && self.revoked_by.contains(&(*author.as_bytes(), *r.node.as_bytes()))
@@ -260,16 +286,27 @@ impl Held {
     }
 
     fn fit_revoke(&self, s: &StatementClaim, prefix: &Prefix, burned: bool) -> Result<(), Rejected> {
-        let Payload::Revoke(r) = s.payload() else { return Ok(()) };
-        let target = r.node.as_bytes();
-        if prefix.revoked.contains(target) {
+        let (target, again) = match s.payload() {
+            Payload::Revoke(r) => (r.node.as_bytes(), prefix.revoked.contains(r.node.as_bytes())),
+            Payload::Suspend(s) => (s.node.as_bytes(), false),
+            Payload::Admit(_)
+            | Payload::Invite(_)
+            | Payload::Cancel(_)
+            | Payload::Leave
+            | Payload::Resume(_)
+            | Payload::Assign(_)
+            | Payload::Rotate(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_) => return Ok(()),
+        };
+        if again {
             // A burned author's loose Revoke may become the predecessor of its own copy.
             let why = if burned { Rejected::Surplus } else { Rejected::AlreadyRevoked { node: *target } };
             return Err(why);
         }
         let early = self.early.get(s.author().as_bytes());
         let full = early.is_some_and(|keys| keys.len() >= EARLY_REVOKES_MAX && !keys.contains(target));
-        if full && !self.admits_of.contains_key(target) {
+        if full && !self.is_named(target) {
             return Err(Rejected::TooManyEarlyRevokes { author: *s.author().as_bytes() });
         }
         Ok(())
@@ -289,19 +326,18 @@ impl Held {
     /// Keeps a statement at its spot.
     pub(crate) fn keep(&mut self, s: Arc<Statement>, spot: Spot) -> Kept {
         let id = s.id();
-        let mut kept = Kept { replaced: None, burned: false, fork: false };
+        let mut kept = Kept { dropped: Vec::new(), burned: false, fork: false };
         let mut branch = 0;
         match spot.branch {
-            Branch::Leave => {
-                kept.replaced = self.leaves.insert(*s.author().as_bytes(), id);
-                if let Some(old) = kept.replaced {
-                    self.entries.remove(&old);
-                }
+            Branch::Own(origin) => {
+                let dropped = self.lineages.keep(&s, origin);
+                kept.dropped = dropped.iter().filter_map(|id| self.forget(id)).collect();
+                kept.fork = self.lineages.get(&id).is_some() && !self.lineages.is_single(&id);
             }
             Branch::New | Branch::After(_) | Branch::Loose => {
                 let before = match spot.branch {
                     Branch::After(prev) => Some(prev),
-                    Branch::New | Branch::Leave | Branch::Loose => None,
+                    Branch::New | Branch::Own(_) | Branch::Loose => None,
                 };
                 branch = self.grow(&s, before, &mut kept);
             }
@@ -311,6 +347,20 @@ impl Held {
             Entry { statement: s, version: spot.version, branch, nth: spot.nth, invited: OnceLock::new() };
         self.entries.insert(id, entry);
         kept
+    }
+
+    /// Forgets a machine's own statement, which has no lane.
+    fn forget(&mut self, id: &StatementId) -> Option<Arc<Statement>> {
+        let entry = self.entries.remove(id)?;
+        for (_, key) in slots(&entry.statement) {
+            if let Some(claims) = self.claims.get_mut(&key) {
+                claims.retain(|claim| claim.by != *id);
+                if claims.is_empty() {
+                    self.claims.remove(&key);
+                }
+            }
+        }
+        Some(entry.statement)
     }
 
     fn grow(&mut self, s: &Statement, before: Option<StatementId>, kept: &mut Kept) -> usize {
@@ -360,25 +410,37 @@ impl Held {
             Payload::Admit(a) => {
                 let node = *a.node.as_bytes();
                 self.admits_of.entry(node).or_default().push(id);
-                for (slot, key) in slots(a) {
-                    self.claims.entry(key).or_default().push(Claim { admit: id, node, slot });
-                }
+                self.claim(s, node, node);
                 if let Some(invite) = a.invite {
                     self.admits_under.entry(invite).or_default().push(node);
                     let spent = self.spent.entry(invite).or_default();
                     *spent = (*spent).max(nth.saturating_add(1));
                 }
-                for keys in self.early.values_mut() {
-                    keys.remove(&node);
+            }
+            Payload::Rotate(r) => {
+                if let Some(root) = self.lineages.get(&id).map(|rotation| rotation.root) {
+                    self.claim(s, *r.node.as_bytes(), root);
                 }
             }
             Payload::Revoke(r) => {
                 let (author, node) = (*s.author().as_bytes(), *r.node.as_bytes());
                 self.revokes_of.entry(node).or_default().insert(id);
                 self.revoked_by.insert((author, node));
-                if !self.admits_of.contains_key(&node) {
-                    self.early.entry(author).or_default().insert(node);
-                }
+                self.note_early(author, node);
+            }
+            Payload::Suspend(suspend) => {
+                let node = *suspend.node.as_bytes();
+                self.suspends_of.entry(node).or_default().insert(id);
+                self.note_early(*s.author().as_bytes(), node);
+            }
+            Payload::Resume(r) => {
+                self.resumes_of.entry(*r.node.as_bytes()).or_default().insert(id);
+            }
+            Payload::Assign(a) => {
+                self.assigns_of.entry(*a.node.as_bytes()).or_default().insert(id);
+            }
+            Payload::Cosign(c) => {
+                self.cosigns_of.entry(c.target).or_default().insert(id);
             }
             Payload::Invite(_) => {
                 self.invites.insert(id);
@@ -389,14 +451,29 @@ impl Held {
                     self.cancel_tips.entry(tip).or_default().push(c.invite);
                 }
             }
-            Payload::Leave
-            | Payload::Suspend(_)
-            | Payload::Resume(_)
-            | Payload::Assign(_)
-            | Payload::Rotate(_)
-            | Payload::Retire(_)
-            | Payload::Cosign(_) => {}
+            Payload::Leave | Payload::Retire(_) => {}
         }
+    }
+
+    /// Remembers whose the keys of an Admit or Rotate are said to be.
+    fn claim(&mut self, s: &Statement, node: KeyBytes, root: KeyBytes) {
+        for (slot, key) in slots(s) {
+            self.claims.entry(key).or_default().push(Claim { by: s.id(), node: root, slot });
+        }
+        for keys in self.early.values_mut() {
+            keys.remove(&node);
+        }
+    }
+
+    fn note_early(&mut self, author: KeyBytes, node: KeyBytes) {
+        if !self.is_named(&node) {
+            self.early.entry(author).or_default().insert(node);
+        }
+    }
+
+    /// Whether an Admit or a Rotate names this node key.
+    pub(crate) fn is_named(&self, node: &KeyBytes) -> bool {
+        self.admits_of.contains_key(node) || self.lineages.to(node).next().is_some()
     }
 
     /// Whether `id` is `tip` or stands before it in the same chain; none when the tip is not held.
@@ -420,8 +497,8 @@ impl Held {
         }
     }
 
-    pub(crate) fn is_burned(&self, author: &PublicKey) -> bool {
-        self.lanes.get(&(*author.as_bytes(), Lane::Main)).is_some_and(|lane| lane.burned)
+    pub(crate) fn is_burned(&self, author: &PublicKey, lane: Lane) -> bool {
+        self.lanes.get(&(*author.as_bytes(), lane)).is_some_and(|lane| lane.burned)
     }
 
     pub(crate) fn admits_of(&self, node: &KeyBytes) -> &[StatementId] {
@@ -449,8 +526,24 @@ impl Held {
         self.revokes_of.get(node).into_iter().flatten()
     }
 
-    pub(crate) fn leave_of(&self, node: &KeyBytes) -> Option<StatementId> {
-        self.leaves.get(node).copied()
+    pub(crate) fn suspends_of(&self, node: &KeyBytes) -> impl Iterator<Item = &StatementId> {
+        self.suspends_of.get(node).into_iter().flatten()
+    }
+
+    pub(crate) fn resumes_of(&self, node: &KeyBytes) -> impl Iterator<Item = &StatementId> {
+        self.resumes_of.get(node).into_iter().flatten()
+    }
+
+    pub(crate) fn assigns_of(&self, node: &KeyBytes) -> impl Iterator<Item = &StatementId> {
+        self.assigns_of.get(node).into_iter().flatten()
+    }
+
+    pub(crate) fn cosigns_of(&self, target: &StatementId) -> impl Iterator<Item = &StatementId> {
+        self.cosigns_of.get(target).into_iter().flatten()
+    }
+
+    pub(crate) const fn lineages(&self) -> &Lineages {
+        &self.lineages
     }
 
     /// How many uses of an invite are spent.
@@ -517,6 +610,13 @@ impl Held {
                 }
             }
         }
+        for ids in self.lineages.forks() {
+            let first = ids.first().and_then(|id| self.entries.get(id));
+            if let Some(s) = first.map(|e| &e.statement) {
+                let ids = ids.iter().copied().collect();
+                forks.push(Fork { author: *s.author(), lane: s.lane(), seq: s.seq(), ids });
+            }
+        }
         forks
     }
 
@@ -536,8 +636,8 @@ impl Held {
 
     /// Everything, each after what it builds on.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = &Arc<Statement>> {
-        let lanes = self.lanes.values().flat_map(|chain| chain.places.values().flatten());
-        lanes.chain(self.leaves.values()).filter_map(|id| Some(&self.entries.get(id)?.statement))
+        let lanes = self.lanes.values().flat_map(|chain| chain.places.values().flatten().copied());
+        lanes.chain(self.lineages.in_order()).filter_map(|id| Some(&self.entries.get(&id)?.statement))
     }
 }
 
@@ -566,12 +666,22 @@ impl Prefix {
     }
 }
 
+/// The keys that an Admit or a Rotate names, by slot.
+pub(crate) fn slots(s: &Statement) -> impl Iterator<Item = (Slot, WireGuardKey)> + use<> {
+    let keys = if let Payload::Rotate(rotate) = s.payload() {
+        Some(keys_of(rotate.node, rotate.wireguard, rotate.boot))
+    } else {
+        s.payload().admit().map(|admit| keys_of(admit.node, admit.wireguard, admit.boot))
+    };
+    keys.into_iter().flatten()
+}
+
 /// A machine's keys by slot, in the one form in which two of them can be compared: a key and its
 /// negative share their Montgomery u, and whoever holds one can sign with the other.
-pub(crate) fn slots(admit: &Admit) -> [(Slot, WireGuardKey); 3] {
+pub(crate) fn keys_of(node: PublicKey, wireguard: PublicKey, boot: PublicKey) -> [(Slot, WireGuardKey); 3] {
     [
-        (Slot::Node, admit.node.to_wireguard()),
-        (Slot::WireGuard, admit.wireguard.to_wireguard()),
-        (Slot::Boot, admit.boot.to_wireguard()),
+        (Slot::Node, node.to_wireguard()),
+        (Slot::WireGuard, wireguard.to_wireguard()),
+        (Slot::Boot, boot.to_wireguard()),
     ]
 }

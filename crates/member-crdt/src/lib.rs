@@ -14,7 +14,9 @@ mod descent;
 mod document;
 mod frame;
 mod held;
+mod lineage;
 mod load;
+mod machine;
 mod replica;
 mod reports;
 mod resolve;
@@ -31,6 +33,9 @@ pub use load::{Checked, Unchecked};
 pub use replica::{Applied, Broken, Fault, LoadError, Loaded, Rejected, Replica};
 pub use reports::Coverage;
 pub use resolve::resolve;
-pub use roster::{FindError, InviteStanding, InviteState, Member, MemberState, Roster, Standing};
+pub use roster::{
+    EarlierKeys, FindError, InviteStanding, InviteState, Member, MemberState, Pending, Revoking, Roster,
+    Standing,
+};
 pub use treesync::{Output, ReportPace, Session, SyncError};
 pub use trie::RecordId;

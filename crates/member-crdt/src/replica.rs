@@ -80,7 +80,7 @@ pub enum Rejected {
     },
     /// A statement whose signatures do not hold.
     Statement(StatementError),
-    /// As many branches of its author's lane are kept as prove the fork, or a Leave with a lower id.
+    /// As much of its kind is kept as counts or proves anything.
     Surplus,
     /// The author revoked too many keys that nobody admitted.
     TooManyEarlyRevokes {
@@ -93,12 +93,16 @@ pub enum Rejected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Broken {
+    /// It rotates to a key that the machine has had.
+    KeyAgain,
     /// The kind does not belong into the lane.
     Lane,
     /// It cites an older charter than the statement before it.
     OlderCharter,
     /// The statement it names as previous is another author's, another lane's or not the one before.
     Previous,
+    /// Its machine has had as many keys as it may.
+    Rotations,
     /// The first of a lane does not name the charter that first named its author.
     Start,
 }
@@ -219,18 +223,20 @@ impl Replica {
             }
         }
         let invited = verify(load::redemptions(org, &statements));
-        // By place, so that a predecessor comes first; Leaves after the Admits they follow.
-        statements.sort_by_key(|s| (*s.payload() == Payload::Leave, s.seq()));
+        // By place, so that a predecessor comes first; what machines say after the Admits it follows.
+        statements.sort_by_key(|s| (s.payload().is_by_node(), s.seq()));
         loop {
             let before = statements.len();
             statements.retain(|statement| match self.held.fit(&self.chain, statement) {
                 Ok(Fit::Here(spot)) => {
                     self.ids.insert(statement.id().0);
                     let kept = self.held.keep(Arc::clone(statement), spot);
-                    kept.replaced.inspect(|old| self.ids.remove(&old.0));
+                    for old in &kept.dropped {
+                        self.ids.remove(&old.id().0);
+                    }
                     false
                 }
-                // A Leave that a lower one replaced later still stands in the file.
+                // What was dropped for another still stands in the file.
                 Ok(Fit::Known) | Err(Rejected::Surplus) => false,
                 Ok(Fit::Waiting(_)) => true,
                 Err(why) => {
@@ -242,7 +248,9 @@ impl Replica {
                 break;
             }
         }
-        refused.extend(statements.iter().map(|_| Rejected::Broken(Broken::Previous)));
+        // What stood behind a statement that was dropped is still in the file.
+        let stray = statements.iter().filter(|s| !s.payload().is_by_node());
+        refused.extend(stray.map(|_| Rejected::Broken(Broken::Previous)));
         for checked in invited {
             if let Outcome::Redemption(admit, holds) = checked.0
                 && let Some(entry) = self.held.get(&admit)
@@ -251,7 +259,7 @@ impl Replica {
             }
         }
         for report in reports {
-            if self.held.admits_of(report.node().as_bytes()).is_empty() {
+            if !self.held.is_named(report.node().as_bytes()) {
                 refused.push(Rejected::ReportOfStranger { node: *report.node().as_bytes() });
             } else {
                 self.keep_report(report);
@@ -320,9 +328,10 @@ impl Replica {
                 let statement = unverified.verify(&self.org()).map_err(Rejected::Statement)?;
                 let (statement, id) = (Arc::new(statement.clone()), statement.id());
                 let kept = self.held.keep(Arc::clone(&statement), spot);
-                if let Some(old) = kept.replaced {
-                    self.ids.remove(&old.0);
-                    self.document.forget_statement(&old.0);
+                for old in &kept.dropped {
+                    self.ids.remove(&old.id().0);
+                    self.document.forget_statement(&old.id().0);
+                    self.forget_reports(old);
                 }
                 self.ids.insert(id.0);
                 self.document.put_statement(&id.0, statement.bytes());
@@ -330,7 +339,10 @@ impl Replica {
                 if kept.burned || rules.is_cut_tip(&id) {
                     self.roster = Arc::new(rules.whole());
                 } else {
-                    rules.update(Arc::make_mut(&mut self.roster), &rules.touched_by(&statement));
+                    rules.update(
+                        Arc::make_mut(&mut self.roster),
+                        &rules.touched_by(&statement, &kept.dropped),
+                    );
                 }
                 Ok(Applied::New { id: id.0, fork: kept.fork })
             }
@@ -340,7 +352,7 @@ impl Replica {
     fn take_report(&mut self, bytes: &[u8]) -> Result<Applied, Rejected> {
         let unverified = UnverifiedReport::decode(bytes).map_err(Rejected::Malformed)?;
         let node = *unverified.claimed().node();
-        if self.held.admits_of(node.as_bytes()).is_empty() {
+        if !self.held.is_named(node.as_bytes()) {
             return Err(Rejected::ReportOfStranger { node: *node.as_bytes() });
         }
         if self.is_passed(unverified.claimed()) {
@@ -367,6 +379,16 @@ impl Replica {
         }
     }
 
+    /// The reports of a key go with the Rotate that alone named it.
+    fn forget_reports(&mut self, dropped: &Statement) {
+        let Payload::Rotate(rotate) = dropped.payload() else { return };
+        if !self.held.is_named(rotate.node.as_bytes())
+            && let Some(report) = self.reports.forget(&rotate.node)
+        {
+            self.ids.remove(&report.id());
+        }
+    }
+
     /// Whether a report is held already, or a newer one of its node.
     fn is_passed(&self, report: &ReportClaim) -> bool {
         let held = self.reports.of(report.node());
@@ -378,7 +400,7 @@ impl Replica {
         let Record::Report(bytes) = record else { return None };
         let unverified = UnverifiedReport::decode(bytes).ok()?;
         let node = *unverified.claimed().node();
-        let known = !self.held.admits_of(node.as_bytes()).is_empty();
+        let known = self.held.is_named(node.as_bytes());
         (known && !self.is_passed(unverified.claimed())).then_some(node)
     }
 
@@ -444,8 +466,8 @@ impl Replica {
     }
 
     /// Where the next statement of an author goes: behind its last one; the first of a role key
-    /// behind the charter that first named it, a node's Leave behind its Admit. None when the key is
-    /// neither.
+    /// behind the charter that first named it, what a machine says of itself behind what made the key
+    /// its own. None when the key is neither.
     #[must_use]
     pub fn next_place(&self, author: &PublicKey, lane: Lane) -> Option<Place> {
         let charter = self.chain.head().id();
@@ -454,7 +476,7 @@ impl Replica {
         }
         let first = match self.chain.named(author) {
             Some(named) => named.id().0,
-            None => self.roster.get(author)?.admit.0,
+            None => self.roster.get(author)?.in_use().find(|keys| keys.node == *author)?.by.0,
         };
         Some(Place { charter, lane, seq: 0, prev: first })
     }
@@ -465,10 +487,13 @@ impl Replica {
         self.held.get(id).map(|entry| &*entry.statement)
     }
 
-    /// The newest report of a node.
+    /// The newest report of a node key. Where it has none and is the newest of a machine that has not
+    /// begun to use it, that of the key before it.
     #[must_use]
     pub fn report_of(&self, node: &PublicKey) -> Option<&Report> {
-        self.reports.of(node).map(|report| &**report)
+        let member = || self.roster.get(node).filter(|member| member.node == *node);
+        let report = self.reports.of(node).or_else(|| self.reports.of_member(member()?));
+        report.map(|report| &**report)
     }
 
     /// Node keys that signed two reports of one number: two machines may hold one key.
@@ -634,9 +659,11 @@ fn short(key: &[u8; 32]) -> String {
 impl core::fmt::Display for Broken {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
+            Self::KeyAgain => "it rotates to a key that the machine has had",
             Self::Lane => "this kind does not stand in this lane",
             Self::OlderCharter => "it cites an older charter than the statement before it",
             Self::Previous => "it does not continue its author's chain",
+            Self::Rotations => "the machine has had as many keys as it may",
             Self::Start => "its author's chain does not begin so",
         })
     }

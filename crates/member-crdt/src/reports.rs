@@ -10,7 +10,7 @@ use org_trust::{CharterChain, Report, ReportTip};
 
 use crate::{
     held::{Held, KeyBytes},
-    roster::Roster,
+    roster::{Member, Roster},
     trie::RecordId,
 };
 
@@ -66,6 +66,18 @@ impl Reports {
         self.newest.get(self.by_id.get(id)?)
     }
 
+    /// That of the newest key of a machine that has sent one.
+    pub(crate) fn of_member(&self, member: &Member) -> Option<&Arc<Report>> {
+        member.in_use().find_map(|keys| self.of(&keys.node))
+    }
+
+    pub(crate) fn forget(&mut self, node: &PublicKey) -> Option<Arc<Report>> {
+        self.clashes.remove(node.as_bytes());
+        let report = self.newest.remove(node.as_bytes())?;
+        self.by_id.remove(&report.id());
+        Some(report)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Report>> {
         self.newest.values()
     }
@@ -105,7 +117,7 @@ impl Reports {
         let mut coverage = Coverage { applied: 0, of: 0, missing: Vec::new() };
         for member in roster.good() {
             coverage.of += 1;
-            if self.of(&member.node).is_some_and(|report| has(report)) {
+            if self.of_member(member).is_some_and(|report| has(report)) {
                 coverage.applied += 1;
             } else {
                 coverage.missing.push(member.node);

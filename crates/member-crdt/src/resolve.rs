@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use identity::{PublicKey, StatementId, WireGuardKey, overlay_address};
-use org_trust::{Admit, Charter, CharterChain, Invite, Payload, Revoke, Statement, VerifiedCharter};
+use identity::{PublicKey, StatementId, WireGuardKey};
+use org_trust::{Admit, Charter, CharterChain, Invite, Lane, Payload, Statement, VerifiedCharter};
 
 use crate::{
-    held::{Entry, Fit, Held, KeyBytes, slots},
-    roster::{InviteStanding, InviteState, Member, MemberState, Roster},
+    held::{Claim, Entry, Fit, Held, KeyBytes, keys_of, slots},
+    lineage::Lineage,
+    roster::{InviteStanding, InviteState, Roster},
 };
 
 /// Resolves a set of statements under a chain of charters: the whole of it at once, in any order. A
@@ -73,9 +74,10 @@ impl Rules<'_> {
         }
     }
 
-    /// What keeping this statement can change: itself, what it cancels or completes, and whoever
-    /// shares a key with a machine whose Admits may now count or no longer.
-    pub(crate) fn touched_by(&self, s: &Statement) -> Touched {
+    /// What keeping this statement, and dropping those for it, can change: itself, what it cancels,
+    /// approves or completes, and whoever shares a key with a machine whose keys may now count or no
+    /// longer.
+    pub(crate) fn touched_by(&self, s: &Statement, dropped: &[Arc<Statement>]) -> Touched {
         let mut touched = Touched::default();
         let mut admitted = BTreeSet::new();
         match s.payload() {
@@ -83,11 +85,15 @@ impl Rules<'_> {
                 admitted.insert(*a.node.as_bytes());
                 touched.invites.extend(a.invite);
             }
-            Payload::Revoke(r) => {
-                touched.nodes.insert(*r.node.as_bytes());
-            }
-            Payload::Leave => {
-                touched.nodes.insert(*s.author().as_bytes());
+            Payload::Rotate(_) => admitted.extend(self.held.lineages().get(&s.id()).map(|r| r.root)),
+            Payload::Revoke(r) => touched.nodes.extend(self.roots_of(&r.node)),
+            Payload::Suspend(r) => touched.nodes.extend(self.roots_of(&r.node)),
+            Payload::Resume(r) => touched.nodes.extend(self.roots_of(&r.node)),
+            Payload::Assign(a) => touched.nodes.extend(self.roots_of(&a.node)),
+            Payload::Leave | Payload::Retire(_) => touched.nodes.extend(self.roots_of(s.author())),
+            Payload::Cosign(c) => {
+                let target = self.held.get(&c.target).and_then(|entry| entry.statement.payload().admit());
+                admitted.extend(target.map(|admit| *admit.node.as_bytes()));
             }
             Payload::Invite(_) => {
                 touched.invites.insert(s.id());
@@ -97,21 +103,16 @@ impl Rules<'_> {
                 touched.invites.insert(c.invite);
                 admitted.extend(self.held.admits_under(&c.invite));
             }
-            Payload::Suspend(_)
-            | Payload::Resume(_)
-            | Payload::Assign(_)
-            | Payload::Rotate(_)
-            | Payload::Retire(_)
-            | Payload::Cosign(_) => {}
         }
         for invite in self.held.cancelled_at(&s.id()) {
             touched.invites.insert(*invite);
             admitted.extend(self.held.admits_under(invite));
         }
-        for node in &admitted {
-            for key in self.keys_of(node) {
-                touched.nodes.extend(self.held.claims_on(&key).iter().map(|claim| claim.node));
-            }
+        let mut keys: BTreeSet<WireGuardKey> =
+            admitted.iter().flat_map(|root| self.keys_under(root)).collect();
+        keys.extend(dropped.iter().flat_map(|old| slots(old)).map(|(_, key)| key));
+        for key in &keys {
+            touched.nodes.extend(self.held.claims_on(key).iter().map(|claim| claim.node));
         }
         touched.nodes.extend(admitted);
         touched
@@ -122,114 +123,83 @@ impl Rules<'_> {
         self.chain.iter().any(|c| c.charter().cuts.iter().any(|cut| cut.tip == *id))
     }
 
-    /// A machine, if any Admit of it counts.
-    pub(crate) fn member(&self, node: &KeyBytes) -> Option<Member> {
-        let admits = self.held.admits_of(node).iter();
-        let mut counting: Vec<(&Entry, &Admit)> = admits.filter_map(|id| self.counting(id)).collect();
-        counting.sort_unstable_by_key(|(entry, _)| entry.statement.id());
-        let (entry, admit) = *counting.first()?;
-        let labels = admit.invite.and_then(|id| self.invite(&id)).map(|(_, invite)| invite.labels.clone());
-        let org = self.chain.org();
-        Some(Member {
-            node: admit.node,
-            wireguard: admit.wireguard,
-            boot: admit.boot,
-            name: admit.name.clone(),
-            labels: labels.unwrap_or_default(),
-            assurance: admit.assurance,
-            address: overlay_address(&org, &admit.node),
-            admit: entry.statement.id(),
-            admitted_by: *entry.statement.author(),
-            invite: admit.invite,
-            state: self.state(node, &counting),
-        })
-    }
-
-    fn state(&self, node: &KeyBytes, counting: &[(&Entry, &Admit)]) -> MemberState {
-        if let Some(revoked) = self.revoked(node) {
-            return revoked;
-        }
-        if self.held.leave_of(node).is_some() {
-            return MemberState::Left;
-        }
-        if counting.iter().any(|(_, admit)| self.conflicts(node, admit)) {
-            return MemberState::KeyConflict;
-        }
-        MemberState::Good
-    }
-
-    /// Rule 9: a key of this Admit is claimed for another machine, in another place, or by a role.
-    fn conflicts(&self, node: &KeyBytes, admit: &Admit) -> bool {
-        slots(admit).into_iter().any(|(slot, key)| {
-            let mut others = self.held.claims_on(&key).iter().filter(|c| c.node != *node || c.slot != slot);
-            others.any(|claim| self.counting(&claim.admit).is_some()) || self.held.is_role_key(&key)
-        })
-    }
-
-    /// Whether enough admins revoked a node key, admitted or not.
-    pub(crate) fn is_revoked(&self, node: &KeyBytes) -> bool {
-        self.revoked(node).is_some()
-    }
-
-    /// Rules 6 and 7: enough distinct admins revoked it.
-    fn revoked(&self, node: &KeyBytes) -> Option<MemberState> {
-        let mut admins = BTreeSet::new();
-        let mut threshold = u8::MAX;
-        let mut counting: Vec<(&Statement, &Revoke)> = Vec::new();
-        for entry in self.held.revokes_of(node).filter_map(|id| self.held.get(id)) {
-            let Payload::Revoke(revoke) = entry.statement.payload() else { continue };
-            let Some(cited) = self.chain.get(&entry.statement.charter()) else { continue };
-            if self.under_cuts(entry, IfTipUnknown::Counts, |c, key| c.admin(key).is_some()) {
-                admins.insert(*entry.statement.author().as_bytes());
-                threshold = threshold.min(cited.charter().revoke_threshold);
-                counting.push((&entry.statement, revoke));
-            }
-        }
-        let (first, revoke) = *counting.first()?;
-        (admins.len() >= usize::from(threshold)).then(|| MemberState::Revoked {
-            by: *first.author(),
-            reason: revoke.reason,
-            note: revoke.note.clone(),
-            ids: counting.iter().map(|(s, _)| s.id()).collect(),
-        })
-    }
-
-    /// An Admit that counts (rules 3 to 5).
-    fn counting(&self, id: &StatementId) -> Option<(&Entry, &Admit)> {
+    /// An Admit, and whether it counts or waits for approval (rules 3 to 5 and 12).
+    pub(crate) fn admission(&self, id: &StatementId) -> Option<(&Entry, &Admit, Admission)> {
         let entry = self.held.get(id)?;
-        let Payload::Admit(admit) = entry.statement.payload() else { return None };
+        let admit = entry.statement.payload().admit()?;
         let author = entry.statement.author();
-        if self.held.is_burned(author) {
+        if self.held.is_burned(author, Lane::Main) {
             return None;
         }
-        let counts = match &admit.invite {
-            None => self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.admin(key).is_some()),
+        let admission = match &admit.invite {
+            None => {
+                let by_admin = self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.admin(key).is_some());
+                by_admin.then_some(Admission::Counts)?
+            }
             Some(invite) => {
-                self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.gateway(key).is_some())
-                    && self.invited(entry, admit, invite)
+                let by_gateway =
+                    self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.gateway(key).is_some());
+                let invite = self.invited(entry, admit, invite).filter(|_| by_gateway)?;
+                let waits = invite.approval && !self.is_approved(id);
+                if waits { Admission::Waits } else { Admission::Counts }
             }
         };
-        counts.then_some((entry, admit))
+        Some((entry, admit, admission))
     }
 
-    fn invited(&self, entry: &Entry, admit: &Admit, id: &StatementId) -> bool {
-        let Some((_, invite)) = self.invite(id) else { return false };
+    fn counts(&self, id: &StatementId) -> bool {
+        self.admission(id).is_some_and(|(.., admission)| admission == Admission::Counts)
+    }
+
+    /// Rule 12: an admin approved it.
+    fn is_approved(&self, id: &StatementId) -> bool {
+        self.held.cosigns_of(id).filter_map(|id| self.held.get(id)).any(|entry| self.gives(entry))
+    }
+
+    /// Whether what an admin says on its main lane to give something counts.
+    pub(crate) fn gives(&self, entry: &Entry) -> bool {
+        !self.held.is_burned(entry.statement.author(), Lane::Main)
+            && self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.admin(key).is_some())
+    }
+
+    /// Whether what an admin says to take something away counts.
+    pub(crate) fn takes(&self, entry: &Entry) -> bool {
+        self.under_cuts(entry, IfTipUnknown::Counts, |c, key| c.admin(key).is_some())
+    }
+
+    /// Rule 9: a key is claimed for another machine, in another place, or by a role.
+    pub(crate) fn conflicts(&self, root: &KeyBytes, admits: &[&Admit], lineage: &Lineage<'_>) -> bool {
+        let admitted = admits.iter().flat_map(|a| keys_of(a.node, a.wireguard, a.boot));
+        let rotated = lineage.later.iter().flat_map(|(_, r)| keys_of(r.node, r.wireguard, r.boot));
+        admitted.chain(rotated).any(|(slot, key)| {
+            let mut others = self.held.claims_on(&key).iter().filter(|c| c.node != *root || c.slot != slot);
+            others.any(|claim| self.claims(claim)) || self.held.is_role_key(&key)
+        })
+    }
+
+    /// Whether a claim counts: an Admit that counts, or a Rotate of a machine that has one.
+    fn claims(&self, claim: &Claim) -> bool {
+        self.counts(&claim.by)
+            || (self.held.lineages().is_single(&claim.by)
+                && self.held.admits_of(&claim.node).iter().any(|id| self.counts(id)))
+    }
+
+    /// The Invite that admits, if it does.
+    fn invited(&self, entry: &Entry, admit: &Admit, id: &StatementId) -> Option<&Invite> {
+        let (_, invite) = self.invite(id)?;
         let org = self.chain.org();
-        !invite.approval
-            && invite.redeemer == *entry.statement.author()
+        let admits = invite.redeemer == *entry.statement.author()
             && entry.nth < invite.uses
             && self.not_cancelled(entry, id)
-            && *entry.invited.get_or_init(|| admit.verify_invite(&org, &invite.key).is_ok())
+            && *entry.invited.get_or_init(|| admit.verify_invite(&org, &invite.key).is_ok());
+        admits.then_some(invite)
     }
 
     /// An Invite that counts.
-    fn invite(&self, id: &StatementId) -> Option<(&Entry, &Invite)> {
+    pub(crate) fn invite(&self, id: &StatementId) -> Option<(&Entry, &Invite)> {
         let entry = self.held.get(id)?;
         let Payload::Invite(invite) = entry.statement.payload() else { return None };
-        let author = entry.statement.author();
-        let counts = !self.held.is_burned(author)
-            && self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.admin(key).is_some());
-        counts.then_some((entry, invite))
+        self.gives(entry).then_some((entry, invite))
     }
 
     fn not_cancelled(&self, entry: &Entry, invite: &StatementId) -> bool {
@@ -243,8 +213,7 @@ impl Rules<'_> {
         self.held.cancels_of(invite).iter().filter_map(|id| {
             let entry = self.held.get(id)?;
             let Payload::Cancel(cancel) = entry.statement.payload() else { return None };
-            self.under_cuts(entry, IfTipUnknown::Counts, |c, key| c.admin(key).is_some())
-                .then_some(cancel.tip)
+            self.takes(entry).then_some(cancel.tip)
         })
     }
 
@@ -296,16 +265,34 @@ impl Rules<'_> {
             labels: invite.labels.clone(),
             expires_unix_s: invite.expires_unix_s,
             note: invite.note.clone(),
+            approval: invite.approval,
             state,
         })
     }
 
-    fn keys_of(&self, node: &KeyBytes) -> BTreeSet<WireGuardKey> {
-        let admits = self.held.admits_of(node).iter().filter_map(|id| self.held.get(id));
-        let keys = admits.filter_map(|entry| entry.statement.payload().admit());
-        let keys = keys.map(|admit| slots(admit).map(|(_, key)| key));
-        keys.flatten().collect()
+    /// The first keys of the machines that a node key is, or by a Rotate would be, a key of.
+    fn roots_of(&self, node: &PublicKey) -> BTreeSet<KeyBytes> {
+        let node = node.as_bytes();
+        let rotated = self.held.lineages().to(node).map(|rotation| rotation.root);
+        rotated.chain((!self.held.admits_of(node).is_empty()).then_some(*node)).collect()
     }
+
+    /// Every key that an Admit or a Rotate names for a machine.
+    fn keys_under(&self, root: &KeyBytes) -> BTreeSet<WireGuardKey> {
+        let admits = self.held.admits_of(root).iter().filter_map(|id| self.held.get(id));
+        let admitted = admits.flat_map(|entry| slots(&entry.statement));
+        let rotates = self.held.lineages().of(root);
+        let rotated = rotates.flat_map(|r| keys_of(r.node, r.wireguard, r.boot));
+        admitted.chain(rotated).map(|(_, key)| key).collect()
+    }
+}
+
+/// Whether an Admit that holds counts yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Counts,
+    /// No admin has approved it.
+    Waits,
 }
 
 /// What becomes of a statement while the tip of a cut is not held: what gives waits, what takes away

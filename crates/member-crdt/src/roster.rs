@@ -21,7 +21,10 @@ pub struct Roster {
     org: OrgId,
     anchor: CharterId,
     roles: Arc<Roles>,
+    /// By first node key.
     members: Shards<KeyBytes, Arc<Member>>,
+    /// Later node keys.
+    by_later: Index,
     by_wireguard: Index,
     by_boot: Index,
     by_address: Index,
@@ -30,7 +33,7 @@ pub struct Roster {
     digest: OnceLock<RosterDigest>,
 }
 
-/// Pairs of a key and the node key it leads to: two nodes may claim one key.
+/// Pairs of a key and the first node key it leads to: two machines may claim one key.
 type Index = Shards<(KeyBytes, KeyBytes), ()>;
 
 #[derive(Debug)]
@@ -43,19 +46,27 @@ struct Roles {
 /// A machine that was admitted, whatever became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its key for conn_auth; who it is.
+    /// Its newest key for conn_auth.
     pub node: PublicKey,
-    /// Its key for WireGuard, in Ed25519 form.
+    /// Its newest key for WireGuard, in Ed25519 form.
     pub wireguard: PublicKey,
-    /// Its key before the disk is open.
+    /// Its newest key before the disk is open.
     pub boot: PublicKey,
+    /// The statement that made these its keys: its Admit, or a Rotate.
+    pub since: StatementId,
+    /// The keys it had before them, oldest first.
+    pub earlier: Vec<EarlierKeys>,
     /// What people call it; not unique.
     pub name: Name,
-    /// Labels from the invite.
+    /// What it may do beyond what every member may.
+    pub roles: Vec<Tag>,
+    /// Labels from an Assign, or else from the invite.
     pub labels: Vec<Tag>,
+    /// The Assigns in force, ascending: the next one replaces them.
+    pub assigns: Vec<StatementId>,
     /// How it says its keys are held.
     pub assurance: Assurance,
-    /// Its address in the overlay.
+    /// Its address in the overlay, from its first key.
     pub address: Ipv6Addr,
     /// The statement that admitted it.
     pub admit: StatementId,
@@ -63,13 +74,47 @@ pub struct Member {
     pub admitted_by: PublicKey,
     /// The invite it used; none if an admin admitted it.
     pub invite: Option<StatementId>,
+    /// Who revoked it, when that is not enough.
+    pub revoking: Option<Revoking>,
     /// Whether it is still one of us.
     pub state: MemberState,
 }
 
+/// Keys that a machine had before a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlierKeys {
+    /// The node key.
+    pub node: PublicKey,
+    /// The WireGuard key.
+    pub wireguard: PublicKey,
+    /// The boot key.
+    pub boot: PublicKey,
+    /// The statement that made them its keys.
+    pub by: StatementId,
+    /// Whether they have ended. Until then it may use these or later ones.
+    pub retired: bool,
+}
+
+/// A revocation that fewer admins signed than it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoking {
+    /// The admins that did, ascending.
+    pub by: Vec<PublicKey>,
+    /// How many it takes.
+    pub wanted: u8,
+}
+
+/// What waits for admins.
+#[derive(Clone, Debug)]
+pub struct Pending<'a> {
+    /// Machines that used an invite with approval, by node key.
+    pub admits: Vec<&'a Member>,
+    /// Machines that fewer admins revoked than it takes, by node key.
+    pub revokes: Vec<&'a Member>,
+}
+
 /// Whether a machine that was admitted is a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "it lies in a member, and a member behind a count")]
 pub enum MemberState {
     /// It is.
     Good,
@@ -86,8 +131,22 @@ pub enum MemberState {
     },
     /// It left by itself, for ever.
     Left,
-    /// One of its keys is also claimed by another machine, in another place, or by a role.
+    /// One of its keys is also claimed by another machine, in another place, or by a role; or one of
+    /// them signed two rotations.
     KeyConflict,
+    /// Admins suspended it, until they resume it.
+    Suspended {
+        /// The admin whose statement has the lowest id.
+        by: PublicKey,
+        /// That statement's reason.
+        reason: Reason,
+        /// That statement's words.
+        note: String,
+        /// All that count and that no Resume ends, ascending.
+        ids: Vec<StatementId>,
+    },
+    /// It used an invite with approval, and no admin has approved it.
+    Pending,
 }
 
 /// An invite and what became of it.
@@ -111,6 +170,8 @@ pub struct InviteStanding {
     pub expires_unix_s: u64,
     /// The admin's words.
     pub note: String,
+    /// Whether what it admits waits for an admin's approval.
+    pub approval: bool,
     /// Whether it admits.
     pub state: InviteState,
 }
@@ -135,6 +196,8 @@ pub enum Standing<'a> {
     Member(&'a Member),
     /// The boot key of one.
     Boot(&'a Member),
+    /// A node or boot key that its machine has replaced and ended.
+    Retired(&'a Member),
     /// An admin's key.
     Admin(&'a Admin),
     /// Nothing.
@@ -165,6 +228,7 @@ impl Roster {
                 revoke_threshold: charter.revoke_threshold,
             }),
             members: Shards::new(),
+            by_later: Shards::new(),
             by_wireguard: Shards::new(),
             by_boot: Shards::new(),
             by_address: Shards::new(),
@@ -204,23 +268,38 @@ impl Roster {
         self.roles.revoke_threshold
     }
 
-    /// The machine with this node key.
+    /// The machine that uses this node key: its newest, or an earlier one that has not ended.
     #[must_use]
     pub fn get(&self, node: &PublicKey) -> Option<&Member> {
-        self.by_node(node.as_bytes())
+        self.member_of(node).filter(|member| member.uses(node))
     }
 
-    /// The machine with this WireGuard key. Of several claimants, none of which is a member, the one
-    /// with the lowest node key.
+    /// The machine that has or had this node key.
+    #[must_use]
+    pub fn member_of(&self, node: &PublicKey) -> Option<&Member> {
+        self.by_root(node.as_bytes()).or_else(|| self.first(&self.by_later, *node.as_bytes()))
+    }
+
+    /// What waits for admins.
+    #[must_use]
+    pub fn pending(&self) -> Pending<'_> {
+        let mut pending = Pending { admits: self.members(), revokes: self.members() };
+        pending.admits.retain(|member| member.state == MemberState::Pending);
+        pending.revokes.retain(|member| member.revoking.is_some());
+        pending
+    }
+
+    /// The machine that uses this WireGuard key. Of several claimants, none of which is a member, the
+    /// one with the lowest first node key.
     #[must_use]
     pub fn by_wireguard(&self, key: &WireGuardKey) -> Option<&Member> {
         self.first(&self.by_wireguard, key.0)
     }
 
-    /// The machine with this boot key; see [`Self::by_wireguard`] on several.
+    /// The machine that uses this boot key; see [`Self::by_wireguard`] on several.
     #[must_use]
     pub fn by_boot(&self, key: &PublicKey) -> Option<&Member> {
-        self.first(&self.by_boot, *key.as_bytes())
+        self.first(&self.by_boot, *key.as_bytes()).filter(|member| member.uses_boot(key))
     }
 
     /// The machine with this overlay address; see [`Self::by_wireguard`] on several.
@@ -263,7 +342,7 @@ impl Roster {
         let named = Name::parse(text).ok().map(|name| self.named(&name)).unwrap_or_default();
         let mut found = named;
         if found.is_empty() && text.len() >= KEY_PREFIX_DIGITS_MIN {
-            let starts = |m: &&Member| m.node.to_string().starts_with(text);
+            let starts = |m: &&Member| m.nodes().any(|node| node.to_string().starts_with(text));
             found = self.members.values().map(|m| &**m).filter(starts).collect();
         }
         let good: Vec<&Member> = found.iter().copied().filter(|m| m.state == MemberState::Good).collect();
@@ -285,7 +364,7 @@ impl Roster {
     pub fn named(&self, name: &Name) -> Vec<&Member> {
         let Some(part) = self.by_name.part(name.as_str().as_bytes()) else { return Vec::new() };
         let range = (name.clone(), [0; 32])..=(name.clone(), [255; 32]);
-        part.range(range).filter_map(|((_, node), ())| self.by_node(node)).collect()
+        part.range(range).filter_map(|((_, root), ())| self.by_root(root)).collect()
     }
 
     /// Every invite, by id.
@@ -308,9 +387,10 @@ impl Roster {
         if let Some(admin) = self.roles.admins.iter().find(|admin| admin.key == *key) {
             return Standing::Admin(admin);
         }
-        match (self.get(key), self.by_boot(key)) {
-            (Some(member), _) => Standing::Member(member),
-            (None, Some(member)) => Standing::Boot(member),
+        match (self.member_of(key), self.first(&self.by_boot, *key.as_bytes())) {
+            (Some(member), _) if member.uses(key) => Standing::Member(member),
+            (_, Some(member)) if member.uses_boot(key) => Standing::Boot(member),
+            (Some(member), _) | (None, Some(member)) => Standing::Retired(member),
             (None, None) => Standing::Unknown,
         }
     }
@@ -331,27 +411,35 @@ impl Roster {
         })
     }
 
-    pub(crate) fn set_member(&mut self, node: &KeyBytes, member: Option<Member>) {
-        let old = self.members.get(node);
+    pub(crate) fn set_member(&mut self, root: &KeyBytes, member: Option<Member>) {
+        let old = self.members.get(root);
         if old.map(|m| &**m) == member.as_ref() {
             return;
         }
         self.digest = OnceLock::new();
         if let Some(old) = old.cloned() {
-            let places = Places::of(&old);
-            self.members.remove(node, node);
-            self.by_wireguard.remove(&places.wireguard, &(places.wireguard, *node));
-            self.by_boot.remove(&places.boot, &(places.boot, *node));
-            self.by_address.remove(&places.address, &(places.address, *node));
-            self.by_name.remove(old.name.as_str().as_bytes(), &(old.name.clone(), *node));
+            self.members.remove(root, root);
+            self.by_address.remove(&padded(old.address), &(padded(old.address), *root));
+            self.by_name.remove(old.name.as_str().as_bytes(), &(old.name.clone(), *root));
+            for (index, key) in old.places() {
+                self.index(index).remove(&key, &(key, *root));
+            }
         }
         if let Some(new) = member {
-            let places = Places::of(&new);
-            self.by_wireguard.insert(&places.wireguard, (places.wireguard, *node), ());
-            self.by_boot.insert(&places.boot, (places.boot, *node), ());
-            self.by_address.insert(&places.address, (places.address, *node), ());
-            self.by_name.insert(new.name.as_str().as_bytes(), (new.name.clone(), *node), ());
-            self.members.insert(node, *node, Arc::new(new));
+            self.by_address.insert(&padded(new.address), (padded(new.address), *root), ());
+            self.by_name.insert(new.name.as_str().as_bytes(), (new.name.clone(), *root), ());
+            for (index, key) in new.places() {
+                self.index(index).insert(&key, (key, *root), ());
+            }
+            self.members.insert(root, *root, Arc::new(new));
+        }
+    }
+
+    const fn index(&mut self, place: Place) -> &mut Index {
+        match place {
+            Place::Later => &mut self.by_later,
+            Place::WireGuard => &mut self.by_wireguard,
+            Place::Boot => &mut self.by_boot,
         }
     }
 
@@ -363,13 +451,13 @@ impl Roster {
         }
     }
 
-    fn by_node(&self, node: &KeyBytes) -> Option<&Member> {
-        self.members.get(node).map(|member| &**member)
+    fn by_root(&self, root: &KeyBytes) -> Option<&Member> {
+        self.members.get(root).map(|member| &**member)
     }
 
     fn first(&self, index: &Index, key: KeyBytes) -> Option<&Member> {
-        let (_, node) = index.part(&key)?.range((key, [0; 32])..=(key, [255; 32])).next()?.0;
-        self.by_node(node)
+        let (_, root) = index.part(&key)?.range((key, [0; 32])..=(key, [255; 32])).next()?.0;
+        self.by_root(root)
     }
 }
 
@@ -385,20 +473,12 @@ impl PartialEq for Roster {
     }
 }
 
-struct Places {
-    wireguard: KeyBytes,
-    boot: KeyBytes,
-    address: KeyBytes,
-}
-
-impl Places {
-    fn of(member: &Member) -> Self {
-        Self {
-            wireguard: member.wireguard.to_wireguard().0,
-            boot: *member.boot.as_bytes(),
-            address: padded(member.address),
-        }
-    }
+/// Where a key of a machine is looked up.
+#[derive(Clone, Copy)]
+enum Place {
+    Later,
+    WireGuard,
+    Boot,
 }
 
 fn padded(address: Ipv6Addr) -> KeyBytes {
@@ -419,6 +499,42 @@ impl Member {
         self.state == MemberState::Good
     }
 
+    /// The node key that it was admitted with: what it is called by across rotations.
+    #[must_use]
+    pub fn first(&self) -> PublicKey {
+        self.earlier.first().map_or(self.node, |keys| keys.node)
+    }
+
+    /// Every node key it has or had, oldest first.
+    pub fn nodes(&self) -> impl Iterator<Item = PublicKey> {
+        self.earlier.iter().map(|keys| keys.node).chain(core::iter::once(self.node))
+    }
+
+    /// The keys it may use: the newest first, then earlier ones that have not ended.
+    pub fn in_use(&self) -> impl Iterator<Item = EarlierKeys> {
+        let (node, wireguard, boot, by) = (self.node, self.wireguard, self.boot, self.since);
+        let newest = EarlierKeys { node, wireguard, boot, by, retired: false };
+        let earlier = self.earlier.iter().rev().filter(|keys| !keys.retired).copied();
+        core::iter::once(newest).chain(earlier)
+    }
+
+    /// Whether this is a node key that it may use.
+    #[must_use]
+    pub fn uses(&self, node: &PublicKey) -> bool {
+        self.in_use().any(|keys| keys.node == *node)
+    }
+
+    fn uses_boot(&self, boot: &PublicKey) -> bool {
+        self.in_use().any(|keys| keys.boot == *boot)
+    }
+
+    fn places(&self) -> Vec<(Place, KeyBytes)> {
+        let later = self.nodes().skip(1).map(|node| (Place::Later, *node.as_bytes()));
+        let tunnels = self.in_use().map(|keys| (Place::WireGuard, keys.wireguard.to_wireguard().0));
+        let boots = self.earlier.iter().map(|keys| keys.boot).chain(core::iter::once(self.boot));
+        later.chain(tunnels).chain(boots.map(|boot| (Place::Boot, *boot.as_bytes()))).collect()
+    }
+
     /// The code that a peer is refused with, if it is.
     #[must_use]
     pub const fn refusal(&self) -> Option<Code> {
@@ -430,16 +546,24 @@ impl Member {
     fn leaf(&self) -> [u8; 32] {
         let mut out = Writer::new();
         out.bytes(self.node.as_bytes()).bytes(self.wireguard.as_bytes()).bytes(self.boot.as_bytes());
+        out.count(self.earlier.len());
+        for keys in &self.earlier {
+            out.bytes(keys.by.as_bytes()).u8(u8::from(keys.retired));
+        }
         out.short_bytes(self.name.as_str().as_bytes());
-        write_labels(&mut out, &self.labels);
+        write_tags(&mut out, &self.roles);
+        write_tags(&mut out, &self.labels);
         out.short_bytes(self.assurance.as_str().as_bytes()).bytes(self.admit.as_bytes());
         out.bytes(self.admitted_by.as_bytes());
         out.bytes(self.invite.unwrap_or(StatementId([0; 32])).as_bytes());
         out.short_bytes(self.state.as_str().as_bytes());
-        if let MemberState::Revoked { ids, .. } = &self.state {
+        if let MemberState::Revoked { ids, .. } | MemberState::Suspended { ids, .. } = &self.state {
             for id in ids {
                 out.bytes(id.as_bytes());
             }
+        }
+        for admin in self.revoking.iter().flat_map(|revoking| &revoking.by) {
+            out.bytes(admin.as_bytes());
         }
         HashContext::ROSTER_DIGEST.hash(&[&out.into_bytes()])
     }
@@ -453,10 +577,10 @@ impl InviteStanding {
     }
 }
 
-fn write_labels(out: &mut Writer, labels: &[Tag]) {
-    out.count(labels.len());
-    for label in labels {
-        out.short_bytes(label.as_str().as_bytes());
+fn write_tags(out: &mut Writer, tags: &[Tag]) {
+    out.count(tags.len());
+    for tag in tags {
+        out.short_bytes(tag.as_str().as_bytes());
     }
 }
 
@@ -469,6 +593,8 @@ impl MemberState {
             Self::Revoked { .. } => Some(Code::Revoked),
             Self::Left => Some(Code::Left),
             Self::KeyConflict => Some(Code::KeyConflict),
+            Self::Suspended { .. } => Some(Code::Suspended),
+            Self::Pending => Some(Code::ApprovalPending),
         }
     }
 
@@ -480,6 +606,8 @@ impl MemberState {
             Self::Revoked { .. } => "revoked",
             Self::Left => "left",
             Self::KeyConflict => "key-conflict",
+            Self::Suspended { .. } => "suspended",
+            Self::Pending => "pending",
         }
     }
 }

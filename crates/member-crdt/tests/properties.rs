@@ -1,7 +1,8 @@
 //! What holds of every story: the invariants of docs/spec/roster.md.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod kit;
+mod model;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -75,11 +76,73 @@ proptest! {
             }
             invariant_revoked_stays(&before, &replica.roster(), cut_tips(&world).contains(&record.id()));
             let Record::Statement(bytes) = &record else { continue };
-            if matches!(verified(&world, bytes).payload(), Payload::Revoke(_) | Payload::Leave) {
+            let takes = |p: &Payload| {
+                matches!(p, Payload::Revoke(_) | Payload::Suspend(_) | Payload::Leave | Payload::Retire(_))
+            };
+            if takes(verified(&world, bytes).payload()) {
                 prop_assert!(
                     good(&replica.roster()).is_subset(&good(&before))
                         || cut_tips(&world).contains(&record.id())
                 );
+            }
+        }
+    }
+
+    /// The rules as the implementation has them are the rules as they are written.
+    #[test]
+    fn the_model_agrees(story in steps(28), threshold in 1..3u8) {
+        let world = told(threshold, &story);
+        prop_assert_eq!(model::rows_of(&world.resolved()), model::model(&world.chain, &world.statements));
+    }
+
+    /// A key has at most one live successor, and whoever has enough admins against one key of a machine
+    /// has none left in use.
+    #[test]
+    fn a_lineage_lives_and_dies_as_one(
+        turns in prop::collection::vec((any::<u8>(), 0..8u8), 1..12),
+        revoked in any::<u8>(),
+        order in any::<u64>(),
+    ) {
+        let mut world = World::new(1, 1, 1);
+        let invite = world.invite(0, 0, 9);
+        world.admit(invite, Machine::new(0));
+        world.admit(invite, Machine::new(1));
+        for (made, to) in turns {
+            world.step(Step::Rotate { made, machine: Machine::new(to) });
+        }
+        let before = world.filled();
+        let mut owner = std::collections::BTreeMap::new();
+        for member in before.roster().good() {
+            for node in member.nodes() {
+                prop_assert_eq!(owner.insert(node, member.first()), None, "in two good machines");
+            }
+        }
+        let successors = |key: PublicKey| {
+            let held = world.statements.iter().filter(|s| before.statement(&s.id()).is_some());
+            held.filter_map(|s| match s.payload() {
+                Payload::Rotate(r) if r.old == key => Some(r.node),
+                _ => None,
+            })
+            .collect::<BTreeSet<_>>()
+        };
+        for member in before.roster().good() {
+            let nodes: Vec<PublicKey> = member.nodes().collect();
+            for (at, node) in nodes.iter().enumerate() {
+                let next: BTreeSet<PublicKey> = nodes.get(at + 1).copied().into_iter().collect();
+                prop_assert_eq!(successors(*node), next);
+            }
+        }
+        let nodes: Vec<u8> = (0..8).collect();
+        world.revoke(0, nodes[usize::from(revoked) % nodes.len()]);
+        let hit = key(Who::Node(nodes[usize::from(revoked) % nodes.len()])).public();
+        let mut after = world.replica();
+        deliver(&mut after, &shuffle(&world.records(), order));
+        let roster = after.roster();
+        prop_assert!(roster.good().all(|member| member.nodes().all(|node| node != hit)));
+        if let Some(first) = owner.get(&hit) {
+            for (node, _) in owner.iter().filter(|(_, of)| *of == first) {
+                let state = roster.get(node).map(|m| m.state.as_str());
+                prop_assert_eq!(state, Some("revoked"));
             }
         }
     }
@@ -241,7 +304,7 @@ fn every_order_of_a_small_case_gives_one_roster() {
 #[test]
 fn a_story_without_end_ends_where_its_parts_meet() {
     let story = [
-        Step::Invite { admin: 1, gateway: 1, uses: 2 },
+        Step::Invite { admin: 1, gateway: 1, uses: 2, approval: false },
         Step::Admit { invite: 1, machine: Machine::new(3) },
         Step::ForkedAdmit { invite: 1, machine: Machine::new(4), back: 0 },
         Step::Revoke { admin: 2, node: 3 },
@@ -261,13 +324,13 @@ fn invariant_same(a: &Replica, b: &Replica) {
 fn invariant_revoked_stays(before: &Roster, after: &Roster, completes_cut: bool) {
     for member in before.members() {
         let revoked = matches!(member.state, MemberState::Revoked { .. });
-        let state = after.get(&member.node).map(|m| &m.state);
+        let state = after.member_of(&member.first()).map(|m| &m.state);
         assert!(!revoked || completes_cut || state != Some(&MemberState::Good), "{member:?}");
     }
 }
 
 fn good(roster: &Roster) -> BTreeSet<PublicKey> {
-    roster.good().map(|member| member.node).collect()
+    roster.good().map(|member| member.first()).collect()
 }
 
 fn cut_tips(world: &World) -> BTreeSet<[u8; 32]> {

@@ -220,7 +220,7 @@ impl State {
     /// A peer says why it closes a session. A machine that was revoked never gets the change itself.
     pub fn on_told(&mut self, key: SessionKey, code: Code) {
         let Some(peer) = self.sessions.get(key).map(Session::peer) else { return };
-        if matches!(code, Code::UnknownKey | Code::Revoked | Code::Left | Code::KeyConflict) {
+        if shuts_out(code) {
             tracing::warn!(MUSTER_PEER = peer.short(), MUSTER_CODE = %code, "shut out, it says: {}", code.title());
             self.shut_out_by.insert(peer, code);
         }
@@ -296,7 +296,7 @@ impl State {
         let member = member.and_then(|member| {
             let refused = standing::refusal(&member.state)
                 .or_else(|| (node == self.me).then_some(Code::NoSuchMember))
-                .or_else(|| (!self.is_member()).then_some(Code::NotEnrolled));
+                .or_else(|| (!self.takes_part()).then_some(Code::NotEnrolled));
             refused.map_or(Ok(member), Err)
         });
         match member {
@@ -323,7 +323,7 @@ impl State {
     /// admitted it, and all gateways.
     pub(super) fn dial_first(&mut self, now: Now) {
         let alone = !self.sessions.iter().any(|(_, session)| session.purpose == Purpose::Sync);
-        if !alone || !self.is_member() {
+        if !alone || !self.takes_part() {
             self.dials.first_try = None;
             return;
         }
@@ -397,3 +397,17 @@ pub(super) const fn direction(proof: &Proof) -> Direction {
 const LINK_RETRY: Duration = Duration::from_secs(1);
 /// Between tries at the gateways while nobody is heard.
 const FIRST_RETRY: Duration = Duration::from_millis(DIAL_DEADLINE_MS / 4);
+
+/// Whether a refusal with this code means that the other side does not take us for a member.
+const fn shuts_out(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UnknownKey
+            | Code::Revoked
+            | Code::Suspended
+            | Code::ApprovalPending
+            | Code::Left
+            | Code::KeyConflict
+            | Code::KeyRetired
+    )
+}

@@ -135,7 +135,9 @@ impl State {
             MemberState::Good => (MemberStatus::Good, None),
             MemberState::Left => (MemberStatus::Left, None),
             MemberState::KeyConflict => (MemberStatus::KeyConflict, None),
-            MemberState::Revoked { reason, note, ids, .. } => {
+            MemberState::Pending => (MemberStatus::Pending, None),
+            MemberState::Revoked { reason, note, ids, .. }
+            | MemberState::Suspended { reason, note, ids, .. } => {
                 let authors =
                     ids.iter().filter_map(|id| self.replica.statement(id)).map(|change| change.author());
                 let revoked = Revoked {
@@ -144,7 +146,8 @@ impl State {
                     note: note.clone(),
                     changes: ids.iter().copied().map(Into::into).collect(),
                 };
-                (MemberStatus::Revoked, Some(revoked))
+                let suspended = matches!(member.state, MemberState::Suspended { .. });
+                (if suspended { MemberStatus::Suspended } else { MemberStatus::Revoked }, Some(revoked))
             }
         };
         Member {
@@ -154,14 +157,20 @@ impl State {
             boot: member.boot.into(),
             address: member.address,
             assurance: member.assurance.as_str().to_owned(),
+            roles: member.roles.iter().cloned().map(Into::into).collect(),
             labels: member.labels.iter().cloned().map(Into::into).collect(),
+            assigns: member.assigns.iter().copied().map(Into::into).collect(),
             status,
             revoked,
             admit: member.admit.into(),
             admitted_by: member.admitted_by.into(),
             invite: member.invite.map(Into::into),
-            this: member.node == self.me,
-            gateway: self.roster.gateways().iter().any(|gateway| gateway.node == member.node),
+            this: member.uses(&self.me),
+            gateway: self
+                .roster
+                .gateways()
+                .iter()
+                .any(|gateway| member.nodes().any(|node| node == gateway.node)),
             linked: self.sessions.is_linked(member.node),
             endpoints: report.map(|report| report.body().endpoints.clone()).unwrap_or_default(),
             version: report.map(|report| report.body().version.clone()).unwrap_or_default(),

@@ -78,7 +78,9 @@ impl State {
     pub(super) fn reason(&self, key: &PublicKey, code: Code) -> String {
         let reason = standing::reason(&self.roster, key, code);
         let node = match self.roster.standing(key) {
-            member_crdt::Standing::Boot(member) | member_crdt::Standing::Member(member) => member.node,
+            member_crdt::Standing::Boot(member)
+            | member_crdt::Standing::Member(member)
+            | member_crdt::Standing::Retired(member) => member.node,
             member_crdt::Standing::Admin(_) | member_crdt::Standing::Unknown => return reason,
         };
         match self.members.ended_unix_ms(&node) {
@@ -90,11 +92,16 @@ impl State {
     /// Enforces the list as it stands. Called after every change, before anything else is done.
     pub(super) fn members_changed(&mut self, now: Now) {
         self.roster = self.replica.roster();
-        for member in self.roster.members().into_iter().filter(|member| !standing::is_served(member)) {
-            self.members.ended_unix_ms.entry(member.node).or_insert_with(|| Some(now.unix_ms()));
+        for member in self.roster.members() {
+            if standing::is_served(member) {
+                self.members.ended_unix_ms.remove(&member.node);
+            } else {
+                self.members.ended_unix_ms.entry(member.node).or_insert_with(|| Some(now.unix_ms()));
+            }
         }
         let (roster, members) = (&self.roster, &self.members);
-        let ours = roster.get(&self.me).map_or(Some(Code::UnknownKey), |me| standing::refusal(&me.state));
+        let refusal = |me: &Member| standing::refusal(&me.state).filter(|_| !standing::may_return(me));
+        let ours = roster.get(&self.me).map_or(Some(Code::UnknownKey), refusal);
         let lost = self.sessions.recheck(
             // Who is no member itself keeps no session.
             |key| ours.map_or_else(|| standing_of(roster, members, key), Standing::Barred),
@@ -123,7 +130,7 @@ impl State {
             );
         }
         self.set_peers();
-        let good = if self.is_member() { self.others() } else { Vec::new() };
+        let good = if self.takes_part() { self.others() } else { Vec::new() };
         self.overlay.handle_members(self.ms(now), good.iter().copied());
         self.follow_overlay(now);
     }
@@ -151,7 +158,7 @@ impl State {
             let leaving =
                 self.members.leaving.contains_key(&member.node) && self.sessions.has_any(member.node);
             let counts = standing::is_served(member) && !self.members.fresh.contains(&member.node);
-            member.node != self.me && (counts && self.is_member() || leaving)
+            member.node != self.me && (counts && self.takes_part() || leaving)
         };
         let members = self.roster.members().into_iter().filter(served);
         let peers: BTreeMap<_, _> = members.map(|member| (member.node, self.peer(member))).collect();
@@ -159,6 +166,11 @@ impl State {
             self.effects.push_back(Effect::Peers(peers.values().cloned().collect()));
             self.members.peers = peers;
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn members_with_tunnel(&self) -> usize {
+        self.members.peers.len()
     }
 
     fn peer(&self, member: &Member) -> TunnelPeer {
@@ -183,7 +195,10 @@ impl State {
 
 fn standing_of(roster: &member_crdt::Roster, members: &Members, key: &PublicKey) -> Standing {
     match standing::of_key(roster, key) {
-        Standing::Good(_) if members.fresh.contains(key) => Standing::Unknown,
+        // Also who waits for approval: it still has to hear so.
+        Standing::Good(_) | Standing::Barred(Code::ApprovalPending) if members.fresh.contains(key) => {
+            Standing::Unknown
+        }
         standing @ (Standing::Good(_) | Standing::Barred(_) | Standing::Unknown) => standing,
     }
 }

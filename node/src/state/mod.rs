@@ -250,6 +250,12 @@ impl State {
         }
     }
 
+    /// Whether this machine keeps up links: as a member, or while it is suspended, when the others shut
+    /// it out and it must find out by itself that they no longer do.
+    pub(super) fn takes_part(&self) -> bool {
+        self.is_member() || self.roster.get(&self.me).is_some_and(standing::may_return)
+    }
+
     /// Whether this machine is a member in good standing.
     #[must_use]
     pub fn is_member(&self) -> bool {

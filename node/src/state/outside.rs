@@ -9,7 +9,7 @@ use identity::{
     CharterId, Code, PublicKey,
     limits::{SYNC_FRAME_BYTES_MAX, UNPROVEN_MAX},
 };
-use member_crdt::Applied;
+use member_crdt::{Applied, MemberState};
 use org_trust::{Outcome, Record, Reply, Request, Select};
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
@@ -290,6 +290,11 @@ impl State {
                         tracing::error!("our own admission is not taken: {why}");
                         why.code()
                     })?;
+                }
+                // What waits for approval is held like any other and counts for nothing yet.
+                if self.roster.get(&peer).is_some_and(|m| m.state == MemberState::Pending) {
+                    tracing::info!(MUSTER_PEER = peer.short(), "joined, and waits for an admin's approval");
+                    return Err(Code::ApprovalPending);
                 }
                 tracing::info!(MUSTER_PEER = peer.short(), "admitted");
                 Ok(statement.bytes().to_vec())

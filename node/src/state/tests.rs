@@ -8,7 +8,8 @@ use control::{
 };
 use identity::{Heads, SecretKey, StatementId};
 use org_trust::{
-    Assurance, EnrolRequest, Invite, Lane, Payload, Reason, Redemption, Reply, Request, Revoke, Statement,
+    Assurance, Cosign, EnrolRequest, Invite, Lane, Payload, Reason, Redemption, Reply, Request, Resume,
+    Revoke, Statement, Suspend,
 };
 use rand::SeedableRng as _;
 use tokio::sync::mpsc;
@@ -312,6 +313,74 @@ fn a_member_whose_key_signs_on_two_machines_is_named_in_status() {
 }
 
 #[test]
+fn a_machine_that_wants_approval_is_told_to_wait_and_then_gets_the_same_admission() {
+    let mut bench = Bench::new();
+    let invite = bench.invite_with(1, 9, true);
+    let newcomer = Machine::new(50);
+    let node = newcomer.node.public();
+    let request = newcomer.request(&bench, &invite, 9);
+    let (id, _) = bench.open_outside(&newcomer.node, "enrol");
+    bench.say(id, &Request::Enrol(request.clone()));
+    assert_eq!(bench.replies(id), [Reply::Refused(Code::ApprovalPending)]);
+    bench.written();
+    let admit = bench.state.roster.pending().admits[0].admit;
+    let (_, verdict) = bench.open_outside(&newcomer.node, "enrol");
+    assert!(verdict.ends_with("code=MU-1402"), "still waiting: {verdict}");
+    assert_eq!(bench.state.standing_of(&node), Standing::Barred(Code::ApprovalPending));
+    drop(bench.heard());
+
+    let approval = bench.signed(Lane::Main, &Payload::Cosign(Cosign { target: admit }));
+    drop(bench.submit(&approval));
+    bench.written();
+    let (id, verdict) = bench.open_outside(&newcomer.node, "enrol");
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    bench.say(id, &Request::Enrol(request));
+    bench.written();
+    let held = bench.state.replica.statement(&admit).unwrap().bytes().to_vec();
+    assert_eq!(bench.replies(id).first(), Some(&Reply::Admitted(held)), "no second use is spent");
+}
+
+#[test]
+fn a_suspended_peer_is_cut_like_a_revoked_one_and_comes_back_once_it_is_resumed() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let wireguard = other.wireguard.public().to_wireguard();
+    let (mut ends, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    let suspend = bench.signed_suspend(20);
+    drop(bench.submit(&suspend));
+    assert!(bench.deeds.contains(&Deed::CloseGate(wireguard)), "{:?}", bench.deeds);
+    let cut = ends.as_mut().unwrap().cut.try_recv().unwrap();
+    assert_eq!(cut.code, Code::Suspended);
+    assert!(cut.reason.starts_with("suspended by ada: lost"), "{}", cut.reason);
+    let (key_of, _) = bench.state.sessions.iter().next().unwrap();
+    bench.state.on_ended(key_of, bench.now);
+    bench.perform();
+    assert_eq!(bench.deeds.last(), Some(&Deed::Peers(0)), "its tunnel goes");
+    let (_, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.ends_with("code=MU-1404"), "{verdict}");
+
+    let resume = Resume { node: key(20).public(), suspends: vec![suspend.id()] };
+    let resume = bench.signed(Lane::Main, &Payload::Resume(resume));
+    drop(bench.submit(&resume));
+    bench.written();
+    assert_eq!(bench.deeds.iter().rev().find(|deed| matches!(deed, Deed::Peers(_))), Some(&Deed::Peers(1)));
+    let (_, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.starts_with("ok "), "{verdict}");
+}
+
+#[test]
+fn a_suspended_machine_itself_keeps_knocking_and_a_revoked_one_does_not() {
+    for (suspended, peers) in [(true, 2), (false, 0)] {
+        let mut bench = Bench::new();
+        let me = if suspended { bench.signed_suspend(10) } else { bench.signed_revoke(10) };
+        drop(bench.submit(&me));
+        assert!(!bench.state.is_member() && !bench.state.is_gateway(), "it admits nobody meanwhile");
+        assert_eq!((bench.state.takes_part(), bench.state.members_with_tunnel()), (suspended, peers));
+    }
+}
+
+#[test]
 fn a_key_that_was_revoked_before_it_asks_is_refused_for_good_and_spends_nothing() {
     let mut bench = Bench::new();
     let invite = bench.invite(1, 9);
@@ -506,12 +575,22 @@ impl Bench {
         )
     }
 
+    fn signed_suspend(&self, node: u8) -> Statement {
+        let node = key(node).public();
+        let suspend = Suspend { node, reason: Reason::Lost, note: String::new() };
+        self.signed(Lane::Revokes, &Payload::Suspend(suspend))
+    }
+
     fn revoke(&mut self, node: u8) {
         let revoke = self.signed_revoke(node);
         drop(self.submit(&revoke));
     }
 
     fn invite(&mut self, uses: u32, secret: u8) -> StatementId {
+        self.invite_with(uses, secret, false)
+    }
+
+    fn invite_with(&mut self, uses: u32, secret: u8, approval: bool) -> StatementId {
         let invite = Invite {
             key: key(secret).public(),
             uses,
@@ -519,7 +598,7 @@ impl Bench {
             labels: Vec::new(),
             expires_unix_s: 0,
             note: String::new(),
-            approval: false,
+            approval,
         };
         let statement = self.signed(Lane::Main, &Payload::from(invite));
         drop(self.submit(&statement));

@@ -6,17 +6,22 @@
     clippy::allow_attributes,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "each test file uses a part of the kit"
 )]
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
-use identity::{BootNonce, HashContext, Name, OrgId, SecretKey, StatementId};
+use identity::{BootNonce, HashContext, Name, OrgId, SecretKey, StatementId, Tag};
 use member_crdt::{Applied, Replica, Roster};
 use org_trust::{
-    Admin, Admit, Assurance, Cancel, Charter, CharterChain, EnrolRequest, Gateway, Invite, Lane, NodeKeys,
-    Payload, Place, Reason, Record, Redemption, Report, ReportBody, Revoke, Statement, UnverifiedCharter,
-    VerifiedCharter,
+    Admin, Admit, Assign, Assurance, Cancel, Charter, CharterChain, Cosign, EnrolRequest, Gateway, Invite,
+    Lane, NodeKeys, Payload, Place, Reason, Record, Redemption, Report, ReportBody, Resume, Retire, Revoke,
+    Rotate, Statement, Suspend, UnverifiedCharter, VerifiedCharter,
 };
 use proptest::prelude::*;
 
@@ -125,9 +130,13 @@ impl World {
     }
 
     pub fn invite(&mut self, admin: u8, gateway: u8, uses: u32) -> usize {
+        self.invite_with(admin, gateway, uses, false)
+    }
+
+    pub fn invite_with(&mut self, admin: u8, gateway: u8, uses: u32, approval: bool) -> usize {
         let n = u8::try_from(self.invites.len()).unwrap();
         let redeemer = key(Who::Gateway(gateway)).public();
-        let id = self.say(Who::Admin(admin), Invite { uses, redeemer, ..an_invite(n) });
+        let id = self.say(Who::Admin(admin), Invite { uses, redeemer, approval, ..an_invite(n) });
         self.invites.push((id, gateway));
         self.invites.len() - 1
     }
@@ -179,13 +188,51 @@ impl World {
         self.say(Who::Admin(admin), Payload::Cancel(Cancel { invite: self.invites[invite].0, tip }))
     }
 
-    pub fn leave(&mut self, node: u8, admit: StatementId) -> StatementId {
+    /// What a machine says of itself, with the key that `made` made its own.
+    pub fn own(&mut self, node: u8, made: StatementId, payload: impl Into<Payload>) -> StatementId {
         let charter = self.chain.head().id();
-        let place = Place { charter, lane: Lane::Main, seq: 0, prev: admit.0 };
-        let statement = self.sign_at(Who::Node(node), place, Payload::Leave);
+        let place = Place { charter, lane: Lane::Main, seq: 0, prev: made.0 };
+        let statement = self.sign_at(Who::Node(node), place, payload);
         let id = statement.id();
         self.statements.push(Arc::new(statement));
         id
+    }
+
+    pub fn leave(&mut self, node: u8, made: StatementId) -> StatementId {
+        self.own(node, made, Payload::Leave)
+    }
+
+    pub fn rotate(&mut self, node: u8, made: StatementId, to: Machine) -> StatementId {
+        let payload = rotation(&self.org, node, to);
+        self.own(node, made, payload)
+    }
+
+    pub fn retire(&mut self, node: u8, made: StatementId, old: u8) -> StatementId {
+        let old = key(Who::Node(old)).public();
+        self.own(node, made, Payload::Retire(Retire { old }))
+    }
+
+    pub fn suspend(&mut self, admin: u8, node: u8) -> StatementId {
+        self.say(Who::Admin(admin), suspension(node))
+    }
+
+    pub fn resume(&mut self, admin: u8, node: u8, suspends: &[StatementId]) -> StatementId {
+        self.say(Who::Admin(admin), resumption(node, suspends))
+    }
+
+    pub fn assign(
+        &mut self,
+        admin: u8,
+        node: u8,
+        name: &str,
+        roles: &str,
+        replaces: &[StatementId],
+    ) -> StatementId {
+        self.say(Who::Admin(admin), assignment(node, name, roles, replaces))
+    }
+
+    pub fn cosign(&mut self, admin: u8, target: StatementId) -> StatementId {
+        self.say(Who::Admin(admin), Payload::Cosign(Cosign { target }))
     }
 
     pub fn report(&self, node: u8, seq: u64, replica: &Replica) -> Report {
@@ -274,6 +321,33 @@ pub fn revocation(node: u8) -> Payload {
     Payload::Revoke(Revoke { node, reason: Reason::Lost, note: String::new() })
 }
 
+pub fn suspension(node: u8) -> Payload {
+    let node = key(Who::Node(node)).public();
+    Payload::Suspend(Suspend { node, reason: Reason::Unspecified, note: String::new() })
+}
+
+pub fn resumption(node: u8, suspends: &[StatementId]) -> Payload {
+    let mut suspends = suspends.to_vec();
+    suspends.sort_unstable();
+    suspends.dedup();
+    Payload::Resume(Resume { node: key(Who::Node(node)).public(), suspends })
+}
+
+/// Roles, and the same words for labels, one letter each.
+pub fn assignment(node: u8, name: &str, roles: &str, replaces: &[StatementId]) -> Payload {
+    let tags: Vec<Tag> = roles.chars().map(|c| Tag::parse(&c.to_string()).unwrap()).collect();
+    let mut replaces = replaces.to_vec();
+    replaces.sort_unstable();
+    replaces.dedup();
+    let (node, name) = (key(Who::Node(node)).public(), Name::parse(name).unwrap());
+    Assign { node, name, roles: tags.clone(), labels: tags, replaces }.into()
+}
+
+pub fn rotation(org: &OrgId, node: u8, to: Machine) -> Payload {
+    let old = key(Who::Node(node)).public();
+    to.with_keys(|keys| Rotate::new(org, old, keys)).into()
+}
+
 /// Applies records in the order given, again and again while one of them is new.
 pub fn deliver(replica: &mut Replica, records: &[Record]) {
     let mut rest: Vec<&Record> = records.iter().collect();
@@ -293,6 +367,7 @@ pub enum Step {
         admin: u8,
         gateway: u8,
         uses: u32,
+        approval: bool,
     },
     Admit {
         invite: u8,
@@ -323,6 +398,31 @@ pub enum Step {
         tip: u8,
     },
     Leave {
+        made: u8,
+    },
+    Rotate {
+        made: u8,
+        machine: Machine,
+    },
+    Retire {
+        made: u8,
+    },
+    Suspend {
+        admin: u8,
+        node: u8,
+    },
+    Resume {
+        admin: u8,
+        picks: [u8; 2],
+    },
+    Assign {
+        admin: u8,
+        node: u8,
+        roles: u8,
+        picks: [u8; 2],
+    },
+    Cosign {
+        admin: u8,
         admit: u8,
     },
     RemoveAdmin {
@@ -337,15 +437,23 @@ pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(node, wireguard, boot)| Machine { node, wireguard, boot }),
     ];
     let step = prop_oneof![
-        2 => (0..3u8, 0..2u8, 1..4u32).prop_map(|(admin, gateway, uses)| Step::Invite { admin, gateway, uses }),
+        2 => (0..3u8, 0..2u8, 1..4u32, any::<bool>())
+            .prop_map(|(admin, gateway, uses, approval)| Step::Invite { admin, gateway, uses, approval }),
         6 => (any::<u8>(), machine.clone()).prop_map(|(invite, machine)| Step::Admit { invite, machine }),
         1 => (0..3u8, machine.clone()).prop_map(|(admin, machine)| Step::OwnAdmit { admin, machine }),
         3 => (0..3u8, 0..8u8).prop_map(|(admin, node)| Step::Revoke { admin, node }),
         1 => (0..3u8, 0..8u8, any::<u8>()).prop_map(|(admin, node, back)| Step::ForkedRevoke { admin, node, back }),
-        2 => (any::<u8>(), machine, any::<u8>())
+        2 => (any::<u8>(), machine.clone(), any::<u8>())
             .prop_map(|(invite, machine, back)| Step::ForkedAdmit { invite, machine, back }),
         1 => (0..3u8, any::<u8>(), any::<u8>()).prop_map(|(admin, invite, tip)| Step::Cancel { admin, invite, tip }),
-        1 => any::<u8>().prop_map(|admit| Step::Leave { admit }),
+        1 => any::<u8>().prop_map(|made| Step::Leave { made }),
+        4 => (any::<u8>(), machine).prop_map(|(made, machine)| Step::Rotate { made, machine }),
+        2 => any::<u8>().prop_map(|made| Step::Retire { made }),
+        2 => (0..3u8, 0..8u8).prop_map(|(admin, node)| Step::Suspend { admin, node }),
+        2 => (0..3u8, any::<[u8; 2]>()).prop_map(|(admin, picks)| Step::Resume { admin, picks }),
+        2 => (0..3u8, 0..8u8, any::<u8>(), any::<[u8; 2]>())
+            .prop_map(|(admin, node, roles, picks)| Step::Assign { admin, node, roles, picks }),
+        2 => (0..3u8, any::<u8>()).prop_map(|(admin, admit)| Step::Cosign { admin, admit }),
         1 => any::<u8>().prop_map(|cut| Step::RemoveAdmin { cut }),
     ];
     prop::collection::vec(step, 1..most)
@@ -366,9 +474,9 @@ impl World {
     pub fn step(&mut self, step: Step) {
         let invites = self.invites.len();
         match step {
-            Step::Invite { admin, gateway, uses } => {
+            Step::Invite { admin, gateway, uses, approval } => {
                 if self.is_admin(admin) {
-                    self.invite(admin, gateway, uses);
+                    self.invite_with(admin, gateway, uses, approval);
                 }
             }
             Step::Admit { invite, machine } => {
@@ -400,10 +508,63 @@ impl World {
                     self.cancel(admin, usize::from(invite) % invites, tip);
                 }
             }
-            Step::Leave { admit } => {
-                let admits: Vec<(StatementId, u8)> = self.admits();
-                let (id, node) = admits[usize::from(admit) % admits.len()];
+            Step::Leave { made } => {
+                let (id, node) = self.made(made);
                 self.leave(node, id);
+            }
+            Step::Rotate { made, machine } => {
+                let (id, node) = self.made(made);
+                // To the very same key no Rotate can be signed; everything else may be tried.
+                if node != machine.node {
+                    self.rotate(node, id, machine);
+                }
+            }
+            Step::Retire { made } => {
+                let rotates: Vec<_> =
+                    self.statements.iter().filter(|s| old_of(s).is_some()).cloned().collect();
+                if let Some(rotate) = rotates.get(usize::from(made) % rotates.len().max(1)) {
+                    let (Some(old), Some(node)) = (old_of(rotate), made_by(rotate)) else { return };
+                    self.retire(node, rotate.id(), old);
+                }
+            }
+            Step::Suspend { admin, node } => {
+                if self.is_admin(admin) {
+                    self.suspend(admin, node);
+                }
+            }
+            Step::Resume { admin, picks } => {
+                let of = |s: &Statement| match s.payload() {
+                    Payload::Suspend(suspend) => number(&suspend.node),
+                    _ => None,
+                };
+                let all: Vec<_> = self.statements.iter().filter_map(|s| Some((s.id(), of(s)?))).collect();
+                let picked: Vec<_> =
+                    picks.iter().filter_map(|n| all.get(usize::from(*n) % all.len().max(1))).collect();
+                if let (Some((_, node)), true) = (picked.first(), self.is_admin(admin)) {
+                    let ids: Vec<StatementId> = picked.iter().map(|(id, _)| *id).collect();
+                    self.resume(admin, *node, &ids);
+                }
+            }
+            Step::Assign { admin, node, roles, picks } => {
+                let assigns: Vec<_> =
+                    self.statements.iter().filter(|s| matches!(s.payload(), Payload::Assign(_))).collect();
+                let pick = |n: &u8| assigns.get(usize::from(*n) % (assigns.len() + 1)).map(|s| s.id());
+                let replaces: Vec<StatementId> = picks.iter().filter_map(pick).collect();
+                let roles: String = ('a'..='h').filter(|c| roles & (1 << (*c as u8 - b'a')) != 0).collect();
+                if self.is_admin(admin) {
+                    self.assign(admin, node, &format!("n{roles}{admin}"), &roles, &replaces);
+                }
+            }
+            Step::Cosign { admin, admit } => {
+                let admits: Vec<_> = self
+                    .statements
+                    .iter()
+                    .filter(|s| s.payload().admit().is_some())
+                    .map(|s| s.id())
+                    .collect();
+                if self.is_admin(admin) {
+                    self.cosign(admin, admits[usize::from(admit) % admits.len()]);
+                }
             }
             Step::RemoveAdmin { cut } => {
                 if self.is_admin(2) {
@@ -436,9 +597,32 @@ impl World {
         }
     }
 
-    fn admits(&self) -> Vec<(StatementId, u8)> {
-        let node = |admit: &Admit| (0..=255).find(|n| key(Who::Node(*n)).public() == admit.node);
-        let admits = self.statements.iter().filter_map(|s| Some((s.id(), node(s.payload().admit()?)?)));
-        admits.collect()
+    /// One of the statements that made a key a machine's, and that key's number.
+    fn made(&self, pick: u8) -> (StatementId, u8) {
+        let made: Vec<_> = self.statements.iter().filter_map(|s| Some((s.id(), made_by(s)?))).collect();
+        made[usize::from(pick) % made.len()]
     }
+}
+
+/// The number of the node key that a statement makes a machine's.
+fn made_by(s: &Statement) -> Option<u8> {
+    match s.payload() {
+        Payload::Admit(admit) => number(&admit.node),
+        Payload::Rotate(rotate) => number(&rotate.node),
+        _ => None,
+    }
+}
+
+/// The number of the node key that a statement rotates from.
+fn old_of(s: &Statement) -> Option<u8> {
+    match s.payload() {
+        Payload::Rotate(rotate) => number(&rotate.old),
+        _ => None,
+    }
+}
+
+pub fn number(node: &identity::PublicKey) -> Option<u8> {
+    static NUMBERS: LazyLock<BTreeMap<identity::PublicKey, u8>> =
+        LazyLock::new(|| (0..=255).map(|n| (key(Who::Node(n)).public(), n)).collect());
+    NUMBERS.get(node).copied()
 }

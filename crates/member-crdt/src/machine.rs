@@ -1,0 +1,205 @@
+//! The rules of docs/spec/roster.md for one machine: its keys, its attributes, its state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use identity::{PublicKey, StatementId, Tag, overlay_address};
+use org_trust::{Admit, Assign, Lane, Payload, Reason, Statement};
+
+use crate::{
+    held::{Entry, KeyBytes},
+    lineage::Lineage,
+    resolve::{Admission, Rules},
+    roster::{EarlierKeys, Member, MemberState, Revoking},
+};
+
+impl Rules<'_> {
+    /// A machine by its first node key, if any Admit of it counts or waits for approval.
+    pub(crate) fn member(&self, root: &KeyBytes) -> Option<Member> {
+        let held: Vec<_> = self.held.admits_of(root).iter().filter_map(|id| self.admission(id)).collect();
+        let waits = held.iter().all(|(.., admission)| *admission == Admission::Waits);
+        let counts = held.into_iter().filter(|(.., a)| waits || *a == Admission::Counts);
+        let mut admits: Vec<(&Entry, &Admit)> = counts.map(|(entry, admit, _)| (entry, admit)).collect();
+        admits.sort_unstable_by_key(|(entry, _)| entry.statement.id());
+        let (entry, admit) = *admits.first()?;
+        let lineage = self.held.lineages().walk(root);
+        let nodes = node_keys(root, &lineage);
+        let admits: Vec<&Admit> = admits.into_iter().map(|(_, admit)| admit).collect();
+        let (state, revoking) = self.state(&nodes, &admits, &lineage, waits);
+        let id = entry.statement.id();
+        let mut keys = EarlierKeys {
+            node: admit.node,
+            wireguard: admit.wireguard,
+            boot: admit.boot,
+            by: id,
+            retired: false,
+        };
+        let mut earlier = Vec::with_capacity(lineage.later.len());
+        for (at, (by, rotate)) in lineage.later.iter().enumerate() {
+            keys.retired = at < lineage.retired;
+            earlier.push(keys);
+            keys = EarlierKeys {
+                node: rotate.node,
+                wireguard: rotate.wireguard,
+                boot: rotate.boot,
+                by: *by,
+                retired: false,
+            };
+        }
+        let invited = || admit.invite.and_then(|id| self.invite(&id)).map(|(_, i)| i.labels.clone());
+        let assigned = self.assigned(&nodes);
+        let (name, roles, labels, assigns) = match assigned {
+            Some(a) => (a.name, a.roles, a.labels, a.ids),
+            None => (admit.name.clone(), Vec::new(), invited().unwrap_or_default(), Vec::new()),
+        };
+        Some(Member {
+            node: keys.node,
+            wireguard: keys.wireguard,
+            boot: keys.boot,
+            since: keys.by,
+            earlier,
+            name,
+            roles,
+            labels,
+            assigns,
+            assurance: admit.assurance,
+            address: overlay_address(&self.chain.org(), &admit.node),
+            admit: id,
+            admitted_by: *entry.statement.author(),
+            invite: admit.invite,
+            revoking,
+            state,
+        })
+    }
+
+    /// Rule 16: the first that applies.
+    fn state(
+        &self,
+        nodes: &[KeyBytes],
+        admits: &[&Admit],
+        lineage: &Lineage<'_>,
+        waits: bool,
+    ) -> (MemberState, Option<Revoking>) {
+        let (revoked, revoking) = self.revoked(nodes);
+        if let Some(revoked) = revoked {
+            return (revoked, None);
+        }
+        let root = nodes.first().copied().unwrap_or_default();
+        let state = if lineage.left {
+            MemberState::Left
+        } else if lineage.forked || self.conflicts(&root, admits, lineage) {
+            MemberState::KeyConflict
+        } else if let Some(suspended) = self.suspended(nodes) {
+            suspended
+        } else if waits {
+            MemberState::Pending
+        } else {
+            MemberState::Good
+        };
+        (state, revoking)
+    }
+
+    /// Whether enough admins revoked a node key, admitted or not.
+    pub(crate) fn is_revoked(&self, node: &KeyBytes) -> bool {
+        self.revoked(&[*node]).0.is_some()
+    }
+
+    /// Rules 6 and 7: enough distinct admins revoked one of a machine's keys each; or some did, and
+    /// fewer than it takes.
+    fn revoked(&self, nodes: &[KeyBytes]) -> (Option<MemberState>, Option<Revoking>) {
+        let mut threshold = u8::MAX;
+        let mut counting: BTreeMap<StatementId, (&Statement, Reason, &String)> = BTreeMap::new();
+        let ids = nodes.iter().flat_map(|node| self.held.revokes_of(node));
+        for entry in ids.filter_map(|id| self.held.get(id)) {
+            let Payload::Revoke(revoke) = entry.statement.payload() else { continue };
+            let Some(cited) = self.chain.get(&entry.statement.charter()) else { continue };
+            if self.takes(entry) {
+                threshold = threshold.min(cited.charter().revoke_threshold);
+                counting.insert(entry.statement.id(), (&entry.statement, revoke.reason, &revoke.note));
+            }
+        }
+        let Some((first, reason, note)) = counting.values().next() else { return (None, None) };
+        let admins: BTreeSet<PublicKey> = counting.values().map(|(s, ..)| *s.author()).collect();
+        if admins.len() < usize::from(threshold) {
+            return (None, Some(Revoking { by: admins.into_iter().collect(), wanted: threshold }));
+        }
+        let state = MemberState::Revoked {
+            by: *first.author(),
+            reason: *reason,
+            note: (*note).clone(),
+            ids: counting.keys().copied().collect(),
+        };
+        (Some(state), None)
+    }
+
+    /// Rule 13: a Suspend of one of a machine's keys that no Resume ends.
+    fn suspended(&self, nodes: &[KeyBytes]) -> Option<MemberState> {
+        let mut counting: BTreeMap<StatementId, (&Statement, Reason, &String)> = BTreeMap::new();
+        for entry in nodes.iter().flat_map(|n| self.held.suspends_of(n)).filter_map(|id| self.held.get(id)) {
+            let Payload::Suspend(suspend) = entry.statement.payload() else { continue };
+            if self.takes(entry) && !self.held.is_burned(entry.statement.author(), Lane::Revokes) {
+                counting.insert(entry.statement.id(), (&entry.statement, suspend.reason, &suspend.note));
+            }
+        }
+        if !counting.is_empty() {
+            for entry in nodes.iter().flat_map(|n| self.held.resumes_of(n)).filter_map(|id| self.held.get(id))
+            {
+                let Payload::Resume(resume) = entry.statement.payload() else { continue };
+                if self.gives(entry) {
+                    counting.retain(|id, _| !resume.suspends.contains(id));
+                }
+            }
+        }
+        let (first, reason, note) = counting.values().next()?;
+        Some(MemberState::Suspended {
+            by: *first.author(),
+            reason: *reason,
+            note: (*note).clone(),
+            ids: counting.keys().copied().collect(),
+        })
+    }
+
+    /// Rule 14: what the Assigns that no later one replaced say together.
+    fn assigned(&self, nodes: &[KeyBytes]) -> Option<Assigned> {
+        let mut held: BTreeMap<StatementId, (&Entry, &Assign)> = BTreeMap::new();
+        for entry in nodes.iter().flat_map(|n| self.held.assigns_of(n)).filter_map(|id| self.held.get(id)) {
+            if let Payload::Assign(assign) = entry.statement.payload() {
+                held.insert(entry.statement.id(), (entry, assign));
+            }
+        }
+        let counting: Vec<_> = held.iter().filter(|(_, (entry, _))| self.gives(entry)).collect();
+        let mut replaced = BTreeSet::new();
+        let mut next: Vec<StatementId> = counting.iter().flat_map(|(_, (_, a))| a.replaces.clone()).collect();
+        while let Some(id) = next.pop() {
+            if let Some((_, assign)) = held.get(&id)
+                && replaced.insert(id)
+            {
+                next.extend(&assign.replaces);
+            }
+        }
+        let mut current = counting.into_iter().filter(|(id, _)| !replaced.contains(*id));
+        let (id, (_, first)) = current.next()?;
+        let mut assigned = Assigned {
+            name: first.name.clone(),
+            roles: first.roles.clone(),
+            labels: first.labels.clone(),
+            ids: vec![*id],
+        };
+        for (id, (_, assign)) in current {
+            assigned.roles.retain(|role| assign.roles.contains(role));
+            assigned.labels.retain(|label| assign.labels.contains(label));
+            assigned.ids.push(*id);
+        }
+        Some(assigned)
+    }
+}
+
+struct Assigned {
+    name: identity::Name,
+    roles: Vec<Tag>,
+    labels: Vec<Tag>,
+    ids: Vec<StatementId>,
+}
+
+fn node_keys(root: &KeyBytes, lineage: &Lineage<'_>) -> Vec<KeyBytes> {
+    core::iter::once(*root).chain(lineage.later.iter().map(|(_, rotate)| *rotate.node.as_bytes())).collect()
+}
