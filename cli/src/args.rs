@@ -7,12 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use identity::{Name, Tag};
 use serde::Deserialize;
 
+pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
 pub(crate) use roles::{
     Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, OrgKeysAt,
 };
 
 use crate::{duration, output::Format};
 
+mod members;
 mod roles;
 
 const TOP: &str = "\
@@ -115,13 +117,20 @@ pub(crate) enum Command {
     },
     /// Shut a machine out for good, everywhere, and see who has applied it
     Revoke(Revoke),
+    /// Shut a machine out until it is resumed
+    Suspend(Suspend),
+    /// Let a suspended machine in again
+    Resume(Resume),
+    /// What waits for more admins
+    #[command(subcommand)]
+    Pending(Pending),
     /// Who may decide over members
     #[command(subcommand)]
     Admin(Admin),
     /// Which members let machines in
     #[command(subcommand)]
     Gateway(Gateway),
-    /// Who is in the org
+    /// Who is in the org, and what it is called and for
     #[command(subcommand)]
     Member(Member),
     /// What is connected to this machine
@@ -242,6 +251,9 @@ pub(crate) struct InviteCreate {
     /// Note for people, up to 96 bytes
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) note: String,
+    /// Each machine waits until an admin has approved it: `muster pending approve NODE`
+    #[arg(long)]
+    pub(crate) approval: bool,
     /// The gateway that lets them in, by name or key [default: the first in good order]
     #[arg(long, value_name = "NODE")]
     pub(crate) gateway: Option<String>,
@@ -351,22 +363,6 @@ pub(crate) enum Reason {
     Stolen,
     Compromised,
     Retired,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Member {
-    /// All members
-    #[command(alias = "ls")]
-    List {
-        /// Also those that were revoked or left
-        #[arg(long)]
-        all: bool,
-    },
-    /// One member in full
-    Show {
-        /// Name, or the first digits of its key
-        node: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]

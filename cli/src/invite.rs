@@ -57,7 +57,7 @@ pub(crate) fn create(everywhere: &Everywhere, args: &InviteCreate) -> Outcome<()
         labels,
         expires_unix_s,
         note: args.note.clone(),
-        approval: false,
+        approval: args.approval,
     };
     let signed = author.sign(&Payload::from(invite))?;
     let profile = author.profile();

@@ -25,12 +25,14 @@ mod keys;
 mod local;
 mod machine;
 mod member;
+mod member_change;
 mod org_create;
 mod org_keys;
 mod org_log;
 mod org_show;
 mod output;
 mod passphrase;
+mod pending;
 mod place;
 mod profile;
 mod random;
@@ -50,7 +52,7 @@ use clap::{Parser as _, error::ErrorKind};
 use identity::Code;
 
 use crate::{
-    args::{Admin, Cli, Command, Debug, Gateway, Invite, Member, Org, Session},
+    args::{Admin, Cli, Command, Debug, Gateway, Invite, Member, Org, Pending, Session},
     failure::{Failure, Outcome},
     output::Format,
 };
@@ -91,6 +93,20 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Leave => join::leave(everywhere),
         Command::Status { check } => return status::run(everywhere, *check),
         Command::Revoke(args) => return revoke::run(everywhere, args),
+        Command::Suspend(args) => return member_change::suspend(everywhere, args),
+        Command::Resume(args) => return member_change::resume(everywhere, args),
+        Command::Member(Member::Rename { node, name, waiting }) => {
+            return member_change::rename(everywhere, node, name, waiting);
+        }
+        Command::Member(Member::Role(args)) => return member_change::role(everywhere, args),
+        Command::Member(Member::Label(args)) => return member_change::label(everywhere, args),
+        Command::Pending(Pending::List) => pending::list(everywhere),
+        Command::Pending(Pending::Approve { node, waiting }) => {
+            return pending::approve(everywhere, node, waiting);
+        }
+        Command::Pending(Pending::Reject { node, note, waiting }) => {
+            return pending::reject(everywhere, node, note, waiting);
+        }
         Command::Admin(Admin::Init(args)) => admin::init(everywhere, args),
         Command::Admin(Admin::Add(args)) => return admin::add(everywhere, args),
         Command::Admin(Admin::Remove(args)) => return admin::remove(everywhere, args),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use control::local::{Coverage, Member, MemberStatus};
-use identity::{Code, StatementId};
-use member_crdt::{InviteState, MemberState};
+use identity::{Code, OrgId, StatementId};
+use member_crdt::{InviteState, MemberState, Revoking};
 use org_trust::{Admin, Cancel, Gateway, Lane, Payload, Revoke as RevokePayload};
 use serde_json::{Value, json};
 
@@ -43,7 +43,10 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
     let mut view = View::of(&mut author, everywhere)?;
     let target = view.find(args.node.as_deref().unwrap_or_default())?;
     let revoked = target.revoked.as_ref().filter(|_| target.status == MemberStatus::Revoked);
-    let before = revoked.and_then(|r| r.changes.first()).map(|change| change.0);
+    let before = match revoked.and_then(|r| r.changes.first()) {
+        Some(change) => Some(change.0),
+        None => signed_before(&mut author, &target)?,
+    };
     let roles = Roles::of(&mut author, &target, args)?;
     guard(everywhere, &mut view, &target, &roles, before.is_some())?;
     // A wrong passphrase is found before anything is done.
@@ -68,7 +71,7 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
     for cancel in &roles.cancels {
         author.sign(&Payload::Cancel(*cancel))?;
     }
-    let org = author.profile().org();
+    let (org, several) = (author.profile().org(), author.profile().charter().revoke_threshold > 1);
     let (mut carrier, changed): (Box<dyn Carrier>, _) = match org_keys {
         Some((keys, path)) => {
             let mut settings = Settings::with(keys, &path, Box::new(author), org)?;
@@ -78,10 +81,12 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
         None => (Box::new(author), None),
     };
     let waited = coverage::wait(&mut *carrier, change, &args.waiting);
+    let lacking = if several { lacking(&mut *carrier, org, &target)? } else { None };
     let cancelled = || roles.cancels.iter().map(|cancel| cancel.invite);
     let mut fields = vec![
         ("change", Value::from(change.to_string())),
         ("already_revoked", before.is_some().into()),
+        ("in_force", lacking.is_none().into()),
         ("accepted_at_unix_ns", accepted_at_unix_ns.into()),
         ("invites_cancelled", cancelled().map(|id| id.to_string()).collect::<Vec<_>>().into()),
     ];
@@ -89,13 +94,43 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
     fields.extend(waited.fields());
     let value = json!({ "member": { "name": target.name, "key": target.node.to_string() } });
     output::print(everywhere.format(), output::with(value, fields), || {
-        let mut out = format!("revoked {} (key {})\n", target.name, target.node.0.short());
+        let key = target.node.0.short();
+        let mut out = match &lacking {
+            None => format!("revoked {} (key {key})\n", target.name),
+            Some(revoking) => format!(
+                "not revoked yet: {} of {} admins have signed it; another one: muster pending approve {key}\n",
+                revoking.by.len(),
+                revoking.wanted
+            ),
+        };
         out.extend(cancelled().map(|id| format!("cancelled invite {}\n", id.short())));
         out.extend(changed.iter().map(|changed| format!("org settings, version {}\n", changed.version)));
         out.push_str(&waited.text());
         out
     });
-    Ok(waited.exit_status())
+    let status = waited.exit_status();
+    Ok(if lacking.is_some() { Code::CoverageIncomplete.exit_status() } else { status })
+}
+
+/// This admin's own revocation of the machine, when several admins must sign one and they have not yet.
+/// A second one would be refused.
+fn signed_before(author: &mut Author, target: &Member) -> Outcome<Option<StatementId>> {
+    if author.profile().charter().revoke_threshold < 2 {
+        return Ok(None);
+    }
+    let (org, own) = (author.profile().org(), author.public_key());
+    let held = Held::read(author, org)?;
+    let changes = held.signed_by(&own)?;
+    let revokes =
+        |payload: &Payload| matches!(payload, Payload::Revoke(revoke) if revoke.node == target.node.0);
+    Ok(changes.iter().find(|change| revokes(change.payload())).map(|change| change.id()))
+}
+
+/// What the revocation still lacks, where several admins must sign it.
+fn lacking(carrier: &mut dyn Carrier, org: OrgId, target: &Member) -> Outcome<Option<Revoking>> {
+    let held = Held::read(carrier, org)?;
+    let roster = held.replica.roster();
+    Ok(roster.member_of(&target.node.0).and_then(|member| member.revoking.clone()))
 }
 
 /// What a machine that is revoked is in the org beside a member, and what ends with it.
@@ -358,7 +393,7 @@ fn print_status(everywhere: &Everywhere, shown: &[Shown], complete: bool, of: us
     });
 }
 
-const fn reason(reason: Reason) -> org_trust::Reason {
+pub(crate) const fn reason(reason: Reason) -> org_trust::Reason {
     match reason {
         Reason::Unspecified => org_trust::Reason::Unspecified,
         Reason::Lost => org_trust::Reason::Lost,

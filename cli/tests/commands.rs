@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod members;
 mod roles;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};

@@ -321,16 +321,21 @@ fn init(bench: &Bench, name: &str) -> String {
 }
 
 fn add_admin(bench: &Bench, name: &str) {
-    let key = init(bench, name);
-    bench.run(&["admin", "add", name, "--key", &key, "--wait", "0"]).succeeded();
+    add_admin_who(bench, name, &[]);
 }
 
-fn as_admin(bench: &Bench, name: &str, args: &[&str]) -> bench::Ran {
+/// Somebody becomes an admin, and what goes with it.
+pub(crate) fn add_admin_who(bench: &Bench, name: &str, more: &[&str]) {
+    let key = init(bench, name);
+    bench.run(&[&["admin", "add", name, "--key", &key, "--wait", "0"], more].concat()).succeeded();
+}
+
+pub(crate) fn as_admin(bench: &Bench, name: &str, args: &[&str]) -> bench::Ran {
     let dir = bench.path(name);
     bench.run(&[args, &["--admin", dir.to_str().unwrap()]].concat())
 }
 
-fn state(bench: &Bench, member: &str) -> String {
+pub(crate) fn state(bench: &Bench, member: &str) -> String {
     bench.json(&["member", "show", member])["state"].as_str().unwrap().to_owned()
 }
 
