@@ -223,7 +223,7 @@ pub(crate) fn list(everywhere: &Everywhere) -> Outcome<()> {
     let mut rows = Vec::new();
     let mut values: Vec<Value> = Vec::new();
     for gateway in &held.chain().head().charter().gateways {
-        let member = roster.get(&gateway.node);
+        let member = roster.member_of(&gateway.node);
         let good = member.is_some_and(|member| member.state == MemberState::Good);
         let let_in = roster.members().iter().filter(|m| m.admitted_by == gateway.key).count();
         let since = held.chain().named(&gateway.key).map_or(0, |named| named.charter().version);
@@ -255,7 +255,7 @@ fn find(held: &Held, text: &str) -> Outcome<Gateway> {
     let gateways = &held.chain().head().charter().gateways;
     let roster = held.replica.roster();
     let is = |gateway: &&Gateway| {
-        let named = roster.get(&gateway.node).is_some_and(|member| member.name.as_str() == text);
+        let named = roster.member_of(&gateway.node).is_some_and(|member| member.name.as_str() == text);
         let by_key = |key: &PublicKey| text.len() >= 4 && key.to_string().starts_with(text);
         named || by_key(&gateway.key) || by_key(&gateway.node)
     };
@@ -272,7 +272,7 @@ fn find(held: &Held, text: &str) -> Outcome<Gateway> {
 }
 
 fn name_of(held: &Held, node: &PublicKey) -> String {
-    held.replica.roster().get(node).map_or_else(|| node.short(), |member| member.name.to_string())
+    held.replica.roster().member_of(node).map_or_else(|| node.short(), |member| member.name.to_string())
 }
 
 /// The gateway's certificate with the CA's behind it, PEM.

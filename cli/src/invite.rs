@@ -5,12 +5,15 @@ use std::{
     path::Path,
 };
 
-use control::local::{self as wire, InviteStatus, MemberStatus};
+use control::local::{self as wire, InviteStatus};
 use identity::{
     Code, PublicKey, StatementId,
     limits::{LABELS_MAX, MANIFEST_BYTES_MAX, NOTE_BYTES_MAX},
 };
-use org_trust::{Cancel, CheckedInvite, Invite, InviteManifest, Lane, ManifestError, Payload, TrustBundle};
+use member_crdt::MemberState;
+use org_trust::{
+    Cancel, CheckedInvite, Gateway, Invite, InviteManifest, Lane, ManifestError, Payload, TrustBundle,
+};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -47,7 +50,7 @@ pub(crate) fn create(everywhere: &Everywhere, args: &InviteCreate) -> Outcome<()
     }
     let mut author = Author::open(everywhere)?;
     author.refresh()?;
-    let redeemer = redeemer(everywhere, &mut author, args.gateway.as_deref())?;
+    let redeemer = redeemer(&mut author, args.gateway.as_deref())?;
     let secret = random::key()?;
     let expires_unix_s = args.expires.map_or(0, |span| view::now_unix_s().saturating_add(span.as_secs()));
     let invite = Invite {
@@ -257,24 +260,24 @@ pub(crate) fn check_note(note: &str) -> Outcome<()> {
 
 /// The gateway that will let the machines in: the one that was named, or the first of a member in good
 /// order.
-fn redeemer(everywhere: &Everywhere, author: &mut Author, named: Option<&str>) -> Outcome<PublicKey> {
+fn redeemer(author: &mut Author, named: Option<&str>) -> Outcome<PublicKey> {
     let none = || Failure::new(Code::GatewayNotNamed, "the org's settings name no gateway");
     let gateways = author.profile().charter().gateways.clone();
     if let (None, [only]) = (named, gateways.as_slice()) {
         return Ok(only.key);
     }
-    let mut view = View::of(author, everywhere)?;
-    let good = |member: &wire::Member| member.status == MemberStatus::Good;
-    let of = |member: &wire::Member| gateways.iter().find(|g| g.node == member.node.0).map(|g| g.key);
-    match named {
-        Some(node) => {
-            let member = view.find(node)?;
-            of(&member)
-                .filter(|_| good(&member))
-                .ok_or_else(|| Failure::new(Code::NoSuchRole, format_args!("{} is no gateway", member.name)))
-        }
-        None => view.members()?.iter().filter(|member| good(member)).find_map(of).ok_or_else(none),
-    }
+    let org = author.profile().org();
+    let held = Held::read(author, org)?;
+    let roster = held.replica.roster();
+    // Settings name the key that the machine had when it got the role.
+    let in_order = |g: &&Gateway| roster.member_of(&g.node).is_some_and(|m| m.state == MemberState::Good);
+    let mut good = gateways.iter().filter(in_order);
+    let Some(node) = named else { return good.next().map(|g| g.key).ok_or_else(none) };
+    let member = roster.find(node).map_err(|why| Failure::new(why.code(), format_args!("{node}: {why}")))?;
+    let of = |g: &&Gateway| roster.member_of(&g.node).is_some_and(|m| m.node == member.node);
+    good.find(of).map(|g| g.key).ok_or_else(|| {
+        Failure::new(Code::NoSuchRole, format_args!("{} is no gateway in good order", member.name))
+    })
 }
 
 fn broken(error: &ManifestError) -> Failure {

@@ -149,13 +149,12 @@ impl Roles {
         if args.keep_roles {
             return Ok(Self::default());
         }
-        let charter = author.profile().charter();
+        let charter = author.profile().charter().clone();
         let mut roles = Self {
-            gateways: charter.gateways.iter().filter(|g| g.node == target.node.0).cloned().collect(),
-            admin: args.with_admin.as_ref().map(|name| admin::find(charter, name)).transpose()?,
+            admin: args.with_admin.as_ref().map(|name| admin::find(&charter, name)).transpose()?,
             ..Self::default()
         };
-        if roles.gateways.is_empty() {
+        if !target.gateway {
             return match args.void_from {
                 None => Ok(roles),
                 Some(_) => Err(Failure::usage(format_args!("{} is no gateway", target.name))
@@ -164,6 +163,10 @@ impl Roles {
         }
         let org = author.profile().org();
         let held = Held::read(author, org)?;
+        let roster = held.replica.roster();
+        // Settings name the key that the machine had when it got the role.
+        let runs = |g: &&Gateway| roster.member_of(&g.node).is_some_and(|m| m.node == target.node.0);
+        roles.gateways = charter.gateways.iter().filter(runs).cloned().collect();
         for gateway in &roles.gateways {
             let tip = match &args.void_from {
                 None => {
@@ -175,7 +178,6 @@ impl Roles {
                     gateway::before_admission(&held, node, &gateway.key)?
                 }
             };
-            let roster = held.replica.roster();
             for invite in roster.invites().into_iter().filter(|i| i.redeemer == gateway.key) {
                 // Of an invite that is used up, the machines that used it may be meant.
                 if invite.state == InviteState::Open
