@@ -11,6 +11,7 @@ mod fuzz;
 mod machine;
 mod models;
 mod pages;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Let Verifpal look for attacks on models of the handshake
     Models(models::Options),
+    /// Run whole orgs in memory under faults, each from a seed, and check what must hold
+    Sim(sim::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Models(options) => models::run(&options),
+        Command::Sim(options) => sim::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

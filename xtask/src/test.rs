@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     demo, deps, fuzz,
     machine::{self, Failure},
+    sim,
 };
 
 #[derive(Args)]
@@ -43,6 +44,8 @@ enum Part {
     Vectors,
     /// The seed's handshake: every attack on it works, so the tests that stop them can fail
     SeedWire,
+    /// Whole orgs in memory under faults, and that each check of them can fail
+    Sim,
     /// Real processes: attacks, kills, namespaces, TPM emulators
     Scenario,
     /// The demo with five machines, and that it fails when nobody enforces
@@ -54,13 +57,14 @@ enum Part {
 const STRICT: [Part; 2] = [Part::Fmt, Part::Clippy];
 const STRICT_LAST: [Part; 1] = [Part::Fuzz];
 const FUZZ_SECONDS: u32 = 20;
-const USUAL: [Part; 8] = [
+const USUAL: [Part; 9] = [
     Part::Deps,
     Part::Build,
     Part::Unit,
     Part::Doc,
     Part::Vectors,
     Part::SeedWire,
+    Part::Sim,
     Part::Scenario,
     Part::Demo,
 ];
@@ -115,12 +119,22 @@ fn run_part(part: Part, count: &mut Count) -> Result<(), Failure> {
             Ok(())
         }
         Part::Build => check(&mut cargo(&["build", "--workspace", "--all-targets", "--quiet"]), count),
-        Part::Unit => counted(&mut tests(&["--workspace", "--exclude", "muster-tests"]), count),
+        Part::Unit => counted(
+            &mut tests(&["--workspace", "--exclude", "muster-tests", "--exclude", "muster-sim"]),
+            count,
+        ),
         Part::Doc => counted(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]), count),
         Part::Vectors => vectors(count),
         Part::SeedWire => {
             let packages = ["--package", "conn-auth", "--package", "muster-fuzz"];
             counted(&mut tests(&[&packages[..], &["--features", "seed-wire"]].concat()), count)
+        }
+        Part::Sim => {
+            sim::check()?;
+            count.passed += 1;
+            counted(&mut tests(&["--package", "muster-sim"]), count)?;
+            let control = ["--package", "muster-sim", "--features", "danger-no-enforcement"];
+            counted(&mut tests(&control), count)
         }
         Part::Scenario => {
             counted(&mut tests(&["--package", "muster-tests", "--features", "seed-wire"]), count)

@@ -83,13 +83,14 @@ impl State {
         if let Some(code) = me.and_then(|me| standing::refusal(&me.state)) {
             problems.push(Failed { code: code.into(), detail: self.reason(&self.me, code) });
         }
-        for (peer, code) in self.shut_out_by.iter().filter(|_| self.is_member()) {
+        // A machine that is no member any more shuts everybody out.
+        let served = |node: &PublicKey| roster.get(node).is_some_and(standing::is_served);
+        for (peer, code) in self.shut_out_by.iter().filter(|(peer, _)| self.is_member() && served(peer)) {
             problems.push(Failed { code: (*code).into(), detail: format!("{} says so", self.name_of(peer)) });
         }
         if let Some(why) = self.disk.refused() {
             problems.push(Failed { code: Code::DiskRefused.into(), detail: why.to_owned() });
         }
-        let served = |node: &PublicKey| roster.get(node).is_some_and(standing::is_served);
         for node in self.replica.report_clashes().into_iter().filter(served) {
             let detail = format!("{} ({})", self.name_of(&node), node.short());
             problems.push(Failed { code: Code::CloneSuspected.into(), detail });

@@ -69,8 +69,12 @@ impl Members {
 }
 
 impl State {
-    /// What the list says of a key, with what the disk has not confirmed left out.
+    /// What the list says of a key, with what the disk has not confirmed left out. Who is no member
+    /// itself serves nobody.
     pub(super) fn standing_of(&self, key: &PublicKey) -> Standing {
+        if !self.is_member() {
+            return Standing::Barred(Code::NotEnrolled);
+        }
         standing_of(&self.roster, &self.members, key)
     }
 

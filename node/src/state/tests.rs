@@ -237,6 +237,36 @@ fn a_machine_that_leaves_tells_the_others_first() {
 }
 
 #[test]
+fn a_machine_that_has_left_lets_nobody_in() {
+    let mut bench = Bench::new();
+    let _sync = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    bench.written();
+    let (reply, _answered) = oneshot::channel();
+    bench.state.on_request(Ask::Leave {}, reply, bench.now);
+    bench.now.at += LEAVE_FLUSH;
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    bench.written();
+    let (_, verdict) = bench.open_tunnel(&Machine::new(30), "sync", Machine::new(30).wireguard());
+    assert!(verdict.ends_with(" code=MU-6008"), "{verdict}");
+}
+
+#[test]
+fn the_word_of_a_machine_that_is_no_member_any_more_is_not_shown() {
+    let mut bench = Bench::new();
+    let _sync = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    bench.written();
+    let (key, _) = bench.state.sessions.iter().next().unwrap();
+    // It leaves, and closes its sessions with that word before its change is heard.
+    bench.state.on_told(key, Code::Left);
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    assert_eq!(status.problems.len(), 1);
+    bench.revoke(20);
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    assert_eq!(status.problems, []);
+}
+
+#[test]
 fn a_machine_that_nobody_would_hear_does_not_leave() {
     let mut bench = Bench::new();
     let Answer::Failed(failed) = bench.ask(Ask::Leave {}) else { panic!("it left") };

@@ -1,0 +1,186 @@
+//! One run: things go wrong for a while, then no more, and then everything has to come right.
+
+use std::collections::BTreeMap;
+
+use identity::Heads;
+use rand::RngExt as _;
+
+use crate::{
+    invariants::Violation,
+    machine::Phase,
+    network::Party,
+    plan::{Options, Sabotage},
+    totals::Totals,
+    world::{SECOND, World},
+};
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// A hash of all that happened.
+    pub trace: String,
+    /// What it came to.
+    pub totals: Totals,
+    /// What did not hold, if anything.
+    pub violation: Option<Violation>,
+    /// From the end of the faults until everybody agreed, in virtual milliseconds.
+    pub converged_ms: Option<u64>,
+    /// What happened, if that was asked for.
+    pub lines: Vec<String>,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64, options: &Options) -> Outcome {
+    let mut world = World::new(seed, options);
+    if options.sabotage == Some(Sabotage::KeyIsStolen) {
+        world.steal_a_key();
+    }
+    world.run_until(world.faults_end);
+    let converged_ms = world.come_right();
+    world.last_checks();
+    world.totals.virtual_ms = world.now / 1000;
+    let (trace, lines) = world.trace.end();
+    Outcome { seed, trace, totals: world.totals, violation: world.violation, converged_ms, lines }
+}
+
+impl World {
+    /// Lets time pass without faults until everybody agrees, or has had the time for it.
+    fn come_right(&mut self) -> Option<u64> {
+        let began = self.now;
+        self.is_calm = true;
+        self.network.heal();
+        for machine in 0..self.machines.len() {
+            self.machines[machine].disk.mood(|mood| *mood = crate::disk::Mood::default());
+            if matches!(self.machines[machine].phase, Phase::Down) {
+                self.start(machine, None);
+            }
+        }
+        let mut is_handed_in = false;
+        while self.violation.is_none() {
+            // The first gateway may be without its disk.
+            let was_up = self.machines[0].running().is_some();
+            if was_up && !std::mem::replace(&mut is_handed_in, true) {
+                self.hand_in_again();
+            }
+            self.run_until(self.now + SECOND);
+            let waited = self.now - began;
+            let mut apart = self.apart();
+            if !is_handed_in {
+                apart.push("the first gateway without its list".to_owned());
+            }
+            if apart.is_empty() {
+                return Some(waited / 1000);
+            }
+            if waited >= CONVERGENCE_S * SECOND {
+                if self.plan.hostile > 0 && self.agree_where_they_can() {
+                    self.totals.eclipsed += 1;
+                    return None;
+                }
+                self.hold_convergence(&apart, CONVERGENCE_S);
+            }
+        }
+        None
+    }
+
+    /// Members that must agree: honest, there, and not on their way out.
+    pub(crate) fn faithful(&self) -> Vec<Party> {
+        // The first gateway never goes; who it does not know as a member has lost its invite.
+        let Some(gateway) = self.machines[0].running() else { return Vec::new() };
+        let roster = gateway.state.replica().roster();
+        let is_member = |machine: &Party| {
+            roster.get(&self.machines[*machine].node).is_some_and(member_crdt::Member::is_good)
+        };
+        self.up()
+            .filter(is_member)
+            .filter(|machine| self.machines[*machine].is_honest())
+            .filter(|machine| !self.oracle.has_gone(&self.machines[*machine].node))
+            .collect()
+    }
+
+    fn heads(&self, machine: Party) -> Option<(Heads, [u8; 32])> {
+        let replica = self.machines[machine].running()?.state.replica();
+        Some((replica.heads(), *replica.roster_digest().as_bytes()))
+    }
+
+    /// Who differs from the greatest number, and which admins wait.
+    fn apart(&self) -> Vec<String> {
+        let mut views: BTreeMap<_, Vec<Party>> = BTreeMap::new();
+        for machine in self.faithful() {
+            if let Some((heads, digest)) = self.heads(machine) {
+                views.entry((*heads.as_bytes(), digest)).or_default().push(machine);
+            }
+        }
+        let most = views.values().map(Vec::len).max().unwrap_or_default();
+        let mut apart = Vec::new();
+        let mut is_first = true;
+        for machines in views.values() {
+            if machines.len() == most && std::mem::take(&mut is_first) {
+                continue;
+            }
+            apart.push(format!("machines {machines:?}"));
+        }
+        let waiting = self.admins.iter().filter(|admin| admin.is_waiting()).count();
+        if waiting > 0 {
+            apart.push(format!("{waiting} admins without an answer"));
+        }
+        let writing = self.faithful().into_iter().filter(|machine| {
+            self.machines[*machine].running().is_some_and(|running| {
+                running.write.is_some() || running.state.summary().starts_with("disk refuses")
+            })
+        });
+        let writing = writing.count();
+        if writing > 0 {
+            apart.push(format!("{writing} with a write under way"));
+        }
+        let damaged = self.machines.iter().filter(|machine| matches!(machine.phase, Phase::Damaged)).count();
+        if damaged > 0 {
+            apart.push(format!("{damaged} without a list"));
+        }
+        apart
+    }
+
+    /// Whether all honest members that keep in step over honest ones agree.
+    fn agree_where_they_can(&self) -> bool {
+        let faithful = self.faithful();
+        faithful.iter().all(|one| {
+            faithful.iter().all(|other| {
+                let linked = self.is_linked(*one, *other, musterd::sessions::Purpose::Sync);
+                !linked || self.heads(*one) == self.heads(*other)
+            })
+        })
+    }
+
+    fn last_checks(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        let faithful = self.faithful();
+        for machine in &faithful {
+            self.check_list(*machine);
+            self.ask_status(*machine);
+        }
+        if let Some(first) = faithful.first() {
+            self.check_replica(*first);
+        }
+        for at in &faithful {
+            for _ in 0..4 {
+                let by = self.rng.random_range(0..self.machines.len());
+                self.shake_hands(by, *at, "ping");
+            }
+        }
+        // The power goes everywhere at once: what was acknowledged and reported is still there.
+        for machine in 0..self.machines.len() {
+            if self.machines[machine].running().is_some() {
+                self.crash(machine, SECOND);
+            }
+        }
+        self.run_until(self.now + 2 * SECOND);
+    }
+}
+
+/// Virtual seconds after the last fault by which everybody agrees. A member that was out of reach is
+/// tried again after a minute at the latest; what it missed takes a few exchanges from there.
+const CONVERGENCE_S: u64 = 150;

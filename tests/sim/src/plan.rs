@@ -1,0 +1,107 @@
+//! What a seed stands for: how large the org is and how bad the weather.
+
+use std::ops::RangeInclusive;
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+/// How to run a seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Machines of the org, those that join on the way among them.
+    pub nodes: RangeInclusive<usize>,
+    /// Virtual seconds during which things go wrong.
+    pub seconds: u64,
+    /// Whether clocks jump.
+    pub clock_jumps: bool,
+    /// Whether what happened is kept as lines.
+    pub keeps_lines: bool,
+    /// What is broken on purpose.
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 5..=25, seconds: 90, clock_jumps: true, keeps_lines: false, sabotage: None }
+    }
+}
+
+/// Something broken on purpose: an invariant has to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Every machine says that a write is done before it is.
+    AcknowledgesTooEarly,
+    /// Gateways look at the date of invites, and invites have one: clocks decide.
+    ClocksDecide,
+    /// Every disk forgets what it was told to keep.
+    DisksForget,
+    /// Disks rot, and nobody says so.
+    DisksRot,
+    /// Tunnels never close a gate.
+    GatesStayOpen,
+    /// A machine's replica is given a change by an admin's key that no admin signed.
+    KeyIsStolen,
+    /// Revocations are taken out of every frame.
+    RevocationsAreWithheld,
+    /// The checks believe that one revocation less is enough.
+    ThresholdIsMisread,
+}
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) members: usize,
+    pub(crate) newcomers: usize,
+    pub(crate) admins: usize,
+    pub(crate) gateways: usize,
+    pub(crate) threshold: u8,
+    pub(crate) hostile: usize,
+    pub(crate) loss: f64,
+    pub(crate) duplicate: f64,
+    pub(crate) delay: (u64, u64),
+    pub(crate) partitions: usize,
+    pub(crate) crashes: usize,
+    pub(crate) disk_faults: usize,
+    pub(crate) clock_jumps: usize,
+    pub(crate) moves: usize,
+    pub(crate) changes: usize,
+    pub(crate) traffic: usize,
+    pub(crate) probes: usize,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64, options: &Options) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let all = rng.random_range(options.nodes.clone());
+        let newcomers = rng.random_range(0..=all / 3);
+        let members = all - newcomers;
+        let admins = rng.random_range(1..=3);
+        let minutes = usize::try_from(options.seconds.div_ceil(60)).unwrap_or(1);
+        let is_calm = rng.random_bool(0.2);
+        let mut draw = |most: usize| if is_calm { 0 } else { rng.random_range(0..=most) };
+        let (partitions, crashes) = (draw(20.min(3 * minutes)), draw(50.min(8 * minutes)));
+        let (disk_faults, moves) = (draw(2 * minutes), draw(minutes));
+        let clock_jumps = rng.random_range(0..=2 * minutes);
+        let loss = if is_calm { 0.0 } else { [0.0, 0.01, 0.05, 0.1, 0.3][rng.random_range(0..5)] };
+        let duplicate = rng.random_range(0.0..0.05);
+        let least = rng.random_range(200..=40_000);
+        let most = least + [5_000, 50_000, 500_000, 3_000_000][rng.random_range(0..4)];
+        Self {
+            members,
+            newcomers,
+            admins,
+            gateways: rng.random_range(1..=3.min(members - 2)),
+            threshold: if admins > 1 && rng.random_bool(0.3) { 2 } else { 1 },
+            hostile: rng.random_range(0..=(members / 6).min(3)),
+            loss,
+            duplicate,
+            delay: (least, most),
+            partitions,
+            crashes,
+            disk_faults,
+            clock_jumps,
+            moves,
+            changes: 6 * minutes + newcomers,
+            traffic: 20 * minutes,
+            probes: 20 * minutes,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What one run, or all of them, came to.
+
+use serde_json::{Map, Value};
+
+macro_rules! totals {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Counts of everything that happened.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Totals {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Totals {
+            /// Adds another run's.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+
+            /// By name.
+            #[must_use]
+            pub fn to_json(&self) -> Map<String, Value> {
+                let mut map = Map::new();
+                $(map.insert(stringify!($field).to_owned(), self.$field.into());)*
+                map
+            }
+        }
+    };
+}
+
+totals! {
+    /// Runs.
+    seeds,
+    /// Machines, those that wanted to join among them.
+    machines,
+    /// Of them, members that do not play by the rules.
+    hostile,
+    /// Handshakes whose key was proved.
+    handshakes,
+    /// Of them refused.
+    refused,
+    /// Handshakes that ended before a key was proved.
+    unproven,
+    /// Connections that were dialled.
+    dials,
+    /// Of them between members, those that came to nothing.
+    dials_failed,
+    /// Ends of sessions that were opened.
+    sessions,
+    /// Of them cut with a reason.
+    cut,
+    /// Messages sent.
+    messages,
+    /// Segments that were lost or held up, each time.
+    lost,
+    /// Segments that arrived twice.
+    repeated,
+    /// Frames of hostile members.
+    hostile_frames,
+    /// Application packets that passed two gates.
+    packets,
+    /// Changes that admins signed.
+    statements,
+    /// Of them revocations.
+    revokes,
+    /// Changes acknowledged to a program or an admin's device.
+    acknowledged,
+    /// Machines that asked to leave.
+    leaves,
+    /// Machines that joined, or got their list anew.
+    joined,
+    /// Newcomers that were refused for good.
+    turned_away,
+    /// Starts of a daemon.
+    starts,
+    /// Crashes.
+    crashes,
+    /// Writes.
+    writes,
+    /// Of them refused by the disk.
+    writes_refused,
+    /// Disks that were full, lied or rotted for a while.
+    disk_faults,
+    /// Disks that did not read back and were filled by a gateway.
+    disks_lost,
+    /// Old copies of a disk put back.
+    backups_restored,
+    /// Partitions.
+    partitions,
+    /// Clocks that jumped.
+    clock_jumps,
+    /// Machines that moved to another address.
+    moves,
+    /// Runs in which hostile members kept honest ones apart to the end.
+    eclipsed,
+    /// Checks of an invariant.
+    checks,
+    /// Virtual time, in milliseconds.
+    virtual_ms,
+}

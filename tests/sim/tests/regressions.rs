@@ -1,0 +1,30 @@
+//! Seeds that once failed, each with its story. A new one is added with the fix of what it found, as
+//! docs/simulation.md says.
+#![cfg(not(feature = "danger-no-enforcement"))]
+
+use muster_sim::{Options, run};
+
+/// Seed, most machines, virtual seconds of faults; then what it found.
+const SEEDS: [(u64, usize, u64, &str); 2] = [
+    (
+        3,
+        25,
+        90,
+        "a machine that had heard of its own removal still let others in until its list changed again",
+    ),
+    (
+        14,
+        25,
+        90,
+        "status went on to say that a machine shut this one out which was no member any more itself",
+    ),
+];
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    for (seed, most, seconds, story) in SEEDS {
+        let options = Options { nodes: 5..=most, seconds, ..Options::default() };
+        let violation = run(seed, &options).violation;
+        assert!(violation.is_none(), "seed {seed} ({story}): {violation:?}");
+    }
+}
