@@ -60,9 +60,11 @@ impl World {
         }
         let mut is_handed_in = false;
         while self.violation.is_none() {
-            // The first gateway may be without its disk.
-            let was_up = self.machines[0].running().is_some();
-            if was_up && !std::mem::replace(&mut is_handed_in, true) {
+            // The first gateway may be without its disk; and a machine that a change takes out of the org
+            // does not pass it on.
+            let is_due = !is_handed_in || (self.now - began).is_multiple_of(10 * SECOND);
+            if self.machines[0].running().is_some() && is_due {
+                is_handed_in = true;
                 self.hand_in_again();
             }
             self.run_until(self.now + SECOND);
@@ -157,7 +159,11 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        let faithful = self.faithful();
+        let mut faithful = self.faithful();
+        if self.totals.eclipsed > 0 {
+            let first = self.heads(0);
+            faithful.retain(|machine| self.heads(*machine) == first);
+        }
         for machine in &faithful {
             self.check_list(*machine);
             self.ask_status(*machine);

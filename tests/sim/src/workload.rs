@@ -589,7 +589,7 @@ impl World {
             return self.after(SECOND, Event::Work(Work::Errand(machine, errand)));
         };
         let records: Vec<Record> = running.state.replica().records().collect();
-        self.joins(machine, &records);
+        self.joins(machine, machine, &records, Errand::Boot { tries: 0 });
     }
 
     pub(crate) fn client_hears(&mut self, connection: ConnectionId, stage: ClientStage, message: Message) {
@@ -715,7 +715,10 @@ impl World {
                 }
             }
             Errand::Enrol { invite, secret, tries } => match (list, code) {
-                (Some(records), _) => self.joins(party, &records),
+                (Some(records), _) => {
+                    let again = Errand::Enrol { invite, secret, tries: tries + 1 };
+                    self.joins(party, gateway, &records, again);
+                }
                 (None, Some(code)) if is_final(code) => self.totals.turned_away += 1,
                 (None, _) if tries < 20 => {
                     let wait = self.rng.random_range(SECOND..5 * SECOND);
@@ -726,7 +729,7 @@ impl World {
             },
             Errand::Boot { tries } => match (list, code) {
                 (Some(records), _) if matches!(self.machines[party].phase, Phase::Damaged) => {
-                    self.joins(party, &records);
+                    self.joins(party, gateway, &records, Errand::Boot { tries: tries + 1 });
                 }
                 (None, Some(Code::Revoked | Code::Left | Code::UnknownKey)) => {
                     self.machines[party].phase = Phase::Gone;
@@ -740,13 +743,17 @@ impl World {
         }
     }
 
-    fn joins(&mut self, machine: Party, records: &[Record]) {
+    fn joins(&mut self, machine: Party, gateway: Party, records: &[Record], again: Errand) {
         match self.replica_of(records) {
             Ok(replica) if replica.roster().get(&self.machines[machine].node).is_some() => {
                 self.totals.joined += 1;
                 self.start(machine, Some(replica));
             }
             Ok(_) => self.machines[machine].phase = Phase::Gone,
+            // What a hostile gateway gives does not hold, and another try may meet another one.
+            Err(_) if !self.machines[gateway].is_honest() => {
+                self.after(5 * SECOND, Event::Work(Work::Errand(machine, again)));
+            }
             Err(why) => self.hold_list_given(machine, &why),
         }
     }
