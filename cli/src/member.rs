@@ -66,6 +66,9 @@ pub(crate) fn show(everywhere: &Everywhere, node: &str) -> Outcome<()> {
             ],
             ["admitted in".into(), m.admit.to_string()],
         ];
+        if m.cloned {
+            rows.push(["attention".into(), "two machines use its key (MU-2013)".into()]);
+        }
         if let Some(revoked) = &m.revoked {
             rows.push([format!("{} by", status_word(m.status)), revoked.by.join(", ")]);
             rows.push(["reason".into(), revoked.reason.clone()]);
@@ -95,6 +98,7 @@ pub(crate) fn value(m: &Member) -> Value {
         "this_machine": m.this,
         "linked": m.linked,
         "last_contact_ms_ago": m.heard_ms_ago,
+        "cloned": m.cloned,
         "endpoints": m.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "release": m.version,
         "admitted_in": m.admit.to_string(),

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use control::local::{Answer, Failed, Request, State, Status};
+use control::local::{Answer, Failed, Freshness, FreshnessState, Request, State, Status};
 use identity::Code;
 use serde_json::{Value, json};
 
@@ -96,6 +96,10 @@ fn value(status: &Status, health: Health) -> Value {
             "received_bytes": status.links.received,
             "sent_bytes": status.links.sent,
         },
+        "list": status.freshness.map(|list| json!({
+            "state": freshness_word(list.state),
+            "compared_ms_ago": list.compared_ms_ago,
+        })),
     })
 }
 
@@ -133,7 +137,8 @@ fn screen(status: &Status, health: Health) -> String {
             "links".into(),
             format!("{} of {others} up, {} sessions", status.links.linked, status.links.sessions),
         ]);
-        rows.push(["list version".into(), org.list.0.short()]);
+        let compared = status.freshness.map_or_else(String::new, compared);
+        rows.push(["list version".into(), format!("{}{compared}", org.list.0.short())]);
         rows.push(["org settings".into(), format!("version {}", org.settings)]);
         if org.forks > 0 {
             rows.push(["forks".into(), format!("{} keys signed two changes at one place", org.forks)]);
@@ -152,6 +157,28 @@ fn screen(status: &Status, health: Health) -> String {
         out.push_str(&format!("  do:   {}\n", code.remedy()));
     }
     out
+}
+
+/// How good the list is, behind its version.
+fn compared(list: Freshness) -> String {
+    let ago = list.compared_ms_ago.map(|ms| duration::short(Duration::from_millis(ms)));
+    match (list.state, ago) {
+        (FreshnessState::Comparing, _) => {
+            ", being compared with other members; nothing else is answered".into()
+        }
+        (FreshnessState::Stale, None) => ", not compared with another member yet".into(),
+        (_, Some(ago)) => format!(", compared with another member {ago} ago"),
+        (FreshnessState::InStep | FreshnessState::Apart, None) => String::new(),
+    }
+}
+
+const fn freshness_word(state: FreshnessState) -> &'static str {
+    match state {
+        FreshnessState::InStep => "in-step",
+        FreshnessState::Comparing => "comparing",
+        FreshnessState::Apart => "apart",
+        FreshnessState::Stale => "stale",
+    }
 }
 
 fn coloured(health: Health) -> String {

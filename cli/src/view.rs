@@ -190,6 +190,7 @@ fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member
         linked: false,
         endpoints: report.map(|r| r.endpoints.clone()).unwrap_or_default(),
         version: report.map(|r| r.version.clone()).unwrap_or_default(),
+        cloned: false,
         heard_ms_ago: None,
     }
 }

@@ -1,6 +1,17 @@
-//! The clock that people read. It decides nothing about anybody.
+//! The clock that people read, which decides nothing about anybody, and how long the machine slept.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// How long this machine has slept since it was booted: what the clock of all time since then has more
+/// than the one that stands still meanwhile.
+#[must_use]
+pub fn slept() -> Duration {
+    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    let awake = read(ClockId::Monotonic);
+    read(ClockId::Boottime).saturating_sub(awake)
+}
 
 /// Nanoseconds of CLOCK_REALTIME since 1970.
 #[must_use]

@@ -12,12 +12,16 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use identity::{Code, limits};
 use toml::{Table, Value};
 
-use crate::tunnel::Allow;
+use crate::{
+    state::{OnClone, OnStale, Policy},
+    tunnel::Allow,
+};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/muster/muster.toml";
@@ -50,6 +54,8 @@ pub struct Config {
     pub endpoints: Vec<SocketAddr>,
     /// `[network] allow`: what members may reach besides conn_auth and ICMP.
     pub allow: Vec<Allow>,
+    /// `[members]`: what is done when the list cannot be compared, or a key was copied.
+    pub policy: Policy,
     /// `[control] socket`.
     pub control_socket: PathBuf,
     /// `[gateway] socket`; only a gateway has one.
@@ -67,6 +73,7 @@ impl Default for Config {
             auth_port: 4714,
             endpoints: Vec::new(),
             allow: Vec::new(),
+            policy: Policy::default(),
             control_socket: PathBuf::from("/run/muster/musterd.sock"),
             gateway_socket: None,
         }
@@ -270,6 +277,21 @@ impl<'a> Given<'a> {
         .filter(|&port| port != 0)
     }
 
+    fn span(self) -> Option<Duration> {
+        let text = self.text()?;
+        let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        let seconds: u64 = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        // More than some centuries overflow the clock.
+        let span = number.parse::<u32>().ok().and_then(|number| seconds.checked_mul(number.into()))?;
+        Some(Duration::from_secs(span))
+    }
+
     fn list<T>(self, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
         match self {
             Self::Toml(value) => value.as_array()?.iter().map(|item| one(item.as_str()?)).collect(),
@@ -286,6 +308,8 @@ struct Setting {
     set: fn(&mut Config, Given<'_>) -> Option<()>,
 }
 
+/// Members that are in contact compare their lists every five seconds.
+const STALE_AFTER_MIN: Duration = Duration::from_secs(10);
 const PATH: &str = "an absolute path";
 const PORT: &str = "a port, 1 to 65535";
 
@@ -328,6 +352,39 @@ const SETTINGS: &[Setting] = &[
         key: "network.allow",
         expected: "a list of \"tcp/PORT\", \"udp/PORT\" or \"all\"",
         set: |c, v| v.list(|item| item.parse().ok()).map(|allow| c.allow = allow),
+    },
+    Setting {
+        key: "members.on_stale",
+        expected: "\"serve\", \"deny-new\" or \"deny-all\"",
+        set: |c, v| {
+            c.policy.on_stale = match v.text()? {
+                "serve" => OnStale::Serve,
+                "deny-new" => OnStale::DenyNew,
+                "deny-all" => OnStale::DenyAll,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Setting {
+        key: "members.stale_after",
+        expected: "a time of at least 10s, such as \"90s\", \"10m\" or \"24h\"",
+        set: |c, v| {
+            c.policy.stale_after = v.span().filter(|span| *span >= STALE_AFTER_MIN)?;
+            Some(())
+        },
+    },
+    Setting {
+        key: "members.on_clone",
+        expected: "\"alarm\" or \"refuse\"",
+        set: |c, v| {
+            c.policy.on_clone = match v.text()? {
+                "alarm" => OnClone::Alarm,
+                "refuse" => OnClone::Refuse,
+                _ => return None,
+            };
+            Some(())
+        },
     },
     Setting {
         key: "control.socket",
@@ -412,7 +469,8 @@ mod tests {
     fn every_setting_can_be_set() {
         let config = parse(
             "state_dir = '/s'\n[keys]\nstorage = 'file'\ntpm = '/t'\n[network]\ninterface = 'm1'\nport = 1\n\
-             auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[control]\n\
+             auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[members]\n\
+             on_stale = 'deny-new'\nstale_after = '2h'\non_clone = 'refuse'\n[control]\n\
              socket = '/c'\n[gateway]\nsocket = '/g'\n",
         )
         .unwrap();
@@ -427,6 +485,11 @@ mod tests {
                 auth_port: 2,
                 endpoints: vec!["127.0.0.1:3".parse().unwrap()],
                 allow: vec![Allow::Tcp(22), Allow::Udp(53)],
+                policy: Policy {
+                    on_stale: OnStale::DenyNew,
+                    stale_after: Duration::from_secs(7_200),
+                    on_clone: OnClone::Refuse,
+                },
                 control_socket: PathBuf::from("/c"),
                 gateway_socket: Some(PathBuf::from("/g")),
             }
@@ -475,6 +538,10 @@ mod tests {
             "[network]\nallow = ['icmp']",
             "[network]\nendpoints = ['host:1']",
             "[network]\ninterface = 'sixteen-letters-'",
+            "[members]\non_stale = 'never'",
+            "[members]\nstale_after = '9s'",
+            "[members]\nstale_after = '10'",
+            "[members]\non_clone = 'suspend'",
         ] {
             let code = parse(text).unwrap_err().code();
             assert!(matches!(code, Code::ConfigBadValue | Code::ConfigUnknownKey), "{text}");

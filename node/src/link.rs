@@ -13,7 +13,7 @@ use conn_auth::{Accept, Accepted, Action, Binding, Dial, KeyProven, Reference, T
 use control::local::{Answer, Ping};
 use identity::{
     Code, OrgId, WireGuardKey,
-    limits::{CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, NETWORKS_PROVEN_MAX, UNPROVEN_MAX},
+    limits::{CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, HEAL_DEADLINE_MS, NETWORKS_PROVEN_MAX, UNPROVEN_MAX},
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -199,7 +199,7 @@ async fn decide(ground: &Ground, proved: Proved) -> Option<Opened> {
 /// Reaches a member, and stays with the session.
 pub async fn dial(ground: Arc<Ground>, order: Order) {
     let Order { node, purpose, .. } = order;
-    let (result, session, times) = match reach(&ground, &order).await {
+    let (result, session, times) = match reach_healed(&ground, &order).await {
         Ok((session, accepted, times)) => (Ok(accepted), Some(session), times),
         Err(failure) => (Err(failure), None, Times::default()),
     };
@@ -230,6 +230,25 @@ pub async fn dial(ground: Arc<Ground>, order: Order) {
 struct Times {
     connect: Duration,
     auth: Duration,
+}
+
+/// Reaches a member, also one that has just started and hears others first.
+async fn reach_healed(
+    ground: &Ground,
+    order: &Order,
+) -> Result<(Session<TcpStream>, Accepted, Times), Failure> {
+    let until = Instant::now() + Duration::from_millis(HEAL_DEADLINE_MS) + HEAL_RETRY;
+    loop {
+        match reach(ground, order).await {
+            Err(Failure { code: Code::HealFirst, .. })
+                if order.purpose != Purpose::Sync && Instant::now() < until =>
+            {
+                tell::<()>(ground, Input::HealsFirst(order.node)).await;
+                tokio::time::sleep(HEAL_RETRY).await;
+            }
+            reached => return reached,
+        }
+    }
 }
 
 async fn reach(ground: &Ground, order: &Order) -> Result<(Session<TcpStream>, Accepted, Times), Failure> {
@@ -449,6 +468,8 @@ fn keep_alive(stream: &TcpStream, purpose: Purpose) {
     }
 }
 
+/// Between tries at a member that hears others first.
+const HEAL_RETRY: Duration = Duration::from_millis(200);
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 128;
 const OVERS_QUEUED_MAX: usize = 64;

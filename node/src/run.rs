@@ -10,7 +10,7 @@ use std::{
 };
 
 use control::local::{Failed, Request};
-use identity::{BootNonce, Code, SecretKey};
+use identity::{BootNonce, Code, PublicKey, SecretKey};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -44,6 +44,8 @@ pub enum Input {
     Frame(SessionKey, Vec<u8>),
     /// From a gateway's front.
     Outside(Outside),
+    /// A member that was dialled hears others before it serves anybody.
+    HealsFirst(PublicKey),
     /// A peer proved its key.
     Proven(Proven),
     /// The key of the gateway role is made, or could not be.
@@ -172,6 +174,7 @@ struct Daemon {
     tasks: JoinSet<()>,
     /// As at the start.
     config: Arc<Config>,
+    slept: Duration,
 }
 
 impl Daemon {
@@ -223,9 +226,11 @@ impl Daemon {
         let boot_nonce = BootNonce(rand::random());
         let beginning =
             Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace };
-        let state = State::new(beginning, now());
+        let mut state = State::new(beginning, now());
+        state.on_policy(config.policy, now());
+        let slept = clock::slept();
         let config = Arc::new(config.clone());
-        Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, config })
+        Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, config, slept })
     }
 
     async fn run(
@@ -251,7 +256,10 @@ impl Daemon {
                 Some(written) = self.written.recv() => self.state.on_written(written, now()),
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 Some(input) = self.inputs.recv() => self.handle(input),
-                Some(event) = self.events.recv() => self.state.on_tunnel(event, now()),
+                Some(event) = self.events.recv() => {
+                    self.notice_sleep();
+                    self.state.on_tunnel(event, now());
+                }
                 Some(Asked { request, reply }) = requests.recv() => {
                     if request == (Request::Status {}) && let Ok(stats) = self.tunnel.stats().await {
                         self.state.on_stats(stats);
@@ -259,19 +267,31 @@ impl Daemon {
                     self.state.on_request(request, reply, now());
                 }
             }
+            self.notice_sleep();
             self.perform().await;
         }
         notify.stopping();
         Box::pin(self.stop()).await;
     }
 
+    /// Before anything else is heard: nobody knows what happened meanwhile.
+    fn notice_sleep(&mut self) {
+        let slept = clock::slept();
+        if slept > self.slept + SLEEP_MIN {
+            self.state.on_resumed(now());
+        }
+        self.slept = self.slept.max(slept);
+    }
+
     fn handle(&mut self, input: Input) {
+        self.notice_sleep();
         let now = now();
         match input {
             Input::Dialled(dialled) => self.state.on_dialled(dialled, now),
             Input::Ended(key) => self.state.on_ended(key, now),
             Input::Frame(key, frame) => self.state.on_frame(key, &frame, now),
             Input::Outside(outside) => self.state.on_outside(outside, now),
+            Input::HealsFirst(node) => self.state.on_heals_first(node),
             Input::Proven(proven) => self.state.on_proven(proven, now),
             Input::RoleKey(made, order) => self.state.on_role_key(made, *order, now),
             Input::Told(key, code) => self.state.on_told(key, code),
@@ -322,7 +342,10 @@ impl Daemon {
 
     fn reload(&mut self, config: Option<Config>) {
         if let Some(config) = config {
-            tracing::info!("settings read again: endpoints apply at once, the others at the next start");
+            tracing::info!(
+                "settings read again: endpoints and [members] apply at once, the others at the next start"
+            );
+            self.state.on_policy(config.policy, now());
             self.state.on_endpoints(endpoints(&config, self.ground.address.into()), now());
         }
     }
@@ -402,6 +425,8 @@ fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
 
+/// Two clocks are read one after the other; what lies between is no sleep.
+const SLEEP_MIN: Duration = Duration::from_secs(1);
 /// Inputs that wait for the state; tasks wait beyond it, and so do the peers behind them.
 const INPUTS_QUEUED_MAX: usize = 1024;
 const EVENTS_QUEUED_MAX: usize = 256;

@@ -59,6 +59,7 @@ fn answer(why: &Unready, request: &Request, up_ms: u64) -> Answer {
         gateway: false,
         up_ms,
         links: LinkStatus::default(),
+        freshness: None,
     }))
 }
 

@@ -13,6 +13,7 @@ mod crash;
 mod enrol;
 mod fire;
 mod harness;
+mod heal;
 mod hostile;
 mod network;
 mod revoke;

@@ -312,6 +312,7 @@ fn answer(replica: &mut Replica, request: Request) -> Result<Answer, Code> {
                 gateway: true,
                 up_ms: 1_000,
                 links,
+                freshness: None,
             }))
         }
         Request::Members {} => {
@@ -408,6 +409,7 @@ fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
         linked: false,
         endpoints: Vec::new(),
         version: String::new(),
+        cloned: false,
         heard_ms_ago: None,
     }
 }

@@ -159,6 +159,32 @@ pub struct Status {
     pub up_ms: u64,
     /// Tunnels, sessions and what passes them.
     pub links: LinkStatus,
+    /// How good the member list is; none without an org.
+    pub freshness: Option<Freshness>,
+}
+
+/// Whether what this machine holds was compared with what other members hold, first-hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Freshness {
+    /// How it stands.
+    pub state: FreshnessState,
+    /// Milliseconds since a member last answered; none if not since start or sleep.
+    pub compared_ms_ago: Option<u64>,
+}
+
+/// How the comparison with other members stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FreshnessState {
+    /// Compared, and in contact; or there is no other member.
+    InStep,
+    /// Other members are being heard; nothing else is answered.
+    Comparing,
+    /// Compared, but nobody is in contact.
+    Apart,
+    /// Not compared for too long.
+    Stale,
 }
 
 /// The org and the member list as held here.
@@ -263,6 +289,8 @@ pub struct Member {
     pub endpoints: Vec<SocketAddr>,
     /// Release it says it runs; empty when unknown.
     pub version: String,
+    /// Whether two machines use its key, as its reports show.
+    pub cloned: bool,
     /// Milliseconds since it was last heard first-hand, by a handshake of its tunnel, a session or a
     /// frame of it; none if not since musterd started. What others pass on of it does not count.
     pub heard_ms_ago: Option<u64>,

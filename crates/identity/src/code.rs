@@ -138,9 +138,15 @@ codes! {
     SessionReplaced = 1413, exit 75, "replaced by a newer session",
         "The same member opened the same kind of session again.",
         "Nothing, unless it repeats: then two machines may hold one key.";
+    HealFirst = 1414, exit 75, "comparing member lists first",
+        "The machine has just started, slept or was cut off, and hears other members before it serves anybody.",
+        "Nothing: it takes at most five seconds, and muster tries again by itself.";
     KeyRetired = 1415, exit 77, "a key that its machine has replaced",
         "The machine has newer keys and ended this one.",
         "Nothing if this is an old copy. If it is the machine itself, it was restored from a backup: join it again.";
+    ListStale = 1416, exit 75, "the member list may be out of date",
+        "The machine has not been able to compare its member list with another member for too long.",
+        "Let it reach other members; `[members] on_stale` in its settings says what it does until then.";
 
     ChangeMalformed = 2001, exit 65, "a change is malformed",
         "The bytes are not a change to the member list in its one encoding.",
@@ -179,7 +185,7 @@ codes! {
         "This machine holds no change with that id.",
         "Copy the id again; if the change is new, wait until this machine has heard of it.";
     CloneSuspected = 2013, exit 65, "two machines use one key",
-        "A member signed two different reports under one number: its key was copied, or its disk was restored.",
+        "What a member reports comes from two starts of muster at once: its key was copied, or its disk restored.",
         "If nobody restored that machine from a copy, revoke it and admit it again with new keys.";
     NoSuchRole = 2030, exit 65, "no such admin or gateway",
         "The org's settings name nobody like that in this role.",

@@ -129,6 +129,15 @@ pub const SYNC_DIAL_MAX: usize = 2;
 /// Sessions of `action=sync` in both directions: a place for the member before it on each ring. A flood
 /// crosses 300 such nodes in at most 8 steps and costs each at most four copies.
 pub const SYNC_SESSIONS_MAX: usize = 4;
+/// How long a session of `action=sync` beyond these is kept, so that who has nobody else is brought up
+/// to date before it is told to try another.
+pub const SYNC_GUEST_MS: u64 = 2_000;
+/// Such sessions at once.
+pub const SYNC_GUESTS_MAX: usize = 16;
+/// How long a machine that was off or cut off hears others before it serves anybody.
+pub const HEAL_DEADLINE_MS: u64 = 5_000;
+/// Members it dials for that at once, beside those it keeps in step with: the nearest may be down.
+pub const HEAL_DIALS_MAX: usize = 4;
 /// Lane ends in one tips frame, 73 bytes each: two lanes of every role key a charter may name, with
 /// room for forks. Lanes beyond it are found by walking the trie.
 pub const SYNC_TIPS_MAX: usize = 512;

@@ -1,11 +1,11 @@
 //! Reports: of each node the newest. They never affect anybody's standing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use identity::{CharterId, PublicKey, StatementId};
+use identity::{BootNonce, CharterId, PublicKey, StatementId};
 use org_trust::{CharterChain, Report, ReportTip};
 
 use crate::{
@@ -18,7 +18,10 @@ use crate::{
 pub(crate) struct Reports {
     newest: BTreeMap<KeyBytes, Arc<Report>>,
     by_id: BTreeMap<RecordId, KeyBytes>,
-    /// Nodes that signed two reports of one number: two machines may hold one key.
+    /// The starts that each node has gone on from. Nobody comes back to one.
+    ended: BTreeMap<KeyBytes, VecDeque<BootNonce>>,
+    /// Nodes that signed two reports of one number, or that went on from a start that had ended: two
+    /// machines hold one key, or one was restored from a copy.
     clashes: BTreeSet<KeyBytes>,
 }
 
@@ -39,6 +42,9 @@ pub(crate) enum Taken {
     Older,
 }
 
+/// Starts of a node that are remembered: of copies, as many may take turns.
+const STARTS_KEPT: usize = 4;
+
 impl Reports {
     pub(crate) fn take(&mut self, report: Arc<Report>) -> Taken {
         let node = *report.node().as_bytes();
@@ -48,6 +54,18 @@ impl Reports {
             }
             if !report.supersedes(held) {
                 return Taken::Older;
+            }
+            let (before, now) = (held.body().boot_nonce, report.body().boot_nonce);
+            if before != now {
+                let ended = self.ended.entry(node).or_default();
+                if ended.contains(&now) {
+                    self.clashes.insert(node);
+                } else {
+                    ended.push_back(before);
+                    if ended.len() > STARTS_KEPT {
+                        ended.pop_front();
+                    }
+                }
             }
         }
         self.by_id.insert(report.id(), node);

@@ -78,6 +78,8 @@ pub struct Output {
     pub new: Vec<Record>,
     /// Records that were not kept though the peer is not to blame.
     pub refused: Vec<Rejected>,
+    /// The peer told its tips in answer to ours. What they showed to be lacking here came before.
+    pub compared: bool,
 }
 
 /// Why a session is closed. The replica is in order.
@@ -170,6 +172,7 @@ impl Session {
             }
             Frame::TipsReply(theirs) => {
                 take_turn(&mut self.asked, "tips reply")?;
+                out.compared = true;
                 if theirs.heads != replica.heads() {
                     self.push_lacking(replica, &theirs, &mut out);
                     self.push_nodes(vec![descent::tell(replica.ids(), Prefix::ROOT)], &mut out);

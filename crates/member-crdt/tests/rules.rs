@@ -321,6 +321,24 @@ fn a_report_is_kept_of_the_admitted_only_and_the_newest_wins() {
 }
 
 #[test]
+fn a_start_that_goes_on_after_another_one_shows_two_machines_with_one_key() {
+    let mut world = World::new(1, 1, 1);
+    let invite = world.invite(0, 0, 9);
+    world.admit(invite, Machine::new(0));
+    let mut replica = world.filled();
+    let node = key(Who::Node(0)).public();
+    // Starts one after the other are what every machine has, also those in which it hardly spoke.
+    for (seq, start) in [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)] {
+        let report = world.report_since(0, seq, start, &replica);
+        deliver(&mut replica, &[Record::from(&report)]);
+        assert!(replica.report_clashes().is_empty(), "{seq}");
+    }
+    let report = world.report_since(0, 6, 2, &replica);
+    deliver(&mut replica, &[Record::from(&report)]);
+    assert_eq!(replica.report_clashes(), [node]);
+}
+
+#[test]
 fn coverage_counts_members_whose_report_stands_at_or_behind_the_change() {
     let mut world = World::new(1, 1, 1);
     let invite = world.invite(0, 0, 9);

@@ -199,6 +199,26 @@ impl Overlay {
         self.sessions.keys().filter(move |(peer, _)| Some(*peer) != source).copied()
     }
 
+    /// The nearest behind this one on the rings in turn, without a session or a dial under way.
+    #[must_use]
+    pub fn nearest(&self, most: usize) -> Vec<PublicKey> {
+        let mut found: Vec<PublicKey> = Vec::new();
+        let mut walks: Vec<_> = self.rings.iter().map(|ring| ring.behind(&self.me)).collect();
+        while found.len() < most {
+            let step: Vec<&PublicKey> = walks.iter_mut().filter_map(Iterator::next).collect();
+            if step.is_empty() {
+                break;
+            }
+            for peer in step {
+                let busy = *peer == self.me || self.has_session(peer) || self.dials.contains_key(peer);
+                if found.len() < most && !busy && !found.contains(peer) {
+                    found.push(*peer);
+                }
+            }
+        }
+        found
+    }
+
     /// The sessions there are.
     pub fn sessions(&self) -> impl Iterator<Item = (PublicKey, Direction)> {
         self.sessions.keys().copied()
@@ -285,7 +305,9 @@ impl Overlay {
 }
 
 impl Direction {
-    const fn other(self) -> Self {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
         match self {
             Self::Inbound => Self::Outbound,
             Self::Outbound => Self::Inbound,

@@ -148,6 +148,11 @@ impl State {
         let reference = self.new_reference();
         let decided = proven.admit(standing).and_then(|admitted| {
             let purpose = Purpose::of(&action).ok_or(Refusal { code: Code::ActionUnknown })?;
+            if purpose != Purpose::Sync
+                && let Some(code) = self.stale_for(&peer, now)
+            {
+                return Err(Refusal { code });
+            }
             let frame_bytes_max = admitted.rule().frame_bytes_max;
             let verdict = admitted.verdict_ok(reference, self.replica.heads(), self.replica.count());
             let (line, ends) = Line::to_task();
@@ -183,6 +188,9 @@ impl State {
     /// A dial has ended.
     pub fn on_dialled(&mut self, dialled: Dialled, now: Now) {
         let Dialled { node, purpose, result, reply } = dialled;
+        if let Err(Failure { code, .. }) = &result {
+            self.shut_out(node, *code);
+        }
         let opened = result.and_then(|accepted| {
             let (line, ends) = Line::to_task();
             let reference = accepted.reference();
@@ -219,7 +227,12 @@ impl State {
 
     /// A peer says why it closes a session. A machine that was revoked never gets the change itself.
     pub fn on_told(&mut self, key: SessionKey, code: Code) {
-        let Some(peer) = self.sessions.get(key).map(Session::peer) else { return };
+        if let Some(peer) = self.sessions.get(key).map(Session::peer) {
+            self.shut_out(peer, code);
+        }
+    }
+
+    fn shut_out(&mut self, peer: PublicKey, code: Code) {
         if shuts_out(code) {
             tracing::warn!(MUSTER_PEER = peer.short(), MUSTER_CODE = %code, "shut out, it says: {}", code.title());
             self.shut_out_by.insert(peer, code);
@@ -241,6 +254,14 @@ impl State {
             Purpose::Link | Purpose::Ping | Purpose::Outside(_) => {}
         }
         self.remove_members_told(now);
+    }
+
+    /// A member that was dialled hears others first. It may lack what is known here, and is asked for
+    /// nothing that it would not tell anybody; the dial goes on by itself.
+    pub fn on_heals_first(&mut self, node: PublicKey) {
+        if !self.sync.keys().any(|key| self.sessions.get(*key).is_some_and(|s| s.peer() == node)) {
+            self.dial(node, Purpose::Sync, None);
+        }
     }
 
     /// Something happened in the tunnels.

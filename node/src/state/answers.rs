@@ -91,6 +91,9 @@ impl State {
         if let Some(why) = self.disk.refused() {
             problems.push(Failed { code: Code::DiskRefused.into(), detail: why.to_owned() });
         }
+        if self.is_stale(now) && self.is_member() {
+            problems.push(Failed { code: Code::ListStale.into(), detail: String::new() });
+        }
         for node in self.replica.report_clashes().into_iter().filter(served) {
             let detail = format!("{} ({})", self.name_of(&node), node.short());
             problems.push(Failed { code: Code::CloneSuspected.into(), detail });
@@ -127,6 +130,7 @@ impl State {
                 received: peers.iter().map(|peer| peer.rx_bytes).sum(),
                 sent: peers.iter().map(|peer| peer.tx_bytes).sum(),
             },
+            freshness: Some(self.freshness(now)),
         }
     }
 
@@ -175,6 +179,7 @@ impl State {
             linked: self.sessions.is_linked(member.node),
             endpoints: report.map(|report| report.body().endpoints.clone()).unwrap_or_default(),
             version: report.map(|report| report.body().version.clone()).unwrap_or_default(),
+            cloned: self.members.is_cloned(&member.node),
             heard_ms_ago: self.heard_ms_ago(&member.node, now),
         }
     }

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conn_auth::Standing;
+use conn_auth::{Holder, Standing};
 use identity::{Code, PublicKey, limits::CLOSE_FLUSH_MS};
 use member_crdt::Member;
 
-use super::{Effect, Now, State};
+use super::{Effect, Now, State, healing::OnClone};
 use crate::{refusals::Refused, standing, tunnel::TunnelPeer};
 
 /// What is known of members beside the list.
@@ -26,9 +26,22 @@ pub(super) struct Members {
     /// When it was first known here that each is not served any more.
     ended_unix_ms: BTreeMap<PublicKey, Option<u64>>,
     peers: BTreeMap<PublicKey, TunnelPeer>,
+    /// Members whose key two machines use, as their reports show.
+    clones: BTreeSet<PublicKey>,
+    /// Whether these are refused here.
+    refuses_clones: bool,
 }
 
 impl Members {
+    /// Whether two machines use this node's key, and it is not served here for that.
+    fn refuses(&self, node: &PublicKey) -> bool {
+        self.refuses_clones && self.clones.contains(node)
+    }
+
+    pub(super) fn is_cloned(&self, node: &PublicKey) -> bool {
+        self.clones.contains(node)
+    }
+
     pub(super) fn next_removal(&self) -> Option<Instant> {
         self.leaving.values().min().copied()
     }
@@ -96,6 +109,7 @@ impl State {
     /// Enforces the list as it stands. Called after every change, before anything else is done.
     pub(super) fn members_changed(&mut self, now: Now) {
         self.roster = self.replica.roster();
+        self.members.refuses_clones = self.healing.policy.on_clone == OnClone::Refuse;
         for member in self.roster.members() {
             if standing::is_served(member) {
                 self.members.ended_unix_ms.remove(&member.node);
@@ -137,6 +151,21 @@ impl State {
         let good = if self.takes_part() { self.others() } else { Vec::new() };
         self.overlay.handle_members(self.ms(now), good.iter().copied());
         self.follow_overlay(now);
+    }
+
+    /// A key that two machines use is shown, and refused where the settings say so. Which of the two is
+    /// the right one nobody can tell here; whether the key stays is for an admin to say.
+    pub(super) fn notice_clones(&mut self, now: Now) {
+        let clones = self.replica.report_clashes();
+        let new: Vec<PublicKey> =
+            clones.into_iter().filter(|node| self.members.clones.insert(*node)).collect();
+        for node in &new {
+            let name = self.roster.get(node).map(|member| member.name.to_string()).unwrap_or_default();
+            tracing::warn!(MUSTER_PEER = node.short(), MUSTER_CODE = %Code::CloneSuspected, name, "two machines use one key");
+        }
+        if !new.is_empty() && self.members.refuses_clones {
+            self.members_changed(now);
+        }
     }
 
     /// Removes the tunnels of members that have been told why, or had the time to hear it.
@@ -191,6 +220,7 @@ impl State {
         let counts = |member: &&Member| {
             member.node != self.me
                 && standing::is_served(member)
+                && !self.members.refuses(&member.node)
                 && !self.members.fresh.contains(&member.node)
         };
         self.roster.members().into_iter().filter(counts).map(|member| member.node).collect()
@@ -202,6 +232,10 @@ fn standing_of(roster: &member_crdt::Roster, members: &Members, key: &PublicKey)
         // Also who waits for approval: it still has to hear so.
         Standing::Good(_) | Standing::Barred(Code::ApprovalPending) if members.fresh.contains(key) => {
             Standing::Unknown
+        }
+        Standing::Good(Holder::Member) if members.refuses(key) => Standing::Barred(Code::CloneSuspected),
+        Standing::Good(Holder::BootKey) if roster.by_boot(key).is_some_and(|m| members.refuses(&m.node)) => {
+            Standing::Barred(Code::CloneSuspected)
         }
         standing @ (Standing::Good(_) | Standing::Barred(_) | Standing::Unknown) => standing,
     }

@@ -29,12 +29,14 @@ use crate::{
 };
 
 pub use admission::{Decision, Dialled, Echo, Failure, Order, Proven};
+pub use healing::{OnClone, OnStale, Policy};
 pub use outside::{Outside, Socket};
 pub use role::RoleKeyOrder;
 
 mod admission;
 mod answers;
 mod disk;
+mod healing;
 mod members;
 mod outside;
 mod records;
@@ -110,7 +112,8 @@ pub struct State {
     randomness: StdRng,
     started: Instant,
     sessions: Sessions,
-    sync: BTreeMap<SessionKey, member_crdt::Session>,
+    sync: BTreeMap<SessionKey, sync::Peer>,
+    healing: healing::Healing,
     disk: disk::Disk,
     report: reports::Own,
     paces: reports::Paces,
@@ -159,6 +162,7 @@ impl State {
             started: now.at,
             sessions: Sessions::default(),
             sync: BTreeMap::new(),
+            healing: healing::Healing::new(),
             disk: disk::Disk::new(replace),
             report: reports::Own::new(boot_nonce),
             paces: reports::Paces::default(),
@@ -179,6 +183,7 @@ impl State {
         let members = state.roster.members().into_iter();
         state.members.ended_before(members.filter(|m| !standing::is_served(m)).map(|m| m.node));
         state.members_changed(now);
+        state.heal(now);
         state.persist(now);
         state.report_soon(now);
         state
@@ -197,7 +202,9 @@ impl State {
         let removal = self.members.next_removal();
         // No report is made while the disk refuses: a timer for it would always be due.
         let report = self.report.due().filter(|_| self.disk.refused().is_none());
-        [overlay, leaving, removal, report, self.disk.retry_at(), self.dials.next_try()]
+        let healing = self.healing.due();
+        let guests = self.sync.values().filter_map(sync::Peer::guest_until).min();
+        [overlay, leaving, removal, report, self.disk.retry_at(), self.dials.next_try(), healing, guests]
             .into_iter()
             .flatten()
             .min()
@@ -210,8 +217,10 @@ impl State {
         self.write_on(now);
         self.report_if_due(now);
         self.dials.forget_old(now.at);
+        self.end_guests(now);
         self.overlay.handle_timeout(self.ms(now));
         self.follow_overlay(now);
+        self.heal_on(now);
     }
 
     /// The tunnels' counters, for status.

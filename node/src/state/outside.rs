@@ -176,6 +176,12 @@ impl State {
         let (peer, action) = (proven.peer(), proven.action().name().to_owned());
         let admitted = proven.admit(self.standing_of(&peer)).and_then(|admitted| {
             let rule = admitted.rule();
+            // What an admin brings makes the list newer; what a machine takes away rests on it.
+            if !matches!(rule.name, "submit" | "fetch")
+                && let Some(code) = self.stale_for(&peer, now)
+            {
+                return Err(Refusal { code });
+            }
             let verdict = admitted.verdict_ok(reference, self.replica.heads(), self.replica.count());
             let line = Line::Gateway { id, socket: socket.clone() };
             let proof = Proof::Admitted(Box::new(admitted));

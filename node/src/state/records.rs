@@ -50,12 +50,14 @@ impl State {
         } else if moved {
             self.set_peers();
         }
+        self.notice_clones(now);
         for record in urgent {
             self.flood(&record, from);
         }
         for what in withheld {
             self.after_disk(what);
         }
+        self.report_against_namesake(now);
         if self.replica.is_unsaved() {
             self.persist(now);
         } else {
@@ -63,11 +65,14 @@ impl State {
         }
     }
 
-    fn weigh(&self, record: &Record) -> Weight {
+    fn weigh(&mut self, record: &Record) -> Weight {
         match record {
             Record::Charter(_) => Weight::Urgent,
             Record::Report(bytes) => match UnverifiedReport::decode(bytes) {
-                Ok(report) if *report.claimed().node() == self.me => Weight::OwnReport,
+                Ok(report) if *report.claimed().node() == self.me => {
+                    self.notice_namesake(&report.claimed().body().boot_nonce);
+                    Weight::OwnReport
+                }
                 Ok(report) => {
                     let (node, body) = (report.claimed().node(), report.claimed().body());
                     Weight::Report { moved: self.members.moved(node, &body.endpoints) }

@@ -29,11 +29,15 @@ pub(super) struct Own {
     told: Option<(CharterId, Vec<ReportTip>, Vec<SocketAddr>)>,
     last: Option<Instant>,
     due: Option<Instant>,
+    /// Another machine, or another start of this one, has reported under our key; and how often that was
+    /// answered.
+    namesake: bool,
+    answered: u8,
 }
 
 impl Own {
     pub(super) const fn new(boot_nonce: BootNonce) -> Self {
-        Self { boot_nonce, stored: None, told: None, last: None, due: None }
+        Self { boot_nonce, stored: None, told: None, last: None, due: None, namesake: false, answered: 0 }
     }
 
     pub(super) const fn due(&self) -> Option<Instant> {
@@ -74,6 +78,8 @@ impl ReportPace for PacesAt<'_> {
 
 /// Twice as often as an honest node reports: reports bunch up on their way.
 const PACE: Duration = Duration::from_millis(REPORT_INTERVAL_MS / 2);
+/// Answers to reports that another start makes with our key.
+const NAMESAKE_ANSWERS_MAX: u8 = 4;
 /// Reports of one node taken at once.
 const BURST: u32 = 8;
 
@@ -104,6 +110,21 @@ impl State {
         let free = self.report.last.map_or(now.at, |last| last + interval);
         self.report.due = Some(free.max(now.at));
         self.report_if_due(now);
+    }
+
+    /// A report of our key was heard; whether another start of musterd made it.
+    pub(super) fn notice_namesake(&mut self, boot_nonce: &BootNonce) {
+        self.report.namesake |= *boot_nonce != self.report.boot_nonce;
+    }
+
+    /// Says that we are here, too: it is by two starts that go on after each other that everybody sees
+    /// that two machines have this key. A few times, since they would go on for ever.
+    pub(super) fn report_against_namesake(&mut self, now: Now) {
+        if std::mem::take(&mut self.report.namesake) && self.report.answered < NAMESAKE_ANSWERS_MAX {
+            self.report.answered += 1;
+            self.report.told = None;
+            self.report_soon(now);
+        }
     }
 
     pub(super) fn report_if_due(&mut self, now: Now) {

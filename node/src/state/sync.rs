@@ -1,12 +1,47 @@
 //! Keeping the member list in step: sessions of `action=sync`, led by the overlay.
 
-use identity::{Code, PublicKey};
+use identity::{
+    Code, PublicKey,
+    limits::{SYNC_GUEST_MS, SYNC_GUESTS_MAX},
+};
 use member_crdt::SyncError;
 use org_trust::Record;
 use overlay::{Direction, Output};
 
+use std::time::{Duration, Instant};
+
 use super::{Now, State, admission::direction};
 use crate::sessions::{Cut, Purpose, SessionKey};
+
+/// One session of `action=sync`.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    session: member_crdt::Session,
+    /// Rounds begun here whose answer is due, and how many of them say nothing about now.
+    due: u32,
+    old: u32,
+    compared: bool,
+    /// It is not one of those that this machine keeps in step with: it is brought up to date, and ends
+    /// then.
+    guest_until: Option<Instant>,
+}
+
+impl Peer {
+    pub(super) const fn guest_until(&self) -> Option<Instant> {
+        self.guest_until
+    }
+
+    /// The peer answered a round; whether one that was begun late enough.
+    const fn answered(&mut self) -> bool {
+        self.due = self.due.saturating_sub(1);
+        if self.old > 0 {
+            self.old -= 1;
+            return false;
+        }
+        self.compared = true;
+        true
+    }
+}
 
 impl State {
     /// A frame of a session.
@@ -15,8 +50,9 @@ impl State {
         let (peer, way) = (session.peer(), direction(&session.proof));
         self.members.heard(peer, now.at);
         let Some(sync) = self.sync.get_mut(&key) else { return };
-        match sync.handle_paced(&mut self.replica, frame, &mut self.paces.at(now.at)) {
+        match sync.session.handle_paced(&mut self.replica, frame, &mut self.paces.at(now.at)) {
             Ok(output) => {
+                let compared = output.compared && sync.answered();
                 for why in output.refused {
                     tracing::debug!(MUSTER_PEER = peer.short(), "a record was not kept: {why}");
                 }
@@ -25,16 +61,21 @@ impl State {
                 for frame in output.send {
                     self.send_sync(key, frame);
                 }
+                if compared {
+                    self.compared_with(peer, now);
+                }
             }
             Err(why) => {
                 let (code, reason) = (why.code(), why.to_string());
                 tracing::warn!(MUSTER_PEER = peer.short(), MUSTER_CODE = %code, "sync: {reason}");
-                self.sync.remove(&key);
+                let guest = self.sync.remove(&key).is_none_or(|sync| sync.guest_until.is_some());
                 self.sessions.cut(key, Cut { code, reason });
                 if let SyncError::Record { new, .. } = why {
                     self.took(new, Some(key), now);
                 }
-                self.overlay.handle_session_down(self.ms(now), peer, way);
+                if !guest {
+                    self.overlay.handle_session_down(self.ms(now), peer, way);
+                }
                 self.follow_overlay(now);
             }
         }
@@ -51,10 +92,9 @@ impl State {
                     }
                 }
                 // A member that lost its standing was cut with its code already.
-                Output::Cut(node, direction) | Output::Drop(node, direction) => {
-                    self.end_sync(node, direction, Code::SessionReplaced);
-                }
-                Output::Refuse(node) => self.end_sync(node, Direction::Inbound, Code::Busy),
+                Output::Cut(node, direction) => self.end_sync(node, direction, Code::SessionReplaced),
+                Output::Drop(node, direction) => self.part_with(node, direction, now),
+                Output::Refuse(node) => self.part_with(node, Direction::Inbound, now),
             }
         }
         self.dial_first(now);
@@ -66,23 +106,30 @@ impl State {
             let reason = Code::SessionReplaced.title().to_owned();
             self.sessions.cut(old, Cut { code: Code::SessionReplaced, reason });
         }
-        self.sync.insert(key, member_crdt::Session::new());
+        self.sync.insert(key, Peer::default());
         self.overlay.handle_session_up(self.ms(now), peer, way);
         self.follow_overlay(now);
+        self.heal_with_contact(now);
+        // Otherwise the dialler begins, and the other side in its own time.
+        if self.wants_comparing() && self.sync.get(&key).is_some_and(|sync| sync.due == 0) {
+            self.begin_round(key);
+        }
     }
 
     pub(super) fn sync_ended(&mut self, key: SessionKey, peer: PublicKey, way: Direction, now: Now) {
         // One that was replaced or dropped by our own word is not there any more.
-        if self.sync.remove(&key).is_some() {
+        if self.sync.remove(&key).is_some_and(|sync| sync.guest_until.is_none()) {
             self.overlay.handle_session_down(self.ms(now), peer, way);
         }
         self.follow_overlay(now);
+        self.heal_on(now);
     }
 
     /// Passes a record on at once.
     pub(super) fn flood(&mut self, record: &Record, except: Option<SessionKey>) {
         let frame = member_crdt::Session::flood(record);
-        let keys: Vec<SessionKey> = self.sync.keys().filter(|key| Some(**key) != except).copied().collect();
+        let kept = self.sync.iter().filter(|(_, sync)| sync.guest_until.is_none());
+        let keys: Vec<SessionKey> = kept.map(|(key, _)| *key).filter(|key| Some(*key) != except).collect();
         for key in keys {
             self.sessions.send(key, frame.clone());
         }
@@ -90,8 +137,44 @@ impl State {
 
     fn begin_round(&mut self, key: SessionKey) {
         if let Some(sync) = self.sync.get_mut(&key) {
-            let frame = sync.open(&self.replica);
+            sync.due = sync.due.saturating_add(1);
+            let frame = sync.session.open(&self.replica);
             self.send_sync(key, frame);
+        }
+    }
+
+    /// Begins a round; what is still under way was asked before, and does not say how things are now.
+    pub(super) fn compare_anew(&mut self, key: SessionKey) {
+        if let Some(sync) = self.sync.get_mut(&key) {
+            sync.old = sync.due;
+            self.begin_round(key);
+        }
+    }
+
+    /// A session that is one too many. Before it ends, both sides hear what the other has: for one of
+    /// them nobody else may be there.
+    pub(super) fn part_with(&mut self, node: PublicKey, way: Direction, now: Now) {
+        let Some(key) = self.sync_with(node, way) else { return };
+        let guests = self.sync.values().filter(|sync| sync.guest_until.is_some()).count();
+        let other = self.sync_with(node, way.other()).is_some();
+        match self.sync.get_mut(&key) {
+            Some(sync) if !sync.compared && !other && guests < SYNC_GUESTS_MAX => {
+                sync.guest_until = Some(now.at + Duration::from_millis(SYNC_GUEST_MS));
+                if sync.due == 0 {
+                    self.begin_round(key);
+                }
+            }
+            _ => self.end_sync(node, way, if other { Code::SessionReplaced } else { Code::Busy }),
+        }
+    }
+
+    pub(super) fn end_guests(&mut self, now: Now) {
+        let over = |sync: &Peer| sync.guest_until.is_some_and(|until| until <= now.at);
+        let over: Vec<SessionKey> =
+            self.sync.iter().filter(|(_, sync)| over(sync)).map(|(key, _)| *key).collect();
+        for key in over {
+            self.sync.remove(&key);
+            self.sessions.cut(key, Cut { code: Code::Busy, reason: Code::Busy.title().to_owned() });
         }
     }
 

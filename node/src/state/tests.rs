@@ -509,6 +509,8 @@ enum Deed {
 }
 
 /// A gateway's musterd (keys 10, 11, 12) in an org with members 20 and 30, and what it does.
+mod healing;
+
 struct Bench {
     state: State,
     now: Now,
@@ -521,8 +523,12 @@ struct Bench {
 }
 
 impl Bench {
+    /// The others have never run.
     fn new() -> Self {
-        let (mut replica, _) = fixture::org(0);
+        Self::with(fixture::org(0).0)
+    }
+
+    fn with(mut replica: Replica) -> Self {
         replica.save().unwrap();
         let keys = Keys { node: key(10), wireguard: key(11), gateway: Some(gateway_key()) };
         let now = Now { at: Instant::now(), unix_ns: 1_000_000_000 };
@@ -681,18 +687,7 @@ impl Bench {
 
     /// A report reaches us over the first sync session.
     fn hear_report(&mut self, node: u8, seq: u64, boot: u8) {
-        let replica = &self.state.replica;
-        let body = org_trust::ReportBody {
-            boot_nonce: BootNonce([boot; 16]),
-            seq,
-            heads: replica.heads(),
-            count: replica.count(),
-            charter: replica.chain().head().id(),
-            tips: Vec::new(),
-            version: String::new(),
-            endpoints: Vec::new(),
-        };
-        let report = org_trust::Report::sign(&self.state.org, &key(node), body).unwrap();
+        let report = signed_report(&self.state.replica, node, seq, boot);
         let session = *self.state.sync.keys().next().unwrap();
         let frame = member_crdt::Session::flood(&Record::from(&report));
         self.state.on_frame(session, &frame, self.now);
@@ -809,4 +804,18 @@ fn a_member_makes_a_key_for_the_gateway_role_and_asks_for_it_with_its_node_key()
     );
     let request = org_trust::GatewayRequest::parse(&made.line).unwrap().verify(&bench.state.org).unwrap();
     assert_eq!((request.node(), request.gateway()), (key(10).public(), key(99).public()));
+}
+
+fn signed_report(replica: &Replica, node: u8, seq: u64, boot: u8) -> org_trust::Report {
+    let body = org_trust::ReportBody {
+        boot_nonce: BootNonce([boot; 16]),
+        seq,
+        heads: replica.heads(),
+        count: replica.count(),
+        charter: replica.chain().head().id(),
+        tips: Vec::new(),
+        version: String::new(),
+        endpoints: Vec::new(),
+    };
+    org_trust::Report::sign(&replica.org(), &key(node), body).unwrap()
 }

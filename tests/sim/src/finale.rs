@@ -141,6 +141,13 @@ impl World {
         if damaged > 0 {
             apart.push(format!("{damaged} without a list"));
         }
+        let comparing = self.faithful().into_iter().filter(|machine| {
+            self.machines[*machine].running().is_some_and(|running| !running.state.is_in_step())
+        });
+        let comparing: Vec<Party> = comparing.collect();
+        if !comparing.is_empty() {
+            apart.push(format!("{comparing:?} that have not compared their lists"));
+        }
         apart
     }
 

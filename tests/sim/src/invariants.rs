@@ -527,7 +527,8 @@ impl World {
         hold!(self, invariant_no_traffic_of_the_revoked(&self.machines[to].memory, &key));
     }
 
-    pub(crate) fn check_handshake(&mut self, by: Party, at: Party, outcome: Result<(), Code>) {
+    /// `in_step`: who has just come into contact hears others before it serves anybody.
+    pub(crate) fn check_handshake(&mut self, by: Party, at: Party, outcome: Result<(), Code>, in_step: bool) {
         let key = self.machines[by].node;
         let Some(running) = self.machines[at].running() else { return };
         let roster = running.state.replica().roster();
@@ -535,7 +536,7 @@ impl World {
             self,
             invariant_a_handshake_follows_the_list(&roster, &self.machines[at].memory, &key, outcome)
         );
-        if self.is_calm && roster.get(&self.machines[at].node).is_some_and(Member::is_good) {
+        if self.is_calm && in_step && roster.get(&self.machines[at].node).is_some_and(Member::is_good) {
             hold!(self, invariant_members_are_served(&roster, &key, outcome));
         }
     }

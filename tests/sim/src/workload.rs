@@ -510,6 +510,7 @@ impl World {
         }
         let running = self.machines[at].running()?;
         let (heads, count) = (running.state.replica().heads(), running.state.replica().count());
+        let in_step = running.state.is_in_step();
         let (client, server) = (&self.machines[by], &self.machines[at]);
         let binding = Binding::WireGuard { client: client.wireguard, server: server.wireguard };
         let named = Action::new(action, &[]).expect("a known action");
@@ -539,7 +540,7 @@ impl World {
         self.trace.note(self.now, "shake", [by, at], &[u8::from(outcome.is_ok())], || {
             format!("{action} {outcome:?}")
         });
-        self.check_handshake(by, at, outcome);
+        self.check_handshake(by, at, outcome, in_step);
         Some(outcome)
     }
 

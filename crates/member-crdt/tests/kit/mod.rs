@@ -236,8 +236,12 @@ impl World {
     }
 
     pub fn report(&self, node: u8, seq: u64, replica: &Replica) -> Report {
+        self.report_since(node, seq, 1, replica)
+    }
+
+    pub fn report_since(&self, node: u8, seq: u64, start: u8, replica: &Replica) -> Report {
         let body = ReportBody {
-            boot_nonce: BootNonce([1; 16]),
+            boot_nonce: BootNonce([start; 16]),
             seq,
             heads: replica.heads(),
             count: replica.count(),
