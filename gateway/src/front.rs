@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 use control::gateway::ConnectionId;
-use identity::limits::{CLOSE_FLUSH_MS, NETWORKS_PROVEN_MAX, UNPROVEN_MAX};
+use identity::limits::{CLOSE_FLUSH_MS, LISTEN_BACKLOG, NETWORKS_PROVEN_MAX, UNPROVEN_MAX};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{mpsc, watch},
     task::{AbortHandle, Id, JoinSet},
     time::{Instant, sleep, timeout},
@@ -79,14 +79,16 @@ impl Front {
                     let entry = Running { id: next_id, ticket: admission.ticket, abort };
                     running.insert(entry.abort.id(), entry);
                 }
-                Some(id) = proven.recv() => {
-                    running.values().filter(|r| r.id == id).for_each(|r| table.proven(r.ticket));
-                }
+                Some(id) = proven.recv() => remember(&mut table, &running, id),
                 Some(ended) = connections.join_next_with_id() => {
                     let task = match ended {
                         Ok((task, _)) => task,
                         Err(ended) => ended.id(),
                     };
+                    // Of those that ended too: a machine that is done with its answer at once has proved its key.
+                    while let Ok(id) = proven.try_recv() {
+                        remember(&mut table, &running, id);
+                    }
                     if let Some(Running { id, ticket, .. }) = running.remove(&task) {
                         table.ended(ticket);
                         link.gone(id).await;
@@ -103,6 +105,10 @@ impl Front {
             tracing::debug!(left = connections.len(), "connections dropped");
         }
     }
+}
+
+fn remember(table: &mut Unproven, running: &BTreeMap<Id, Running>, proven: ConnectionId) {
+    running.values().filter(|r| r.id == proven).for_each(|r| table.proven(r.ticket));
 }
 
 async fn traced(
@@ -139,12 +145,16 @@ async fn accept(listener: TcpListener, arrived: mpsc::Sender<(TcpStream, SocketA
 }
 
 /// Binds every address of the configuration.
-pub(crate) async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
-    let mut listeners = Vec::new();
-    for &address in addresses {
-        listeners.push(TcpListener::bind(address).await.map_err(|error| (address, error))?);
-    }
-    Ok(listeners)
+pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    let listen = |&address| listen(address).map_err(|error| (address, error));
+    addresses.iter().map(listen).collect()
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
 }
 
 const ARRIVALS_QUEUED_MAX: usize = 16;

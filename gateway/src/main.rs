@@ -75,7 +75,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.check {
         return Ok(());
     }
-    let listeners = bind(&config.listen).await.map_err(|(address, error)| Failure {
+    let listeners = bind(&config.listen).map_err(|(address, error)| Failure {
         code: bind_code(&error),
         detail: format!("{address}: {error}"),
     })?;

@@ -89,11 +89,11 @@ fn chain() -> CharterChain {
 }
 
 impl Bench {
-    async fn new() -> Self {
+    fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("gateway.sock");
         let ca = Ca::new();
-        let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let (link, queue) = Link::new();
         let linked = tokio::spawn(link::run(socket.clone(), queue));
@@ -106,7 +106,7 @@ impl Bench {
 
     /// Starts a musterd that gives this standing to every key.
     async fn with_musterd(standing: Standing) -> Self {
-        let mut bench = Self::new().await;
+        let mut bench = Self::new();
         bench.start_musterd(standing).await;
         bench
     }
@@ -353,7 +353,7 @@ async fn plain_http_is_told_that_this_is_tls() {
 
 #[tokio::test]
 async fn without_musterd_the_answer_is_503_and_with_it_again_all_is_well() {
-    let mut bench = Bench::new().await;
+    let mut bench = Bench::new();
     assert_eq!(bench.dial().await.unwrap_err().code(), Code::GatewayUnavailable);
     bench.start_musterd(GOOD).await;
     let mut session = bench.dial().await.unwrap();

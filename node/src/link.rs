@@ -13,7 +13,9 @@ use conn_auth::{Accept, Accepted, Action, Binding, Dial, KeyProven, Reference, T
 use control::local::{Answer, Ping};
 use identity::{
     Code, OrgId, WireGuardKey,
-    limits::{CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, HEAL_DEADLINE_MS, NETWORKS_PROVEN_MAX, UNPROVEN_MAX},
+    limits::{
+        CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, HEAL_DEADLINE_MS, LISTEN_BACKLOG, NETWORKS_PROVEN_MAX, UNPROVEN_MAX,
+    },
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -62,7 +64,7 @@ pub fn listen(ground: &Ground) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind_device(Some(ground.interface.as_bytes()))?;
     socket.bind(SocketAddr::V6(SocketAddrV6::new(ground.address, ground.auth_port, 0, 0)))?;
-    socket.listen(BACKLOG)
+    socket.listen(LISTEN_BACKLOG)
 }
 
 /// Accepts until the state is gone. Only members reach this port, since others have no tunnel, and a
@@ -470,8 +472,6 @@ fn keep_alive(stream: &TcpStream, purpose: Purpose) {
 
 /// Between tries at a member that hears others first.
 const HEAL_RETRY: Duration = Duration::from_millis(200);
-/// Connections that the kernel holds until they are accepted.
-const BACKLOG: u32 = 128;
 const OVERS_QUEUED_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Idle time before the kernel asks whether the peer is there, time between its questions, and how

@@ -4,6 +4,7 @@
 //!
 //! They must have been built: `cargo build -p muster -p musterd -p muster-gateway -p muster-preboot`.
 
+mod crowd;
 mod front;
 mod hold;
 mod invite;

@@ -33,6 +33,10 @@ pub const HELLO_DEADLINE_MS: u64 = 3_000;
 pub const HANDSHAKE_DEADLINE_MS: u64 = 5_000;
 /// Connections of unproven peers held at once; 512 handshakes are under 70 ms of one core.
 pub const UNPROVEN_MAX: usize = 512;
+/// Connections that the kernel keeps ready until they are accepted. With 128, the usual number, a crowd of
+/// `UNPROVEN_MAX` that dials at once fills it, and whoever comes meanwhile waits for a SYN's second and third
+/// copy, 1 s and 3 s later.
+pub const LISTEN_BACKLOG: u32 = 4096;
 /// Unread and unwritten bytes we keep for an unproven peer beside what the TLS library keeps.
 pub const UNPROVEN_STATE_BYTES_MAX: usize = 8 * 1024;
 /// Networks remembered because a peer in them proved its key: half of the places above are theirs.

@@ -2,8 +2,9 @@
 //!
 //! Pure: the caller brings addresses, and ends the connections that it is told to end. Half of the
 //! places are kept for sources that proved a key before, so that a flood of strangers never locks
-//! out members. When a stranger finds the strangers' places taken, the oldest unproven connection of
-//! the network that holds the most goes: the flood pays, not the one machine that comes next.
+//! out members. When a stranger finds the strangers' places taken, the network that holds the most pays,
+//! in it the address that holds the most, and of that the oldest connection: the flood, not the one
+//! machine that comes next, even from the network of the flood.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -35,9 +36,14 @@ struct Kept {
     v6: usize,
 }
 
+/// What one machine has: its address, or the /64 of which it may take any.
+const MACHINE: Kept = Kept { v4: 16, v6: 8 };
+
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     network: Network,
+    /// Within the network: what one machine has, an IPv4 address or an IPv6 /64.
+    machine: Network,
     /// Whether it counts against the strangers' half.
     stranger: bool,
 }
@@ -98,7 +104,8 @@ impl Unproven {
         }
         let ticket = Ticket(self.next);
         self.next += 1;
-        self.waiting.insert(ticket, Waiting { network, stranger });
+        let machine = Network::of(source, MACHINE);
+        self.waiting.insert(ticket, Waiting { network, machine, stranger });
         Admission { ticket, evicted }
     }
 
@@ -134,14 +141,21 @@ impl Unproven {
     }
 
     fn oldest_of_fullest(&self, strangers_only: bool) -> Option<Ticket> {
-        let mut by_network: BTreeMap<Network, (usize, Ticket)> = BTreeMap::new();
-        for (&ticket, waiting) in self.waiting.iter().filter(|(_, w)| w.stranger || !strangers_only) {
-            by_network.entry(waiting.network).or_insert((0, ticket)).0 += 1;
-        }
-        // Of two equally full networks the one that waits longest.
-        let fullest = by_network.values().max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)))?;
-        Some(fullest.1)
+        let asked = || self.waiting.iter().filter(|(_, w)| w.stranger || !strangers_only);
+        let network = fullest(asked().map(|(&ticket, w)| (ticket, w.network)))?.0;
+        let in_it = asked().filter(|(_, w)| w.network == network);
+        fullest(in_it.map(|(&ticket, w)| (ticket, w.machine))).map(|(_, oldest)| oldest)
     }
+}
+
+/// Who holds the most, and the oldest of what he holds. Of two equally full ones who waits longest.
+fn fullest(held: impl Iterator<Item = (Ticket, Network)>) -> Option<(Network, Ticket)> {
+    let mut counts: BTreeMap<Network, (usize, Ticket)> = BTreeMap::new();
+    for (ticket, holder) in held {
+        counts.entry(holder).or_insert((0, ticket)).0 += 1;
+    }
+    let most = counts.into_iter().max_by(|(_, a), (_, b)| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    most.map(|(holder, (_, oldest))| (holder, oldest))
 }
 
 impl Network {
@@ -176,6 +190,23 @@ mod tests {
         assert_eq!(table.len(), 4);
         let late = table.admit(ip("203.0.113.1"));
         assert!(late.evicted.is_some_and(|t| t != honest));
+    }
+
+    #[test]
+    fn a_flood_pays_before_its_neighbour_in_the_same_network() {
+        for (flood, neighbour) in [("192.0.2.66", "192.0.2.7"), ("2001:db8:1:66::", "2001:db8:1:7::1")] {
+            let mut table = Unproven::new(8, 8);
+            table.admit(ip(flood));
+            let honest = table.admit(ip(neighbour)).ticket;
+            for i in 0..20u16 {
+                // Whoever has a /64 has all of its addresses.
+                let source = match ip(flood) {
+                    IpAddr::V6(v6) => std::net::Ipv6Addr::from(v6.to_bits() | u128::from(i)).into(),
+                    v4 @ IpAddr::V4(_) => v4,
+                };
+                assert_ne!(table.admit(source).evicted, Some(honest));
+            }
+        }
     }
 
     #[test]

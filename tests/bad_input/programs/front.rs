@@ -1,6 +1,10 @@
 //! BI at a running gateway: what comes before TLS, in it, and as the request of whoever holds an invite.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use conn_auth::{Action, Binding, Dial, To};
 use identity::{Code, Heads, Name, PublicKey, SecretKey, StatementId, encode_hex};
@@ -10,7 +14,7 @@ use org_trust::{
     Assurance, CheckedInvite, EnrolRequest, InviteManifest, NodeKeys, Redemption, Reply, Request,
 };
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, timeout},
 };
 use transport::{
@@ -29,26 +33,30 @@ const REQUESTS: u32 = 1000;
 const WARM: u32 = 100;
 
 /// What somebody knows who holds an invite.
-struct Front {
+pub(super) struct Front {
     host: String,
     tls: ClientTls,
     gateway: PublicKey,
     invite: CheckedInvite,
+    /// The address to come from, if the machine has several.
+    pub(super) from: Option<IpAddr>,
 }
 
 impl Front {
-    fn of(org: &Org, invite: &str) -> Self {
+    pub(super) fn of(org: &Org, invite: &str) -> Self {
         let invite = InviteManifest::parse(invite).unwrap().check().unwrap();
         Self {
             host: org.host(0).unwrap().address().to_string(),
             tls: ClientTls::new(invite.bundle().certificates().iter().map(|c| c.der())).unwrap(),
             gateway: invite.chain().head().charter().gateways[0].key,
             invite,
+            from: None,
         }
     }
 
     async fn tcp(&self) -> TcpStream {
-        let stream = TcpStream::connect((self.host.as_str(), GATEWAY_PORT)).await.unwrap();
+        let to = SocketAddr::new(self.host.parse().unwrap(), GATEWAY_PORT);
+        let stream = connect(to, self.from).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -65,7 +73,7 @@ impl Front {
     }
 
     /// Honest as far as VERDICT.
-    async fn session(&self, key: &SecretKey) -> GatewaySession {
+    pub(super) async fn session(&self, key: &SecretKey) -> GatewaySession {
         let until = Instant::now() + Duration::from_secs(10);
         let (stream, exporter) = secure(&self.tls, &self.host, self.tcp().await, until).await.unwrap();
         let action = Action::new("enrol", &[]).unwrap();
@@ -77,7 +85,7 @@ impl Front {
     }
 
     /// What a request is answered.
-    async fn ask(&self, key: &SecretKey, request: Vec<u8>) -> Answer {
+    pub(super) async fn ask(&self, key: &SecretKey, request: Vec<u8>) -> Answer {
         let mut session = self.session(key).await;
         drop(session.send(request).await);
         match timeout(Duration::from_secs(6), session.recv()).await.expect("left open") {
@@ -93,8 +101,17 @@ impl Front {
     }
 }
 
+/// TCP, from an address of choice.
+pub(super) async fn connect(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    socket.connect(to).await
+}
+
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Refused(Code),
     Ended,
     Given(String),

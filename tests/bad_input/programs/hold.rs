@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 /// Descriptors and resident memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
-    descriptors: usize,
+    pub(super) descriptors: usize,
     resident_kib: u64,
 }
 
@@ -30,12 +30,21 @@ impl Hold {
         }
     }
 
-    fn read(pid: u32) -> Self {
+    pub(super) fn read(pid: u32) -> Self {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let resident_kib = resident.trim().trim_end_matches(" kB").parse().unwrap();
         Self { descriptors, resident_kib }
+    }
+
+    /// The process has no more descriptors than then, as soon as the last connection is over.
+    pub(super) fn assert_closed(&self, pid: u32) {
+        let start = std::time::Instant::now();
+        while Self::read(pid).descriptors > self.descriptors {
+            assert!(start.elapsed() < PATIENCE, "{:?} are open, before it was {self:?}", Self::read(pid));
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// The process holds what it held then, as soon as the last connection is over.

@@ -37,7 +37,7 @@ pub(super) struct Hostile {
     address: Ipv6Addr,
     target: PublicKey,
     target_wireguard: WireGuardKey,
-    target_address: Ipv6Addr,
+    pub(super) target_address: Ipv6Addr,
     target_endpoint: SocketAddr,
 }
 

@@ -230,6 +230,9 @@ fn catalogue(hostile: &Hostile, old: &Replica, gone: &SecretKey) -> Vec<(&'stati
         .collect();
     authors.sort_unstable();
     let author = |n: u16| authors[usize::from(n)];
+    // NODES as they should be, of the root: a leaf with nothing in it, and a branch.
+    let no_ids = vec![4, 0, 0];
+    let a_branch = [&[4, 0, 255][..], &[1; 16 * 16]].concat();
     let nested = [0x78, 0x9c].repeat(200);
     let batch = |parts: &[&[u8]]| [&[RECORDS][..], &parts.concat()].concat();
     let blob = |tag: u8, said: u16, bytes: &[u8]| [&[tag][..], &said.to_le_bytes(), bytes].concat();
@@ -256,6 +259,9 @@ fn catalogue(hostile: &Hostile, old: &Replica, gone: &SecretKey) -> Vec<(&'stati
         ("BI-sync-node-deeper-than-an-id", vec![[&[4, 64][..], &[1; 40]].concat()], malformed),
         ("BI-sync-node-of-17-ids", vec![[&[4, 0, 17][..], &[1; 17 * 16]].concat()], malformed),
         ("BI-sync-node-not-below-its-prefix", vec![[&[4, 2, 0xab, 1][..], &[0; 16]].concat()], malformed),
+        ("BI-sync-nodes-that-nobody-asked-for", vec![no_ids.clone()], malformed),
+        ("BI-sync-branch-that-nobody-asked-for", vec![a_branch], malformed),
+        ("BI-sync-more-nodes-than-a-round-has", vec![tips.clone(), no_ids.clone(), no_ids], malformed),
         ("BI-sync-frame-kind-of-before", vec![[&[6, 1, 1, 0][..], &[1; 32]].concat()], malformed),
         ("BI-sync-record-of-no-bytes", vec![batch(&[&blob(2, 0, &[])])], malformed),
         ("BI-sync-20000-records-of-no-bytes", vec![batch(&vec![&blob(2, 0, &[])[..]; 20_000])], malformed),
