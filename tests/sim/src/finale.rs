@@ -173,7 +173,10 @@ impl World {
         }
         for machine in &faithful {
             self.check_list(*machine);
-            self.ask_status(*machine);
+            // Who was kept apart may rightly say that others shut it out.
+            if self.totals.eclipsed == 0 {
+                self.ask_status(*machine);
+            }
         }
         if let Some(first) = faithful.first() {
             self.check_replica(*first);

@@ -553,8 +553,12 @@ impl World {
                     .find(|g| self.machines[*g].keys.gateway().is_some_and(|key| key.public() == redeemer))
             }
             Errand::Boot { .. } | Errand::Submit(_) => {
+                // A machine without its list may find the gateways without theirs.
+                let serves = |gateway: &Party| {
+                    !matches!(errand, Errand::Boot { .. }) || self.machines[*gateway].running().is_some()
+                };
                 let others: Vec<Party> =
-                    (0..self.plan.gateways).filter(|gateway| *gateway != party).collect();
+                    (0..self.plan.gateways).filter(|other| *other != party).filter(serves).collect();
                 (!others.is_empty()).then(|| others[self.rng.random_range(0..others.len())])
             }
         };
