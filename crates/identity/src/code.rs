@@ -139,7 +139,7 @@ codes! {
         "The same member opened the same kind of session again.",
         "Nothing, unless it repeats: then two machines may hold one key.";
     HealFirst = 1414, exit 75, "comparing member lists first",
-        "The machine has just started, slept or was cut off, and hears other members before it serves anybody.",
+        "The machine has just started, slept or lost contact, and hears other members before it serves anybody.",
         "Nothing: it takes at most five seconds, and muster tries again by itself.";
     KeyRetired = 1415, exit 77, "a key that its machine has replaced",
         "The machine has newer keys and ended this one.",
