@@ -133,6 +133,9 @@ pub(crate) enum Command {
     /// Who is in the org, and what it is called and for
     #[command(subcommand)]
     Member(Member),
+    /// This machine's keys
+    #[command(subcommand)]
+    Key(Key),
     /// What is connected to this machine
     #[command(subcommand)]
     Session(Session),
@@ -363,6 +366,27 @@ pub(crate) enum Reason {
     Stolen,
     Compromised,
     Retired,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// This machine's keys, and how far a rotation is
+    Show,
+    /// Give this machine new keys, and end the old ones once a gateway has accepted the new
+    Rotate {
+        /// Keep the old keys valid beside the new ones, until `muster key retire`
+        #[arg(long)]
+        keep_old: bool,
+        /// How long to wait for the end of it; it goes on afterwards
+        #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = duration::parse)]
+        timeout: Duration,
+    },
+    /// End the old keys that `muster key rotate --keep-old` kept
+    Retire {
+        /// How long to wait for the end of it; it goes on afterwards
+        #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = duration::parse)]
+        timeout: Duration,
+    },
 }
 
 #[derive(Debug, Subcommand)]

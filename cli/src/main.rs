@@ -20,6 +20,7 @@ mod handover;
 mod invite;
 mod join;
 mod journal;
+mod key;
 mod key_file;
 mod keys;
 mod local;
@@ -52,7 +53,7 @@ use clap::{Parser as _, error::ErrorKind};
 use identity::Code;
 
 use crate::{
-    args::{Admin, Cli, Command, Debug, Gateway, Invite, Member, Org, Pending, Session},
+    args::{Admin, Cli, Command, Debug, Gateway, Invite, Key, Member, Org, Pending, Session},
     failure::{Failure, Outcome},
     output::Format,
 };
@@ -118,6 +119,11 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Gateway(Gateway::List) => gateway::list(everywhere),
         Command::Member(Member::List { all }) => member::list(everywhere, *all),
         Command::Member(Member::Show { node }) => member::show(everywhere, node),
+        Command::Key(Key::Show) => key::show(everywhere),
+        Command::Key(Key::Rotate { keep_old, timeout }) => {
+            return key::rotate(everywhere, *keep_old, *timeout);
+        }
+        Command::Key(Key::Retire { timeout }) => return key::retire(everywhere, *timeout),
         Command::Session(Session::List) => machine::sessions(everywhere),
         Command::Ping { node, count } => machine::ping(everywhere, node, *count),
         Command::Link { node } => machine::link(everywhere, node),

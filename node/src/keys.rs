@@ -4,11 +4,18 @@
 //! machine, leads to a code and to a daemon that still answers what is wrong; never to a new key.
 
 use core::fmt;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
 
 use identity::{Code, Label, SecretKey};
-use org_trust::Admit;
-use tpm_seal::{Custody, CustodyError, Kind, NodeSecrets, Seed, Tpm, TpmError};
+use org_trust::NodeKeys;
+use tpm_seal::{BootSecrets, Custody, CustodyError, Kind, NodeSecrets, Seed, Tpm, TpmError};
+
+use member_crdt::{Member, Roster};
 
 use crate::config::{Config, Storage};
 
@@ -120,34 +127,235 @@ impl Keys {
     /// [`KeysError`].
     pub fn open(custody: &Custody, directory: &Path) -> Result<Self, KeysError> {
         let secrets: NodeSecrets = custody.load(directory).map_err(KeysError::Custody)?;
-        let key = |seed: &Seed| seed.expose(SecretKey::from_seed);
-        let keys = Self {
-            node: key(&secrets.identity),
-            wireguard: key(&secrets.wireguard),
-            gateway: secrets.gateway.as_ref().map(key),
-        };
-        keys.test()
+        let key = |seed: &Seed| tested(seed.expose(SecretKey::from_seed));
+        Ok(Self {
+            node: key(&secrets.identity)?,
+            wireguard: key(&secrets.wireguard)?,
+            gateway: secrets.gateway.as_ref().map(key).transpose()?,
+        })
     }
 
-    /// Takes the keys if they are the ones that `admit` names.
+    /// The machine whose keys these are.
     ///
     /// # Errors
     /// [`KeysError::Foreign`].
-    pub fn fit(&self, admit: &Admit) -> Result<(), KeysError> {
-        if admit.node == self.node.public() && admit.wireguard == self.wireguard.public() {
-            Ok(())
-        } else {
-            Err(KeysError::Foreign)
-        }
+    pub fn whose<'a>(&self, roster: &'a Roster) -> Result<&'a Member, KeysError> {
+        let (node, wireguard) = (self.node.public(), self.wireguard.public());
+        let member = roster.member_of(&node).ok_or(KeysError::Foreign)?;
+        let newest = (member.node, member.wireguard);
+        let mut pairs = member.earlier.iter().map(|keys| (keys.node, keys.wireguard)).chain([newest]);
+        if pairs.any(|pair| pair == (node, wireguard)) { Ok(member) } else { Err(KeysError::Foreign) }
+    }
+}
+
+/// Keys that were made beside those in use, to sign their proofs with. Cannot be cloned or printed.
+pub struct NextKeys {
+    node: SecretKey,
+    wireguard: SecretKey,
+    boot: SecretKey,
+}
+
+impl NextKeys {
+    #[cfg(test)]
+    pub(crate) const fn of(node: SecretKey, wireguard: SecretKey, boot: SecretKey) -> Self {
+        Self { node, wireguard, boot }
     }
 
-    fn test(self) -> Result<Self, KeysError> {
-        for key in [Some(&self.node), Some(&self.wireguard), self.gateway.as_ref()].into_iter().flatten() {
-            let signature = key.sign(Label::SELF_TEST, b"opened");
-            key.public().verify(Label::SELF_TEST, b"opened", &signature).map_err(|_| KeysError::Faulty)?;
-        }
-        Ok(self)
+    /// For the proofs.
+    #[must_use]
+    pub const fn keys(&self) -> NodeKeys<'_> {
+        NodeKeys { node: &self.node, wireguard: &self.wireguard, boot: &self.boot }
     }
+}
+
+impl fmt::Debug for NextKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NextKeys({})", self.node.public().short())
+    }
+}
+
+/// What lies beside the keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// New keys, whole; after [`crate::prepare`], such that the list has as this machine's newest.
+    pub next: bool,
+    /// A member has said that it knows them: they are used from then on.
+    pub known: bool,
+    /// The old ones are not to be ended without a command.
+    pub keep_old: bool,
+}
+
+/// What to do with the keys beside those in `keys`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeysOrder {
+    /// Make them, or open those that an earlier rotation made and did not come to use.
+    Make {
+        /// Whether the old ones stay valid until a command ends them.
+        keep_old: bool,
+    },
+    /// Use them from now on, beginning with the next start.
+    UseNext,
+    /// Use the old ones again, beginning with the next start.
+    UseOld,
+    /// Put them in the place of the old ones, which are gone then.
+    Promote,
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub enum KeysDone {
+    /// To [`KeysOrder::Make`].
+    Made(Box<NextKeys>),
+    /// To the others.
+    Done(KeysOrder),
+}
+
+impl KeysOrder {
+    /// Carries it out. Blocks on disk and TPM. A process killed at any point leaves keys that open, and each
+    /// order can be given again.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn carry_out(self, config: &Config) -> Result<KeysDone, KeysError> {
+        let (keys, next) = (directory(config), next_directory(config));
+        match self {
+            Self::Make { keep_old } => {
+                let made = make_next(&custody(config)?, &keys, &next)?;
+                mark(&next, KEEP_OLD, keep_old)?;
+                return Ok(KeysDone::Made(Box::new(made)));
+            }
+            Self::UseNext => mark(&next, KNOWN, true)?,
+            Self::UseOld => mark(&next, KNOWN, false)?,
+            Self::Promote => promote(&custody(config)?, &keys, &next)?,
+        }
+        Ok(KeysDone::Done(self))
+    }
+}
+
+impl Keys {
+    /// The keys beside those in use, if they are whole.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn load_next(config: &Config) -> Result<Option<Self>, KeysError> {
+        let next = next_directory(config);
+        if beside(config)?.next { Self::open(&custody(config)?, &next).map(Some) } else { Ok(None) }
+    }
+
+    /// Completes a promotion that was cut off.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn settle(config: &Config) -> Result<(), KeysError> {
+        let next = next_directory(config);
+        // Keys are made in the other order: without the node's half it was moved already.
+        if next.is_dir() && !Custody::is_kept::<NodeSecrets>(&next).map_err(KeysError::Custody)? {
+            move_next(&directory(config), &next)?;
+        }
+        Ok(())
+    }
+}
+
+/// What lies beside the keys.
+///
+/// # Errors
+/// The disk refuses.
+pub fn beside(config: &Config) -> Result<Beside, KeysError> {
+    let next = next_directory(config);
+    let node = Custody::is_kept::<NodeSecrets>(&next).map_err(KeysError::Custody)?;
+    let boot = Custody::is_kept::<BootSecrets>(&next).map_err(KeysError::Custody)?;
+    let marked = |name| next.join(name).exists();
+    Ok(Beside { next: node && boot, known: marked(KNOWN), keep_old: marked(KEEP_OLD) })
+}
+
+/// New seeds, or those that were made before: two rotations of one key would void both.
+fn make_next(custody: &Custody, keys: &Path, next: &Path) -> Result<NextKeys, KeysError> {
+    let made = fs::DirBuilder::new().mode(0o700).create(next);
+    made.or_else(|why| if why.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(why) })
+        .map_err(|source| disk("make a directory", next, source))?;
+    sync(keys)?;
+    let had = |there: bool| if there { next } else { keys };
+    let node_made = Custody::is_kept::<NodeSecrets>(next).map_err(KeysError::Custody)?;
+    let boot_made = Custody::is_kept::<BootSecrets>(next).map_err(KeysError::Custody)?;
+    let mut node: NodeSecrets = custody.load(had(node_made)).map_err(KeysError::Custody)?;
+    if !node_made {
+        node.identity = Seed::new(&rand::random());
+        node.wireguard = Seed::new(&rand::random());
+    }
+    let mut boot: BootSecrets = custody.load(had(boot_made)).map_err(KeysError::Custody)?;
+    if !boot_made {
+        boot.boot = Seed::new(&rand::random());
+    }
+    store_next(custody, keys, next, &mut node, &mut boot)?;
+    let key = |seed: &Seed| tested(seed.expose(SecretKey::from_seed));
+    Ok(NextKeys { node: key(&node.identity)?, wireguard: key(&node.wireguard)?, boot: key(&boot.boot)? })
+}
+
+/// Stores the new secrets, with what they have in common with the old ones as it is now.
+fn store_next(
+    custody: &Custody,
+    keys: &Path,
+    next: &Path,
+    node: &mut NodeSecrets,
+    boot: &mut BootSecrets,
+) -> Result<(), KeysError> {
+    let old: NodeSecrets = custody.load(keys).map_err(KeysError::Custody)?;
+    node.gateway = old.gateway;
+    custody.store(next, node).map_err(KeysError::Custody)?;
+    custody.test(next, node).map_err(KeysError::Custody)?;
+    let old: BootSecrets = custody.load(keys).map_err(KeysError::Custody)?;
+    (boot.preboot_secret, boot.anchor, boot.floor) = (old.preboot_secret, old.anchor, old.floor);
+    custody.store(next, boot).map_err(KeysError::Custody)?;
+    custody.test(next, boot).map_err(KeysError::Custody)
+}
+
+fn promote(custody: &Custody, keys: &Path, next: &Path) -> Result<(), KeysError> {
+    if Custody::is_kept::<NodeSecrets>(next).map_err(KeysError::Custody)? {
+        let mut node = custody.load(next).map_err(KeysError::Custody)?;
+        let mut boot = custody.load(next).map_err(KeysError::Custody)?;
+        store_next(custody, keys, next, &mut node, &mut boot)?;
+    }
+    if next.is_dir() { move_next(keys, next) } else { Ok(()) }
+}
+
+/// The node's half first; [`Keys::settle`] counts on it.
+fn move_next(keys: &Path, next: &Path) -> Result<(), KeysError> {
+    Custody::take_over::<NodeSecrets>(next, keys).map_err(KeysError::Custody)?;
+    Custody::take_over::<BootSecrets>(next, keys).map_err(KeysError::Custody)?;
+    fs::remove_dir_all(next).map_err(|source| disk("remove", next, source))?;
+    sync(keys)
+}
+
+fn mark(next: &Path, name: &'static str, marked: bool) -> Result<(), KeysError> {
+    let path = next.join(name);
+    let done =
+        if marked { fs::File::create(&path).and_then(|f| f.sync_all()) } else { fs::remove_file(&path) };
+    match done {
+        Err(why) if why.kind() != ErrorKind::NotFound || marked => Err(disk("mark", &path, why)),
+        Ok(()) | Err(_) => sync(next),
+    }
+}
+
+fn sync(directory: &Path) -> Result<(), KeysError> {
+    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| disk("make the directory stable", directory, source))
+}
+
+fn disk(what: &'static str, path: &Path, source: std::io::Error) -> KeysError {
+    KeysError::Custody(CustodyError::Disk { what, path: path.to_owned(), source })
+}
+
+fn tested(key: SecretKey) -> Result<SecretKey, KeysError> {
+    let signature = key.sign(Label::SELF_TEST, b"opened");
+    key.public().verify(Label::SELF_TEST, b"opened", &signature).map_err(|_| KeysError::Faulty)?;
+    Ok(key)
+}
+
+const KNOWN: &str = "known";
+const KEEP_OLD: &str = "keep-old";
+
+fn next_directory(config: &Config) -> PathBuf {
+    directory(config).join("next")
 }
 
 fn custody(config: &Config) -> Result<Custody, KeysError> {
@@ -169,7 +377,7 @@ mod tests {
     fn keys_in_a_file_open_and_keys_that_are_missing_have_a_code() {
         let dir = tempfile::tempdir().unwrap();
         let keys = dir.path().join("keys");
-        std::fs::create_dir(&keys).unwrap();
+        fs::create_dir(&keys).unwrap();
         assert_eq!(Keys::open(&Custody::File, &keys).unwrap_err().code(), Code::KeysMissing);
         let secrets = NodeSecrets {
             identity: Seed::new(&[1; 32]),
@@ -180,6 +388,40 @@ mod tests {
         let opened = Keys::open(&Custody::File, &keys).unwrap();
         assert_eq!(opened.node.public(), SecretKey::from_seed(&[1; 32]).public());
         assert_eq!(opened.gateway.map(|k| k.public()), Some(SecretKey::from_seed(&[3; 32]).public()));
+    }
+
+    #[test]
+    fn new_keys_are_made_once_and_a_promotion_cut_off_anywhere_is_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: dir.path().into(), storage: Storage::File, ..Config::default() };
+        let (keys, next) = (directory(&config), next_directory(&config));
+        fs::create_dir(&keys).unwrap();
+        let seed = |byte| Seed::new(&[byte; 32]);
+        let node = NodeSecrets { identity: seed(1), wireguard: seed(2), gateway: None };
+        let boot = BootSecrets { preboot_secret: seed(4), boot: seed(5), anchor: [6; 32], floor: 7 };
+        Custody::File.store(&keys, &node).unwrap();
+        Custody::File.store(&keys, &boot).unwrap();
+        let make = || match (KeysOrder::Make { keep_old: false }).carry_out(&config).unwrap() {
+            KeysDone::Made(made) => made.node.public(),
+            KeysDone::Done(_) => panic!("not made"),
+        };
+        let made = make();
+        fs::remove_file(next.join("boot.key")).unwrap();
+        assert!(!beside(&config).unwrap().next, "the power went between the two");
+        assert_eq!(make(), made, "two rotations of one key would void both");
+        // The gateway's key and the anchor came in between.
+        Keys::make_gateway(&config).unwrap();
+        Custody::File.store(&keys, &BootSecrets { anchor: [9; 32], ..boot }).unwrap();
+        make();
+        let half: NodeSecrets = Custody::File.load(&next).unwrap();
+        assert!(half.gateway.is_some());
+        Custody::take_over::<NodeSecrets>(&next, &keys).unwrap();
+        Keys::settle(&config).unwrap();
+        assert!(!next.exists());
+        assert_eq!(Keys::load(&config).unwrap().node.public(), made);
+        let boot: BootSecrets = Custody::File.load(&keys).unwrap();
+        assert!(boot.boot != seed(5) && boot.preboot_secret == seed(4) && boot.anchor == [9; 32]);
+        KeysOrder::Promote.carry_out(&config).unwrap();
     }
 
     #[test]

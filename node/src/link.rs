@@ -266,15 +266,16 @@ async fn reach(ground: &Ground, order: &Order) -> Result<(Session<TcpStream>, Ac
     keep_alive(&stream, order.purpose);
     let connected = Instant::now();
     let server = ground.tunnel.channel_of(order.address).await.ok().flatten();
-    if server != Some(order.wireguard) {
+    let pairs = [(order.node, order.wireguard)].into_iter().chain(order.earlier.iter().copied());
+    let Some((node, wireguard)) = pairs.into_iter().find(|(_, wireguard)| server == Some(*wireguard)) else {
         return Err(failure(Code::TunnelMismatch, "the tunnel is not the member's".to_owned()));
-    }
+    };
     let own_fault = |why: &dyn std::fmt::Display| failure(Code::ClientProofWrong, why.to_string());
     let action = Action::new(order.purpose.action(), &[]).map_err(|why| own_fault(&why))?;
     let bound = action.rule().map_or(0, |rule| rule.frame_bytes_max);
-    let binding = Binding::WireGuard { client: own(ground), server: order.wireguard };
+    let binding = Binding::WireGuard { client: own(ground), server: wireguard };
     let nonce = client::nonce().map_err(|why| own_fault(&why))?;
-    let pending = Dial { org: ground.org, key: &ground.keys.node, to: To::Key(order.node), binding, action }
+    let pending = Dial { org: ground.org, key: &ground.keys.node, to: To::Key(node), binding, action }
         .start(nonce)
         .map_err(|why| own_fault(&why))?;
     let host = format!("[{}]", order.address);

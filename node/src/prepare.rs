@@ -10,12 +10,12 @@ use std::{
 
 use control::local::State as Stage;
 use identity::Code;
-use member_crdt::{Checked, Replica, Unchecked};
+use member_crdt::{Checked, Member, Replica, Unchecked};
 
 use crate::{
     config::Config,
     handover,
-    keys::{Keys, KeysError},
+    keys::{self, Beside, Keys, KeysError},
     store::{DirectoryDisk, Store},
     tunnel::TunnelError,
 };
@@ -31,6 +31,8 @@ pub struct Prepared {
     pub store: Store<DirectoryDisk>,
     /// Whether the file must be written anew.
     pub replace: bool,
+    /// What a rotation of the keys has left beside them.
+    pub beside: Beside,
 }
 
 /// Why this machine is no member at the moment, as status says it.
@@ -94,7 +96,9 @@ pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
     if contents.org.is_none() && !state_dir.join(handover::DIRECTORY).is_dir() {
         return Err(Unready::new(Code::NotEnrolled, "", Stage::NotEnrolled));
     }
-    let keys = Keys::load(config).map_err(|why| Unready::unavailable(why.code(), chain(&why)))?;
+    let unopened = |why: KeysError| Unready::unavailable(why.code(), chain(&why));
+    Keys::settle(config).map_err(unopened)?;
+    let keys = Keys::load(config).map_err(unopened)?;
     let (held, torn) = match contents.org {
         Some(org) => {
             let loaded = Replica::load_with(&contents.document, &org, on_all_cores)
@@ -109,7 +113,8 @@ pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
     let replica = handover::import(state_dir, &keys, held)
         .map_err(|why| Unready::unavailable(why.code(), chain(&why)))?;
     let mut replica = replica.ok_or_else(|| Unready::new(Code::NotEnrolled, "", Stage::NotEnrolled))?;
-    fits(&keys, &replica)?;
+    keys.whose(&replica.roster()).map_err(unopened)?;
+    let (keys, beside) = newest_known(keys, config, &replica).map_err(unopened)?;
     if state_dir.join(handover::DIRECTORY).is_dir() || contents.org.is_none() {
         let document = replica.save().map_err(|why| Unready::unavailable(Code::StoreDamaged, why))?;
         store.replace(&replica.org(), &document).map_err(refused)?;
@@ -117,7 +122,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
         tracing::info!("took over what was handed over");
     }
     let replace = torn || store.wants_replacing();
-    Ok(Prepared { keys, replica, store, replace })
+    Ok(Prepared { keys, replica, store, replace, beside })
 }
 
 /// Signatures are what a start takes its time for, and none depends on another.
@@ -148,13 +153,16 @@ fn check(pieces: Vec<Unchecked>) -> Vec<Checked> {
 /// Fewer are not worth a thread.
 const PIECES_MIN: usize = 64;
 
-/// The keys must be the ones that the member list has for this machine.
-fn fits(keys: &Keys, replica: &Replica) -> Result<(), Unready> {
-    let foreign = || Unready::unavailable(KeysError::Foreign.code(), KeysError::Foreign);
+/// The keys to use: those that a rotation made, if the list has them as the newest and another member
+/// knows of them, and else the old ones.
+fn newest_known(keys: Keys, config: &Config, replica: &Replica) -> Result<(Keys, Beside), KeysError> {
+    let mut beside = keys::beside(config)?;
+    let Some(next) = Keys::load_next(config)? else { return Ok((keys, beside)) };
     let roster = replica.roster();
-    let member = roster.get(&keys.node.public()).ok_or_else(foreign)?;
-    let admit = replica.statement(&member.admit).and_then(|statement| statement.payload().admit());
-    keys.fit(admit.ok_or_else(foreign)?).map_err(|_| foreign())
+    let (old, new) = (keys.node.public(), next.node.public());
+    let ours = |member: &Member| member.node == new && member.nodes().any(|node| node == old);
+    beside.next = next.whose(&roster).is_ok_and(ours);
+    Ok((if beside.next && beside.known { next } else { keys }, beside))
 }
 
 /// The state directory is this user's alone.

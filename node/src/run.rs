@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     clock,
     config::Config,
-    keys::Keys,
+    keys::{Keys, KeysDone, KeysOrder},
     link::{self, Ground},
     notify::Notify,
     prepare::{self, Prepared, Unready},
@@ -50,6 +50,8 @@ pub enum Input {
     Proven(Proven),
     /// The key of the gateway role is made, or could not be.
     RoleKey(Result<SecretKey, Failed>, Box<RoleKeyOrder>),
+    /// An order about keys was carried out, or could not be.
+    Keys(Result<KeysDone, Failed>),
     /// Why a peer closed a session, as it says; the session's end follows.
     Told(SessionKey, Code),
     /// A handshake ended before that.
@@ -142,10 +144,11 @@ pub async fn run(mut config: Config, reload: impl Fn() -> Option<Config>) -> Res
             Err(why) => Err(why),
         };
         match up {
-            Ok(daemon) => {
-                Box::pin(daemon.run(&mut signals, &mut requests, &notify, &reload)).await;
-                break;
-            }
+            Ok(daemon) => match Box::pin(daemon.run(&mut signals, &mut requests, &notify, &reload)).await {
+                Asks::Stop => break,
+                // With other keys.
+                Asks::Reload => config = reload().unwrap_or(config),
+            },
             Err(why) if why.code == Code::StoreInUse => {
                 return Err(StartError { code: why.code, detail: why.detail });
             }
@@ -179,10 +182,13 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: &Config, prepared: Prepared) -> Result<Self, Unready> {
-        let Prepared { keys, replica, store, replace } = prepared;
+        let Prepared { keys, replica, store, replace, beside } = prepared;
         let keys = Arc::new(keys);
         let org = replica.org();
-        let address = identity::overlay_address(&org, &keys.node.public());
+        let node = keys.node.public();
+        // From the key it was admitted with, whatever keys it has had since.
+        let first = replica.roster().member_of(&node).map_or(node, member_crdt::Member::first);
+        let address = identity::overlay_address(&org, &first);
         let (told, events) = mpsc::channel(EVENTS_QUEUED_MAX);
         let tunnels = TunnelConfig {
             interface: config.interface.clone(),
@@ -225,7 +231,7 @@ impl Daemon {
         );
         let boot_nonce = BootNonce(rand::random());
         let beginning =
-            Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace };
+            Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace, beside };
         let mut state = State::new(beginning, now());
         state.on_policy(config.policy, now());
         let slept = clock::slept();
@@ -239,7 +245,7 @@ impl Daemon {
         requests: &mut mpsc::Receiver<Asked>,
         notify: &Notify,
         reload: &impl Fn() -> Option<Config>,
-    ) {
+    ) -> Asks {
         self.perform().await;
         notify.ready();
         let mut pulse = tokio::time::interval(notify.pulse());
@@ -269,9 +275,15 @@ impl Daemon {
             }
             self.notice_sleep();
             self.perform().await;
+            if self.state.wants_restart() {
+                tracing::info!("beginning anew with other keys");
+                Box::pin(self.stop()).await;
+                return Asks::Reload;
+            }
         }
         notify.stopping();
         Box::pin(self.stop()).await;
+        Asks::Stop
     }
 
     /// Before anything else is heard: nobody knows what happened meanwhile.
@@ -294,6 +306,7 @@ impl Daemon {
             Input::HealsFirst(node) => self.state.on_heals_first(node),
             Input::Proven(proven) => self.state.on_proven(proven, now),
             Input::RoleKey(made, order) => self.state.on_role_key(made, *order, now),
+            Input::Keys(done) => self.state.on_keys(done, now),
             Input::Told(key, code) => self.state.on_told(key, code),
             Input::Unproven { code, detail, source } => self.state.on_unproven(code, detail, source, now),
         }
@@ -319,6 +332,11 @@ impl Daemon {
                 }
                 Effect::MakeRoleKey(order) => {
                     self.tasks.spawn(make_role_key(Arc::clone(&self.config), order, self.ground.inputs.clone()));
+                    Ok(())
+                }
+                Effect::Keys(order) => {
+                    let (config, inputs) = (Arc::clone(&self.config), self.ground.inputs.clone());
+                    self.tasks.spawn(carry_out(config, order, inputs));
                     Ok(())
                 }
                 Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),
@@ -378,6 +396,12 @@ impl Daemon {
         if tokio::task::spawn_blocking(move || self.store.join()).await.is_err() {
             tracing::debug!("the store's thread was not joined");
         }
+        // The interface and the port are free again once the tunnels' task is gone.
+        drop((self.state, self.ground, self.tunnel));
+        let gone = async { while self.events.recv().await.is_some() {} };
+        if timeout_at(Instant::now() + STOP_DEADLINE, gone).await.is_err() {
+            tracing::debug!("the tunnels are still there");
+        }
     }
 }
 
@@ -391,6 +415,19 @@ async fn make_role_key(config: Arc<Config>, order: Box<RoleKeyOrder>, inputs: mp
     };
     if inputs.send(Input::RoleKey(made, order)).await.is_err() {
         tracing::debug!("stopping; nobody waits for the role's key");
+    }
+}
+
+/// The same.
+async fn carry_out(config: Arc<Config>, order: KeysOrder, inputs: mpsc::Sender<Input>) {
+    let done = tokio::task::spawn_blocking(move || order.carry_out(&config)).await;
+    let failed = |code: Code, why: &dyn fmt::Display| Failed { code: code.into(), detail: why.to_string() };
+    let done = match done {
+        Ok(done) => done.map_err(|why| failed(why.code(), &why)),
+        Err(error) => Err(failed(Code::TpmFailure, &error)),
+    };
+    if inputs.send(Input::Keys(done)).await.is_err() {
+        tracing::debug!("stopping; nobody waits for the keys");
     }
 }
 

@@ -156,20 +156,23 @@ pub struct Session {
     pub reference: Reference,
     /// Since when.
     pub since: Instant,
+    /// Whose it is across rotations of keys: the machine's first node key, or else the proved key.
+    pub member: PublicKey,
     line: Line,
 }
 
 impl Session {
     /// A session over `line`.
     #[must_use]
-    pub const fn new(
-        proof: Proof,
-        purpose: Purpose,
-        reference: Reference,
-        since: Instant,
-        line: Line,
-    ) -> Self {
-        Self { proof, purpose, reference, since, line }
+    pub fn new(proof: Proof, purpose: Purpose, reference: Reference, since: Instant, line: Line) -> Self {
+        let member = proof.peer();
+        Self { proof, purpose, reference, since, member, line }
+    }
+
+    /// The same, of the machine with this first node key.
+    #[must_use]
+    pub fn of(self, member: PublicKey) -> Self {
+        Self { member, ..self }
     }
 
     /// The proved key.
@@ -206,8 +209,10 @@ pub struct Sessions {
 pub struct Lost {
     /// Which.
     pub key: SessionKey,
-    /// Whose.
+    /// The proved key.
     pub peer: PublicKey,
+    /// Whose it was, as in [`Session::member`].
+    pub member: PublicKey,
     /// What it was for.
     pub purpose: Purpose,
     /// Its reference.
@@ -250,7 +255,7 @@ impl Sessions {
             if let Err(Refusal { code }) = session.proof.judge(standing(&peer)) {
                 let cut = Cut { code, reason: reason(&peer, code) };
                 let (purpose, reference) = (session.purpose, session.reference);
-                lost.push(Lost { key, peer, purpose, reference, cut });
+                lost.push(Lost { key, peer, member: session.member, purpose, reference, cut });
             }
         }
         for one in &lost {
@@ -312,21 +317,21 @@ impl Sessions {
         self.sessions.iter().map(|(&key, session)| (key, session))
     }
 
-    /// Those of one peer that were not told to end.
-    pub fn live_of(&self, peer: PublicKey) -> impl Iterator<Item = (SessionKey, &Session)> {
-        self.iter().filter(move |(_, session)| session.peer() == peer && !session.is_cut())
+    /// Those of one machine, under whichever of its keys, that were not told to end.
+    pub fn live_of(&self, member: PublicKey) -> impl Iterator<Item = (SessionKey, &Session)> {
+        self.iter().filter(move |(_, session)| session.member == member && !session.is_cut())
     }
 
     /// Whether a link with this member is up.
     #[must_use]
-    pub fn is_linked(&self, peer: PublicKey) -> bool {
-        self.live_of(peer).any(|(_, session)| session.purpose == Purpose::Link)
+    pub fn is_linked(&self, member: PublicKey) -> bool {
+        self.live_of(member).any(|(_, session)| session.purpose == Purpose::Link)
     }
 
-    /// Whether any session of this peer is registered, also one that is being told to end.
+    /// Whether any session of this machine is registered, also one that is being told to end.
     #[must_use]
-    pub fn has_any(&self, peer: PublicKey) -> bool {
-        self.sessions.values().any(|session| session.peer() == peer)
+    pub fn has_any(&self, member: PublicKey) -> bool {
+        self.sessions.values().any(|session| session.member == member)
     }
 
     /// How many there are.

@@ -78,7 +78,7 @@ impl Node {
 
     fn at(&self, ip: IpAddr) -> TunnelPeer {
         let endpoints = vec![SocketAddr::new(ip, PORT)];
-        TunnelPeer { wireguard: self.wireguard, address: self.address, endpoints }
+        TunnelPeer { wireguard: self.wireguard, earlier: vec![], address: self.address, endpoints }
     }
 
     fn knows(&self, peers: Vec<TunnelPeer>) {

@@ -4,11 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use identity::{
-    Code, OrgId,
-    limits::{BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, CHARTERS_MAX, MANIFEST_BYTES_MAX, STATEMENT_BYTES_MAX},
+    Code, OrgId, PublicKey,
+    limits::{
+        BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, CHARTERS_MAX, MANIFEST_BYTES_MAX, ROTATIONS_MAX,
+        STATEMENT_BYTES_MAX,
+    },
 };
 use org_trust::{
-    Admit, CharterChain, CheckedInvite, Record, Records, Statement, TrustBundle, UnverifiedCharter,
+    Admit, CharterChain, CheckedInvite, Payload, Record, Records, Statement, TrustBundle, UnverifiedCharter,
     UnverifiedStatement,
 };
 use transport::Address;
@@ -97,6 +100,34 @@ pub(crate) fn read_admit(bytes: &[u8], org: &OrgId) -> Option<Statement> {
 /// What an admission says.
 pub(crate) fn admit_of(statement: &Statement) -> Option<&Admit> {
     statement.payload().admit()
+}
+
+/// Whether a boot key is the one of this admission, or one that the same machine got later: by a chain of
+/// changes among `records`, each signed by the node key before it.
+pub(crate) fn is_key_of(admit: &Admit, org: &OrgId, boot: &PublicKey, records: &[u8]) -> bool {
+    if admit.boot == *boot {
+        return true;
+    }
+    let records = Records::decode_all(records).unwrap_or_default().into_iter();
+    let rotations: Vec<UnverifiedStatement> = records
+        .filter_map(|record| match record {
+            Record::Statement(bytes) => UnverifiedStatement::decode(&bytes).ok(),
+            Record::Charter(_) | Record::Report(_) => None,
+        })
+        .filter(|statement| matches!(statement.claimed().payload(), Payload::Rotate(_)))
+        .collect();
+    let mut node = admit.node;
+    // A machine that signed two is in conflict; the gateway has said that it is not.
+    for _ in 0..ROTATIONS_MAX {
+        let next = rotations.iter().find(|statement| *statement.claimed().author() == node);
+        let Some(Ok(statement)) = next.map(|statement| statement.clone().verify(org)) else { return false };
+        let Payload::Rotate(rotate) = statement.payload() else { return false };
+        if rotate.boot == *boot {
+            return true;
+        }
+        node = rotate.node;
+    }
+    false
 }
 
 fn read_chain(bytes: &[u8]) -> Option<CharterChain> {

@@ -18,7 +18,7 @@ use crate::{
     failure::{Failure, Outcome},
     files, gateway,
     keys::{Boot, KeyStore, Node},
-    pinned::{Pinned, admit_of},
+    pinned::{Pinned, admit_of, is_key_of},
     settings::{Arguments, Settings},
 };
 
@@ -46,13 +46,6 @@ pub(crate) async fn start(arguments: &Arguments, console: &mut Console) -> Outco
             enrol(arguments, &settings, &store, &mut member, &invite, console).await?
         }
     };
-    let ours = admit_of(&admit).is_some_and(|admit| admit.boot == boot.key.public());
-    if !ours {
-        return Err(Failure::new(
-            Code::HandoverRejected,
-            "the keys are not the ones this machine was admitted with",
-        ));
-    }
     member.admit = Some(admit);
     returning(arguments, &store, state, &mut member, &mut boot, console).await
 }
@@ -168,6 +161,14 @@ async fn returning(
         gateway::fetch(gateway, member, &mut chain, boot).await
     })
     .await?;
+    let admit = member.admit.as_ref().and_then(admit_of);
+    let ours = admit.is_some_and(|a| is_key_of(a, &member.org(), &boot.key.public(), &fetched.records));
+    if !ours {
+        return Err(Failure::new(
+            Code::HandoverRejected,
+            "the keys are not the ones this machine was admitted with, nor later ones of it",
+        ));
+    }
     member.prefer(&answered);
     member.chain = chain;
     console.checkpoint(format_args!(

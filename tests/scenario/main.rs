@@ -17,6 +17,7 @@ mod heal;
 mod hostile;
 mod network;
 mod revoke;
+mod rotate;
 mod secrets;
 mod settings;
 mod status;

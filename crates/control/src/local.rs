@@ -77,6 +77,16 @@ pub enum Request {
         /// `HOST:PORT` where machines will dial it.
         address: String,
     },
+    /// This machine's keys, and how far a rotation is. [`Answer::Keys`].
+    Keys {},
+    /// Makes new keys beside the old ones and tells the other members. Answered by [`Answer::Keys`] once the
+    /// change is on disk; what follows, [`Request::Keys`] shows.
+    RotateKeys {
+        /// Whether the old keys stay valid until [`Request::EndKeys`].
+        keep_old: bool,
+    },
+    /// Ends the old keys that a rotation kept. [`Answer::Keys`].
+    EndKeys {},
 }
 
 /// What musterd answers.
@@ -109,6 +119,8 @@ pub enum Answer {
     Left(Left),
     /// To [`Request::PrepareGateway`].
     GatewayRequest(GatewayRequest),
+    /// To [`Request::Keys`], [`Request::RotateKeys`] and [`Request::EndKeys`].
+    Keys(Keys),
     /// To anything that cannot be done.
     Failed(Failed),
 }
@@ -518,6 +530,52 @@ pub struct Left {
     pub change: Text<StatementId>,
     /// Members to which it was sent at once; the others hear it from them.
     pub told: u64,
+}
+
+/// How far a rotation of this machine's keys is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rotation {
+    /// None is under way.
+    None,
+    /// The new keys are being made, or the change that names them is being stored.
+    Making,
+    /// The old keys are used until a member knows of the new ones.
+    Telling,
+    /// The new keys are used and the old ones valid, until a gateway has served the new ones.
+    Proving,
+    /// The new keys are used, and the old ones stay valid until they are ended by a command.
+    Kept,
+    /// The old keys are being ended.
+    Ending,
+}
+
+/// This machine's keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// How far a rotation is.
+    pub rotation: Rotation,
+    /// All it has had, newest first.
+    pub keys: Vec<KeySet>,
+}
+
+/// Three keys that a machine has or had at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySet {
+    /// Node key.
+    pub node: Text<PublicKey>,
+    /// WireGuard key, in the Ed25519 form of the member list.
+    pub wireguard: Text<PublicKey>,
+    /// Boot key.
+    pub boot: Text<PublicKey>,
+    /// The change that made them this machine's.
+    pub change: Text<StatementId>,
+    /// Whether members still accept them.
+    pub valid: bool,
+    /// Whether musterd uses them.
+    pub used: bool,
 }
 
 /// A request to be a gateway, for the holder of the org's keys.

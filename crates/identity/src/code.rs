@@ -258,6 +258,9 @@ codes! {
     KeyFileMalformed = 4010, exit 65, "the key file is not readable",
         "The file is not a muster key file, or it is damaged.",
         "Use the backup of the key file or the printed recovery sheet.";
+    RotationUnderWay = 4011, exit 75, "a rotation of this machine's keys is not finished",
+        "The last rotation still waits for the disk, a member or a gateway, or its old keys were kept.",
+        "Look with `muster key show`. It goes on by itself; `muster key retire` ends keys that were kept.";
 
     NameNotResolved = 5001, exit 69, "the gateway's name does not resolve",
         "No address is known for the host name.",

@@ -127,6 +127,13 @@ impl Session {
         Frame::Tips(summary(replica)).encode()
     }
 
+    /// Whether the peer has answered every round that this side began, and so has taken in, or refused,
+    /// all that was sent before them.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        self.asked == 0
+    }
+
     /// Bytes that the session holds because of its peer.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

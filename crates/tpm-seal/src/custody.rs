@@ -100,6 +100,21 @@ impl Custody {
         file::remove(&path_of::<S>(dir, PLAIN))
     }
 
+    /// Moves secrets of this kind, kept in either way, from one directory to another on the same file
+    /// system, in place of those there, at once.
+    ///
+    /// # Errors
+    /// The disk refuses; those there are then still there.
+    pub fn take_over<S: Secrets>(from: &Path, to: &Path) -> Result<(), CustodyError> {
+        for ending in [SEALED, PLAIN] {
+            let path = path_of::<S>(from, ending);
+            if file::exists(&path)? {
+                file::rename(&path, &path_of::<S>(to, ending))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The file that secrets of this kind are kept in.
     #[must_use]
     pub fn path<S: Secrets>(&self, dir: &Path) -> PathBuf {

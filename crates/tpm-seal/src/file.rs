@@ -64,6 +64,15 @@ pub(crate) fn read_private(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>
     Ok(bytes)
 }
 
+/// Puts a file in the place of another. After a power cut there is the old one or the new one.
+pub(crate) fn rename(path: &Path, to: &Path) -> Result<(), CustodyError> {
+    let (_, from_dir) = beside(path)?;
+    let (_, to_dir) = beside(to)?;
+    fs::rename(path, to).map_err(|source| disk("put the new file in its place", to, source))?;
+    sync_directory(&to_dir)?;
+    sync_directory(&from_dir)
+}
+
 pub(crate) fn remove(path: &Path) -> Result<(), CustodyError> {
     let (temporary, dir) = beside(path)?;
     for path in [temporary.as_path(), path] {

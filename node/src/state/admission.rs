@@ -63,10 +63,12 @@ pub enum Decision {
 /// A member to reach.
 #[derive(Debug)]
 pub struct Order {
-    /// Its node key.
+    /// Its newest node key.
     pub node: PublicKey,
-    /// Its WireGuard key.
+    /// The WireGuard key that goes with it.
     pub wireguard: WireGuardKey,
+    /// Earlier pairs that it may still use; the tunnel says which it does.
+    pub earlier: Vec<(PublicKey, WireGuardKey)>,
     /// Its overlay address.
     pub address: Ipv6Addr,
     /// What for.
@@ -188,6 +190,7 @@ impl State {
     /// A dial has ended.
     pub fn on_dialled(&mut self, dialled: Dialled, now: Now) {
         let Dialled { node, purpose, result, reply } = dialled;
+        let node = self.first_of(&node);
         if let Err(Failure { code, .. }) = &result {
             self.shut_out(node, *code);
         }
@@ -227,7 +230,7 @@ impl State {
 
     /// A peer says why it closes a session. A machine that was revoked never gets the change itself.
     pub fn on_told(&mut self, key: SessionKey, code: Code) {
-        if let Some(peer) = self.sessions.get(key).map(Session::peer) {
+        if let Some(peer) = self.sessions.get(key).map(|session| session.member) {
             self.shut_out(peer, code);
         }
     }
@@ -242,13 +245,11 @@ impl State {
     /// The task of a session is done, or its connection is gone.
     pub fn on_ended(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.ended(key) else { return };
-        let peer = session.peer();
+        let peer = session.member;
         match session.purpose {
             Purpose::Link if !self.sessions.is_linked(peer) => {
                 tracing::info!(MUSTER_PEER = peer.short(), "link down");
-                if let Some(member) = self.roster.get(&peer) {
-                    self.effects.push_back(Effect::CloseGate(member.wireguard.to_wireguard()));
-                }
+                self.close_gates(&peer);
             }
             Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
             Purpose::Link | Purpose::Ping | Purpose::Outside(_) => {}
@@ -259,7 +260,11 @@ impl State {
     /// A member that was dialled hears others first. It may lack what is known here, and is asked for
     /// nothing that it would not tell anybody; the dial goes on by itself.
     pub fn on_heals_first(&mut self, node: PublicKey) {
-        if !self.sync.keys().any(|key| self.sessions.get(*key).is_some_and(|s| s.peer() == node)) {
+        if !self
+            .sync
+            .keys()
+            .any(|key| self.sessions.get(*key).is_some_and(|s| s.member == self.first_of(&node)))
+        {
             self.dial(node, Purpose::Sync, None);
         }
     }
@@ -268,7 +273,7 @@ impl State {
     pub fn on_tunnel(&mut self, event: TunnelEvent, now: Now) {
         match event {
             TunnelEvent::WantLink(wireguard) => {
-                let Some(node) = self.roster.by_wireguard(&wireguard).map(|member| member.node) else {
+                let Some(node) = self.roster.by_wireguard(&wireguard).map(Member::first) else {
                     return;
                 };
                 let quiet = self.dials.quiet_until.get(&node).is_some_and(|until| *until > now.at);
@@ -277,7 +282,8 @@ impl State {
                 }
             }
             TunnelEvent::Handshake { wireguard, .. } => {
-                if let Some(node) = self.roster.by_wireguard(&wireguard).map(|member| member.node) {
+                if let Some(node) = self.roster.by_wireguard(&wireguard).map(Member::first) {
+                    self.replaced_by(&node, &wireguard, now);
                     self.members.heard(node, now.at);
                     self.overlay.handle_reachable(self.ms(now), &node);
                     self.follow_overlay(now);
@@ -288,6 +294,7 @@ impl State {
 
     /// Reaches a member; a dial for the same that is under way is shared.
     pub(super) fn dial(&mut self, node: PublicKey, purpose: Purpose, waiter: Option<Waiter>) {
+        let node = self.first_of(&node);
         match self.may_dial(node) {
             Err(failure) => {
                 if let Some((waiter, _)) = waiter {
@@ -313,16 +320,17 @@ impl State {
     }
 
     fn may_dial(&self, node: PublicKey) -> Result<Member, Failure> {
-        let member = self.roster.get(&node).ok_or(Code::NoSuchMember);
+        let mine = self.is_mine(&node);
+        let member = self.roster.member_of(&node).ok_or(Code::NoSuchMember);
         let member = member.and_then(|member| {
             let refused = standing::refusal(&member.state)
-                .or_else(|| (node == self.me).then_some(Code::NoSuchMember))
+                .or_else(|| mine.then_some(Code::NoSuchMember))
                 .or_else(|| (!self.takes_part()).then_some(Code::NotEnrolled));
             refused.map_or(Ok(member), Err)
         });
         match member {
             Ok(member) => Ok(member.clone()),
-            Err(Code::NoSuchMember) if node == self.me => {
+            Err(Code::NoSuchMember) if mine => {
                 Err(Failure { code: Code::NoSuchMember, detail: "this is the machine itself".to_owned() })
             }
             Err(code) => Err(Failure { code, detail: self.reason(&node, code) }),
@@ -333,6 +341,7 @@ impl State {
         self.effects.push_back(Effect::Dial(Box::new(Order {
             node: member.node,
             wireguard: member.wireguard.to_wireguard(),
+            earlier: member.in_use().skip(1).map(|keys| (keys.node, keys.wireguard.to_wireguard())).collect(),
             address: member.address,
             purpose,
             held: (self.replica.heads(), self.replica.count()),
@@ -355,7 +364,7 @@ impl State {
         let gateways: BTreeSet<PublicKey> =
             self.roster.gateways().iter().map(|gateway| gateway.node).collect();
         for node in gateways {
-            if node != self.me {
+            if !self.is_mine(&node) {
                 self.dial(node, Purpose::Sync, None);
             }
         }
@@ -364,7 +373,7 @@ impl State {
     /// Registers first and judges then.
     fn register(&mut self, session: Session) -> Result<SessionKey, Refusal> {
         let peer = session.peer();
-        let key = self.sessions.register(session);
+        let key = self.sessions.register(session.of(self.first_of(&peer)));
         let standing = self.standing_of(&peer);
         self.sessions.judge(key, standing)?;
         Ok(key)
@@ -374,14 +383,14 @@ impl State {
     fn opened(&mut self, decision: &Decision, now: Now) {
         let Decision::Open { key, purpose, .. } = decision else { return };
         let Some(session) = self.sessions.get(*key) else { return };
-        let (peer, direction) = (session.peer(), direction(&session.proof));
+        let (proved, peer, direction) = (session.peer(), session.member, direction(&session.proof));
         self.members.heard(peer, now.at);
         self.shut_out_by.remove(&peer);
         match purpose {
             Purpose::Link => {
                 tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, "link up");
-                if let Some(member) = self.roster.get(&peer) {
-                    self.effects.push_back(Effect::OpenGate(member.wireguard.to_wireguard()));
+                if let Some(wireguard) = self.wireguard_with(&proved) {
+                    self.effects.push_back(Effect::OpenGate(wireguard));
                 }
             }
             Purpose::Sync => self.sync_began(*key, peer, direction, now),
@@ -397,10 +406,10 @@ impl State {
         let Binding::WireGuard { client, .. } = proven.binding() else {
             return Standing::Barred(Code::BindingMismatch);
         };
-        if self.roster.get(&peer).is_none_or(|member| member.wireguard.to_wireguard() != client) {
+        if self.wireguard_with(&peer) != Some(client) {
             return Standing::Barred(Code::TunnelMismatch);
         }
-        if self.sessions.live_of(peer).count() >= SESSIONS_PER_MEMBER_MAX {
+        if self.sessions.live_of(self.first_of(&peer)).count() >= SESSIONS_PER_MEMBER_MAX {
             return Standing::Barred(Code::Busy);
         }
         standing

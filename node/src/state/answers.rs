@@ -66,6 +66,9 @@ impl State {
                 Ok(Answer::Invites(invites.collect()))
             }
             Request::Leave {} => return self.leave(reply, now),
+            Request::Keys {} => Ok(Answer::Keys(self.keys_shown())),
+            Request::RotateKeys { keep_old } => return self.rotate(keep_old, reply),
+            Request::EndKeys {} => self.end_kept_keys(now),
             Request::PrepareGateway { tls_key, address } => {
                 return self.prepare_gateway(&tls_key.0, address, reply);
             }
@@ -76,15 +79,19 @@ impl State {
     fn status(&self, now: Now) -> Status {
         let (roster, chain) = (&self.roster, self.replica.chain());
         let good = roster.good().count();
-        let linked = roster.good().filter(|member| self.sessions.is_linked(member.node)).count();
+        let linked = roster.good().filter(|member| self.sessions.is_linked(member.first())).count();
         let peers = self.stats.as_ref().map(|stats| stats.peers.as_slice()).unwrap_or_default();
         let mut problems = Vec::new();
         let me = roster.get(&self.me);
+        if me.is_none() && roster.member_of(&self.me).is_some() {
+            let detail = Code::KeyRetired.title().to_owned();
+            problems.push(Failed { code: Code::KeyRetired.into(), detail });
+        }
         if let Some(code) = me.and_then(|me| standing::refusal(&me.state)) {
             problems.push(Failed { code: code.into(), detail: self.reason(&self.me, code) });
         }
         // A machine that is no member any more shuts everybody out.
-        let served = |node: &PublicKey| roster.get(node).is_some_and(standing::is_served);
+        let served = |node: &PublicKey| roster.member_of(node).is_some_and(standing::is_served);
         for (peer, code) in self.shut_out_by.iter().filter(|(peer, _)| self.is_member() && served(peer)) {
             problems.push(Failed { code: (*code).into(), detail: format!("{} says so", self.name_of(peer)) });
         }
@@ -176,7 +183,7 @@ impl State {
                 .gateways()
                 .iter()
                 .any(|gateway| member.nodes().any(|node| node == gateway.node)),
-            linked: self.sessions.is_linked(member.node),
+            linked: self.sessions.is_linked(member.first()),
             endpoints: report.map(|report| report.body().endpoints.clone()).unwrap_or_default(),
             version: report.map(|report| report.body().version.clone()).unwrap_or_default(),
             cloned: self.members.is_cloned(&member.node),
@@ -185,14 +192,17 @@ impl State {
     }
 
     fn heard_ms_ago(&self, node: &PublicKey, now: Now) -> Option<u64> {
-        if *node == self.me { Some(0) } else { self.members.last_heard(node).map(|at| millis(now.at, at)) }
+        if self.is_mine(node) {
+            return Some(0);
+        }
+        self.members.last_heard(&self.first_of(node)).map(|at| millis(now.at, at))
     }
 
     /// The name as people see it: with the beginning of the key when another machine has it too.
     fn name_of(&self, node: &PublicKey) -> String {
-        match self.roster.get(node) {
+        match self.roster.member_of(node) {
             Some(member) if self.roster.named(&member.name).len() > 1 => {
-                format!("{}-{}", member.name, node.short())
+                format!("{}-{}", member.name, member.node.short())
             }
             Some(member) => member.name.to_string(),
             None => node.short(),
@@ -220,7 +230,7 @@ impl State {
     }
 
     fn link(&mut self, member: &member_crdt::Member, reply: oneshot::Sender<Answer>) {
-        let already = self.sessions.is_linked(member.node);
+        let already = self.sessions.is_linked(member.first());
         let name = self.name_of(&member.node);
         let linked = Linked { name, node: member.node.into(), address: member.address, already };
         if already {
@@ -291,7 +301,7 @@ impl State {
         let refused = Reference::from_hex(reference).ok().and_then(|reference| self.refusals.get(&reference));
         let refused = refused.ok_or_else(unknown)?;
         // A machine that boots proves its boot key.
-        let holder = |key| self.roster.get(&key).or_else(|| self.roster.by_boot(&key));
+        let holder = |key| self.roster.member_of(&key).or_else(|| self.roster.by_boot(&key));
         Ok(Answer::Why(Why {
             reference: reference.to_owned(),
             code: refused.code.into(),
@@ -363,7 +373,7 @@ impl State {
                 return answer(reply, Answer::Failed(failed));
             }
         };
-        let alone = self.roster.good().all(|member| member.node == self.me);
+        let alone = self.roster.good().all(|member| member.uses(&self.me));
         if self.sync.is_empty() && !alone {
             // Taken now, it would never be heard: nobody listens to a machine that has left.
             let detail = "no member is there to hear of it; an admin can revoke this machine".to_owned();

@@ -23,6 +23,8 @@ pub(super) enum Withheld {
     Admitted(PublicKey),
     /// Answers a program.
     Answer(oneshot::Sender<Answer>, Waiting),
+    /// The change that names this machine's new keys is there; so this is answered.
+    Rotated(oneshot::Sender<Answer>),
     /// Passes a record on, not to the session it came from.
     Flood(Record, Option<SessionKey>),
     /// A frame of a sync session.
@@ -188,6 +190,8 @@ impl State {
                     answer(reply, Answer::Failed(failed));
                 }
                 Withheld::Outside(key, _) => self.refuse_outside(key, Code::DiskRefused),
+                // It is told when the disk takes it.
+                Withheld::Rotated(_) => self.disk.next.push(what),
                 // A peer that gets no answer begins a new round when the session is made anew.
                 Withheld::Frame(..) => {}
                 Withheld::Admitted(_) | Withheld::Flood(..) => self.disk.next.push(what),
@@ -204,6 +208,7 @@ impl State {
                 Withheld::Flood(record, except) => self.flood(&record, except),
                 Withheld::Frame(key, frame) => self.sessions.send(key, frame),
                 Withheld::Outside(key, frames) => self.answer_outside(key, frames),
+                Withheld::Rotated(reply) => self.rotated(reply, now),
             }
         }
         if !counted.is_empty() {

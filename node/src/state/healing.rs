@@ -259,15 +259,15 @@ impl State {
 
     /// The other members that have run.
     fn seen(&self) -> impl Iterator<Item = PublicKey> {
-        let nodes = self.roster.good().map(|member| member.node);
-        nodes.filter(|node| *node != self.me && self.replica.report_of(node).is_some())
+        let others = self.roster.good().filter(|member| !member.uses(&self.me));
+        others.filter(|m| self.replica.report_of(&m.node).is_some()).map(member_crdt::Member::first)
     }
 
     fn node_of(&self, key: &PublicKey) -> Option<PublicKey> {
         match self.roster.standing(key) {
             member_crdt::Standing::Boot(member)
             | member_crdt::Standing::Member(member)
-            | member_crdt::Standing::Retired(member) => Some(member.node),
+            | member_crdt::Standing::Retired(member) => Some(member.first()),
             member_crdt::Standing::Admin(_) | member_crdt::Standing::Unknown => None,
         }
     }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use conn_auth::{Holder, Standing};
-use identity::{Code, PublicKey, limits::CLOSE_FLUSH_MS};
+use identity::{Code, PublicKey, WireGuardKey, limits::CLOSE_FLUSH_MS};
 use member_crdt::Member;
 
 use super::{Effect, Now, State, healing::OnClone};
-use crate::{refusals::Refused, standing, tunnel::TunnelPeer};
+use crate::{refusals::Refused, sessions::SessionKey, standing, tunnel::TunnelPeer};
 
 /// What is known of members beside the list.
 #[derive(Debug, Default)]
@@ -82,6 +82,42 @@ impl Members {
 }
 
 impl State {
+    /// What a machine is known by here, whichever of its keys it uses: the node key it was admitted with.
+    pub(super) fn first_of(&self, node: &PublicKey) -> PublicKey {
+        first_of(&self.roster, node)
+    }
+
+    /// Whether a key is, or was, this machine's node key.
+    pub(super) fn is_mine(&self, node: &PublicKey) -> bool {
+        self.first_of(node) == self.first_of(&self.me)
+    }
+
+    /// The tunnel key that goes with a node key in use.
+    pub(super) fn wireguard_with(&self, node: &PublicKey) -> Option<WireGuardKey> {
+        let keys = self.roster.get(node)?.in_use().find(|keys| keys.node == *node)?;
+        Some(keys.wireguard.to_wireguard())
+    }
+
+    /// Only conn_auth passes the tunnel of this machine, whichever of its keys it has.
+    pub(super) fn close_gates(&mut self, node: &PublicKey) {
+        let Some(member) = self.roster.member_of(node) else { return };
+        let gates = member.in_use().map(|keys| Effect::CloseGate(keys.wireguard.to_wireguard()));
+        self.effects.extend(gates);
+    }
+
+    /// A tunnel came up with this key of a machine: sessions under earlier ones end.
+    pub(super) fn replaced_by(&mut self, first: &PublicKey, wireguard: &WireGuardKey, now: Now) {
+        let Some(member) = self.roster.member_of(first) else { return };
+        let later = member.in_use().skip_while(|keys| keys.wireguard.to_wireguard() != *wireguard).skip(1);
+        let earlier: Vec<PublicKey> = later.map(|keys| keys.node).collect();
+        let live = self.sessions.live_of(*first);
+        let old: Vec<SessionKey> =
+            live.filter(|(_, s)| earlier.contains(&s.peer())).map(|(key, _)| key).collect();
+        for key in old {
+            self.replace_session(key, now);
+        }
+    }
+
     /// What the list says of a key, with what the disk has not confirmed left out. Who is no member
     /// itself serves nobody.
     pub(super) fn standing_of(&self, key: &PublicKey) -> Standing {
@@ -97,7 +133,7 @@ impl State {
         let node = match self.roster.standing(key) {
             member_crdt::Standing::Boot(member)
             | member_crdt::Standing::Member(member)
-            | member_crdt::Standing::Retired(member) => member.node,
+            | member_crdt::Standing::Retired(member) => member.first(),
             member_crdt::Standing::Admin(_) | member_crdt::Standing::Unknown => return reason,
         };
         match self.members.ended_unix_ms(&node) {
@@ -112,14 +148,15 @@ impl State {
         self.members.refuses_clones = self.healing.policy.on_clone == OnClone::Refuse;
         for member in self.roster.members() {
             if standing::is_served(member) {
-                self.members.ended_unix_ms.remove(&member.node);
+                self.members.ended_unix_ms.remove(&member.first());
             } else {
-                self.members.ended_unix_ms.entry(member.node).or_insert_with(|| Some(now.unix_ms()));
+                self.members.ended_unix_ms.entry(member.first()).or_insert_with(|| Some(now.unix_ms()));
             }
         }
         let (roster, members) = (&self.roster, &self.members);
         let refusal = |me: &Member| standing::refusal(&me.state).filter(|_| !standing::may_return(me));
-        let ours = roster.get(&self.me).map_or(Some(Code::UnknownKey), refusal);
+        let unknown = roster.member_of(&self.me).map_or(Code::UnknownKey, |_| Code::KeyRetired);
+        let ours = roster.get(&self.me).map_or(Some(unknown), refusal);
         let lost = self.sessions.recheck(
             // Who is no member itself keeps no session.
             |key| ours.map_or_else(|| standing_of(roster, members, key), Standing::Barred),
@@ -127,14 +164,14 @@ impl State {
         );
         for lost in lost {
             self.outside.forget(lost.key);
-            if let Some(member) = self.roster.get(&lost.peer) {
-                // The last word passes; everything else stops now.
-                self.effects.push_back(Effect::CloseGate(member.wireguard.to_wireguard()));
+            // The last word passes; everything else stops now.
+            if !self.sessions.is_linked(lost.member) {
+                self.close_gates(&lost.member);
             }
             // The overlay hears of it by the list, below.
             self.sync.remove(&lost.key);
             let flushed = now.at + Duration::from_millis(CLOSE_FLUSH_MS);
-            self.members.leaving.entry(lost.peer).or_insert(flushed);
+            self.members.leaving.entry(lost.member).or_insert(flushed);
             self.remember(
                 lost.reference,
                 Refused {
@@ -189,12 +226,12 @@ impl State {
     pub(super) fn set_peers(&mut self) {
         let served = |member: &&Member| {
             let leaving =
-                self.members.leaving.contains_key(&member.node) && self.sessions.has_any(member.node);
-            let counts = standing::is_served(member) && !self.members.fresh.contains(&member.node);
-            member.node != self.me && (counts && self.takes_part() || leaving)
+                self.members.leaving.contains_key(&member.first()) && self.sessions.has_any(member.first());
+            let counts = standing::is_served(member) && !self.members.fresh.contains(&member.first());
+            !member.uses(&self.me) && (counts && self.takes_part() || leaving)
         };
         let members = self.roster.members().into_iter().filter(served);
-        let peers: BTreeMap<_, _> = members.map(|member| (member.node, self.peer(member))).collect();
+        let peers: BTreeMap<_, _> = members.map(|member| (member.first(), self.peer(member))).collect();
         if peers != self.members.peers {
             self.effects.push_back(Effect::Peers(peers.values().cloned().collect()));
             self.members.peers = peers;
@@ -210,6 +247,7 @@ impl State {
         let report = self.replica.report_of(&member.node);
         TunnelPeer {
             wireguard: member.wireguard.to_wireguard(),
+            earlier: member.in_use().skip(1).map(|keys| keys.wireguard.to_wireguard()).collect(),
             address: member.address,
             endpoints: report.map(|report| report.body().endpoints.clone()).unwrap_or_default(),
         }
@@ -218,19 +256,25 @@ impl State {
     /// Every other member that counts.
     fn others(&self) -> Vec<PublicKey> {
         let counts = |member: &&Member| {
-            member.node != self.me
+            !member.uses(&self.me)
                 && standing::is_served(member)
                 && !self.members.refuses(&member.node)
-                && !self.members.fresh.contains(&member.node)
+                && !self.members.fresh.contains(&member.first())
         };
-        self.roster.members().into_iter().filter(counts).map(|member| member.node).collect()
+        self.roster.members().into_iter().filter(counts).map(Member::first).collect()
     }
+}
+
+fn first_of(roster: &member_crdt::Roster, node: &PublicKey) -> PublicKey {
+    roster.member_of(node).map_or(*node, Member::first)
 }
 
 fn standing_of(roster: &member_crdt::Roster, members: &Members, key: &PublicKey) -> Standing {
     match standing::of_key(roster, key) {
         // Also who waits for approval: it still has to hear so.
-        Standing::Good(_) | Standing::Barred(Code::ApprovalPending) if members.fresh.contains(key) => {
+        Standing::Good(_) | Standing::Barred(Code::ApprovalPending)
+            if members.fresh.contains(&first_of(roster, key)) =>
+        {
             Standing::Unknown
         }
         Standing::Good(Holder::Member) if members.refuses(key) => Standing::Barred(Code::CloneSuspected),

@@ -20,7 +20,7 @@ use rand::{RngExt as _, rngs::StdRng};
 use tokio::sync::oneshot;
 
 use crate::{
-    keys::Keys,
+    keys::{Beside, Keys, KeysOrder},
     refusals::{Refusals, Refused},
     sessions::{Cut, SessionKey, Sessions},
     standing,
@@ -42,6 +42,7 @@ mod outside;
 mod records;
 mod reports;
 mod role;
+mod rotation;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,8 @@ pub enum Effect {
     Dial(Box<Order>),
     /// Make a key for the gateway role and keep it with the others.
     MakeRoleKey(Box<RoleKeyOrder>),
+    /// Do this with this machine's keys.
+    Keys(KeysOrder),
     /// The filter decides about this member's tunnel.
     OpenGate(WireGuardKey),
     /// These are the tunnel's peers, all of them.
@@ -98,6 +101,8 @@ pub struct Beginning {
     pub endpoints: Vec<SocketAddr>,
     /// Whether the store's file has to be written anew first.
     pub replace: bool,
+    /// What a rotation of the keys has left beside them.
+    pub beside: Beside,
 }
 
 /// The state.
@@ -128,6 +133,7 @@ pub struct State {
     /// Made since the start: it is used instead of the one among `keys`.
     role_key: Option<SecretKey>,
     role_key_ordered: bool,
+    rotation: rotation::Rotation,
     /// Members that say this machine is none, by what they said last. Only their word: what is held
     /// here decides what is done here.
     shut_out_by: BTreeMap<PublicKey, Code>,
@@ -150,14 +156,18 @@ impl State {
     /// A state, and with it the first effects: the tunnel's peers.
     #[must_use]
     pub fn new(beginning: Beginning, now: Now) -> Self {
-        let Beginning { keys, mut replica, boot_nonce, mut randomness, endpoints, replace } = beginning;
+        let Beginning { keys, mut replica, boot_nonce, mut randomness, endpoints, replace, beside } =
+            beginning;
         let me = keys.node.public();
         replica.belongs_to(me);
+        let roster = replica.roster();
+        // Neighbours are chosen by the key that a machine was admitted with: a rotation moves nobody.
+        let place = roster.member_of(&me).map_or(me, member_crdt::Member::first);
         let mut state = Self {
             me,
             org: replica.org(),
-            roster: replica.roster(),
-            overlay: Overlay::new(me, randomness.random()),
+            overlay: Overlay::new(place, randomness.random()),
+            roster,
             randomness,
             started: now.at,
             sessions: Sessions::default(),
@@ -176,16 +186,18 @@ impl State {
             leaving: None,
             role_key: None,
             role_key_ordered: false,
+            rotation: rotation::Rotation::default(),
             shut_out_by: BTreeMap::new(),
             keys,
             replica,
         };
         let members = state.roster.members().into_iter();
-        state.members.ended_before(members.filter(|m| !standing::is_served(m)).map(|m| m.node));
+        state.members.ended_before(members.filter(|m| !standing::is_served(m)).map(|m| m.first()));
         state.members_changed(now);
         state.heal(now);
         state.persist(now);
         state.report_soon(now);
+        state.resume_rotation(beside, now);
         state
     }
 
@@ -204,7 +216,9 @@ impl State {
         let report = self.report.due().filter(|_| self.disk.refused().is_none());
         let healing = self.healing.due();
         let guests = self.sync.values().filter_map(sync::Peer::guest_until).min();
-        [overlay, leaving, removal, report, self.disk.retry_at(), self.dials.next_try(), healing, guests]
+        let rotation = self.rotation.due();
+        let (disk, dials) = (self.disk.retry_at(), self.dials.next_try());
+        [overlay, leaving, removal, report, disk, dials, healing, guests, rotation]
             .into_iter()
             .flatten()
             .min()
@@ -216,6 +230,7 @@ impl State {
         self.remove_members_told(now);
         self.write_on(now);
         self.report_if_due(now);
+        self.rotate_on(now);
         self.dials.forget_old(now.at);
         self.end_guests(now);
         self.overlay.handle_timeout(self.ms(now));
@@ -252,7 +267,7 @@ impl State {
     /// One line for the service manager.
     #[must_use]
     pub fn summary(&self) -> String {
-        let linked = self.roster.good().filter(|member| self.sessions.is_linked(member.node)).count();
+        let linked = self.roster.good().filter(|member| self.sessions.is_linked(member.first())).count();
         match self.disk.refused() {
             Some(why) => format!("disk refuses: {why}"),
             None => format!("{} members, {linked} linked", self.roster.good().count()),

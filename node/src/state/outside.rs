@@ -314,7 +314,7 @@ impl State {
 
     fn gateway_key(&self) -> Option<&identity::SecretKey> {
         let key = self.role_key()?;
-        let named = self.roster.gateways().iter().any(|g| g.key == key.public() && g.node == self.me);
+        let named = self.roster.gateways().iter().any(|g| g.key == key.public() && self.is_mine(&g.node));
         (named && self.is_member()).then_some(key)
     }
 

@@ -75,7 +75,7 @@ impl State {
                 }
                 Ok(report) => {
                     let (node, body) = (report.claimed().node(), report.claimed().body());
-                    Weight::Report { moved: self.members.moved(node, &body.endpoints) }
+                    Weight::Report { moved: self.members.moved(&self.first_of(node), &body.endpoints) }
                 }
                 Err(_) => Weight::Other,
             },

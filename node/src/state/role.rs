@@ -39,6 +39,9 @@ impl State {
         if self.usable_role_key().is_some() {
             return self.ask_for_role(order, false);
         }
+        if !self.rotation.is_idle() {
+            return answer(order.reply, failed(Code::RotationUnderWay, ""));
+        }
         if std::mem::replace(&mut self.role_key_ordered, true) {
             return answer(order.reply, failed(Code::Busy, "the key is being made"));
         }
@@ -82,7 +85,7 @@ impl State {
     fn usable_role_key(&self) -> Option<&SecretKey> {
         let key = self.role_key()?;
         let chain = self.replica.chain();
-        let named = chain.head().charter().gateway(&key.public()).is_some_and(|g| g.node == self.me);
+        let named = chain.head().charter().gateway(&key.public()).is_some_and(|g| self.is_mine(&g.node));
         (named || chain.named(&key.public()).is_none()).then_some(key)
     }
 }

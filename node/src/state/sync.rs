@@ -27,6 +27,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Whether the peer has answered every round that was begun here.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.session.is_answered()
+    }
+
     pub(super) const fn guest_until(&self) -> Option<Instant> {
         self.guest_until
     }
@@ -47,7 +52,7 @@ impl State {
     /// A frame of a session.
     pub fn on_frame(&mut self, key: SessionKey, frame: &[u8], now: Now) {
         let Some(session) = self.sessions.get(key).filter(|session| !session.is_cut()) else { return };
-        let (peer, way) = (session.peer(), direction(&session.proof));
+        let (peer, way) = (session.member, direction(&session.proof));
         self.members.heard(peer, now.at);
         let Some(sync) = self.sync.get_mut(&key) else { return };
         match sync.session.handle_paced(&mut self.replica, frame, &mut self.paces.at(now.at)) {
@@ -64,6 +69,7 @@ impl State {
                 if compared {
                     self.compared_with(peer, now);
                 }
+                self.round_answered(key);
             }
             Err(why) => {
                 let (code, reason) = (why.code(), why.to_string());
@@ -135,7 +141,7 @@ impl State {
         }
     }
 
-    fn begin_round(&mut self, key: SessionKey) {
+    pub(super) fn begin_round(&mut self, key: SessionKey) {
         if let Some(sync) = self.sync.get_mut(&key) {
             sync.due = sync.due.saturating_add(1);
             let frame = sync.session.open(&self.replica);
@@ -185,10 +191,21 @@ impl State {
         }
     }
 
+    /// Ends a session whose peer has a newer one.
+    pub(super) fn replace_session(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let (member, way) = (session.member, direction(&session.proof));
+        let reason = Code::SessionReplaced.title().to_owned();
+        self.sessions.cut(key, Cut { code: Code::SessionReplaced, reason });
+        if self.sync.remove(&key).is_some() {
+            self.overlay.handle_session_down(self.ms(now), member, way);
+        }
+    }
+
     fn sync_with(&self, node: PublicKey, way: Direction) -> Option<SessionKey> {
         let mut keys = self.sync.keys().rev().copied();
         keys.find(|key| {
-            self.sessions.get(*key).is_some_and(|s| s.peer() == node && direction(&s.proof) == way)
+            self.sessions.get(*key).is_some_and(|s| s.member == node && direction(&s.proof) == way)
         })
     }
 }

@@ -48,12 +48,21 @@ const OVERHEAD_BYTES: usize = 32;
 /// A member to whom a tunnel may exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelPeer {
-    /// Its WireGuard key.
+    /// Its newest WireGuard key.
     pub wireguard: WireGuardKey,
+    /// Earlier ones that it may still use, newest first.
+    pub earlier: Vec<WireGuardKey>,
     /// Its overlay address.
     pub address: Ipv6Addr,
     /// Where it said it can be reached; tried in turn.
     pub endpoints: Vec<SocketAddr>,
+}
+
+impl TunnelPeer {
+    /// Its keys, newest first.
+    fn keys(&self) -> impl Iterator<Item = WireGuardKey> {
+        [self.wireguard].into_iter().chain(self.earlier.iter().copied())
+    }
 }
 
 /// What an engine is made of.
@@ -86,7 +95,10 @@ pub struct Engine {
     address: Ipv6Addr,
     filter: Filter,
     peers: HashMap<WireGuardKey, Peer>,
+    /// Of a member's keys the one that its packets pass by.
     by_address: HashMap<Ipv6Addr, WireGuardKey>,
+    /// A member's keys, newest first, where it may use more than one.
+    several: HashMap<Ipv6Addr, Vec<WireGuardKey>>,
     by_index: HashMap<Index, WireGuardKey>,
     /// Counts handshakes of everyone; the only place that does.
     limiter: Arc<RateLimiter>,
@@ -134,6 +146,7 @@ impl Engine {
             filter: Filter::new(config.auth_port, config.allow),
             peers: HashMap::new(),
             by_address: HashMap::new(),
+            several: HashMap::new(),
             by_index: HashMap::new(),
             tunnels_max: TUNNELS_MAX,
             draw_index,
@@ -150,14 +163,14 @@ impl Engine {
     pub fn set_peers(&mut self, wanted: Vec<TunnelPeer>) -> Vec<TunnelPeer> {
         let (mut keys, mut addresses) = (HashSet::new(), HashSet::new());
         let (accepted, left_out): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|peer| {
-            peer.wireguard.0 != *self.public.as_bytes()
+            peer.keys().all(|key| key.0 != *self.public.as_bytes())
                 && peer.address != self.address
                 && self.is_overlay(IpAddr::V6(peer.address))
-                && keys.insert(peer.wireguard)
+                && peer.keys().all(|key| keys.insert(key))
                 && addresses.insert(peer.address)
         });
         let stays: HashMap<WireGuardKey, Ipv6Addr> =
-            accepted.iter().map(|p| (p.wireguard, p.address)).collect();
+            accepted.iter().flat_map(|p| p.keys().map(|key| (key, p.address))).collect();
         let gone: Vec<WireGuardKey> = self
             .peers
             .iter()
@@ -168,14 +181,74 @@ impl Engine {
             self.remove(&key);
         }
         for peer in accepted {
-            let endpoints = self.usable(peer.endpoints);
-            self.by_address.insert(peer.address, peer.wireguard);
-            self.peers
-                .entry(peer.wireguard)
-                .and_modify(|known| known.report_endpoints(endpoints.clone()))
-                .or_insert_with(|| Peer::new(peer.address, endpoints));
+            self.set_peer(peer);
         }
         left_out
+    }
+
+    /// A key before one that has completed a handshake has no place any more.
+    fn set_peer(&mut self, peer: TunnelPeer) {
+        let mut keys: Vec<WireGuardKey> = peer.keys().collect();
+        let is_up = |key: &WireGuardKey| self.peers.get(key).is_some_and(|p| p.established.is_some());
+        if let Some(newest_up) = keys.iter().position(is_up) {
+            for key in keys.split_off(newest_up + 1) {
+                self.remove(&key);
+            }
+        }
+        let endpoints = self.usable(peer.endpoints);
+        let active = self.by_address.get(&peer.address).filter(|active| keys.contains(active));
+        self.by_address.insert(peer.address, active.copied().unwrap_or(peer.wireguard));
+        for key in &keys {
+            self.peers
+                .entry(*key)
+                .and_modify(|known| known.report_endpoints(endpoints.clone()))
+                .or_insert_with(|| Peer::new(peer.address, endpoints.clone()));
+        }
+        if keys.len() > 1 {
+            self.several.insert(peer.address, keys);
+        } else {
+            self.several.remove(&peer.address);
+        }
+    }
+
+    /// A handshake with this key of a member was completed: its packets pass by it from now on, and its
+    /// earlier keys are done with.
+    fn came_up(&mut self, key: &WireGuardKey) {
+        let Some(address) = self.peers.get(key).map(|peer| peer.address) else { return };
+        let Some(keys) = self.several.get_mut(&address) else { return };
+        let Some(place) = keys.iter().position(|other| other == key) else { return };
+        let earlier = keys.split_off(place + 1);
+        if keys.len() < 2 {
+            self.several.remove(&address);
+        }
+        if self.by_address.insert(address, *key).is_some_and(|before| before != *key) {
+            // The gate of the new tunnel opens with a link under the new key.
+            self.filter.closed(address);
+        }
+        for key in earlier {
+            self.remove(&key);
+        }
+    }
+
+    /// Which of its keys a member uses shows when it answers.
+    fn call_others(&mut self, address: Ipv6Addr, now: Instant) {
+        let Some(keys) = self.several.get(&address) else { return };
+        let active = self.by_address.get(&address).copied();
+        let heard = active.and_then(|active| self.peers.get(&active)?.endpoint);
+        for key in keys.clone() {
+            if Some(key) == active {
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            peer.endpoint = peer.endpoint.or(heard);
+            if peer.tunnel.is_none() && peer.can_be_called() {
+                let tunnel = self.new_tunnel(&key, now);
+                self.keep(&key, tunnel);
+            }
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.initiate(false, &mut self.scratch, now, &mut self.out);
+            }
+        }
     }
 
     /// A link session with the member was accepted: the filter decides from now on. Says whether the
@@ -183,7 +256,9 @@ impl Engine {
     pub fn open_gate(&mut self, key: &WireGuardKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         peer.gate = Gate::Open;
-        self.filter.opened(peer.address);
+        if self.by_address.get(&peer.address) == Some(key) {
+            self.filter.opened(peer.address);
+        }
         true
     }
 
@@ -192,7 +267,9 @@ impl Engine {
     pub fn close_gate(&mut self, key: &WireGuardKey) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         peer.gate = Gate::Closed;
-        self.filter.closed(peer.address);
+        if self.by_address.get(&peer.address) == Some(key) {
+            self.filter.closed(peer.address);
+        }
         true
     }
 
@@ -225,6 +302,7 @@ impl Engine {
             self.out.drops.no_such_member += 1;
             return;
         };
+        self.call_others(packet.destination, now);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         match self.filter.outbound(peer.gate, &packet, now) {
             Verdict::Pass => self.send_packet(key, bytes, now),
@@ -319,8 +397,11 @@ impl Engine {
         if let Some(tunnel) = &peer.tunnel {
             self.by_index.remove(&tunnel.index);
         }
-        self.by_address.remove(&peer.address);
-        self.filter.forget(peer.address);
+        if self.by_address.get(&peer.address) == Some(key) {
+            self.by_address.remove(&peer.address);
+            self.several.remove(&peer.address);
+            self.filter.forget(peer.address);
+        }
     }
 
     /// An endpoint inside the org's own network would send a tunnel through itself.

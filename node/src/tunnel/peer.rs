@@ -224,7 +224,7 @@ impl Peer {
         }
     }
 
-    fn initiate(&mut self, again: bool, scratch: &mut [u8], now: Instant, out: &mut Out) {
+    pub(super) fn initiate(&mut self, again: bool, scratch: &mut [u8], now: Instant, out: &mut Out) {
         let Some(tunnel) = &mut self.tunnel else { return };
         if let TunnResult::WriteToNetwork(datagram) = tunnel.tunn.format_handshake_initiation(scratch, again)
         {

@@ -91,6 +91,7 @@ impl Hostile {
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
         let peer = TunnelPeer {
             wireguard: self.target_wireguard,
+            earlier: vec![],
             address: self.target_address,
             endpoints: vec![self.target_endpoint],
         };

@@ -266,7 +266,7 @@ impl World {
             }
             Effect::Dial(order) => self.dial(machine, *order),
             // Nobody becomes a gateway here.
-            Effect::MakeRoleKey(_) => {}
+            Effect::MakeRoleKey(_) | Effect::Keys(_) => {}
             Effect::OpenGate(member) => {
                 if running.peers.contains_key(&member) {
                     running.gates.insert(member);
@@ -404,6 +404,7 @@ impl World {
             endpoints: vec![machine.endpoint],
             replace,
             replica,
+            beside: musterd::keys::Beside::default(),
         };
         let incarnation = machine.incarnation;
         let now = self.now_of(number);

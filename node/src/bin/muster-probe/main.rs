@@ -159,6 +159,7 @@ async fn probe(arguments: Arguments, keys: Keys, targets: Vec<Target>) -> Result
     tokio::spawn(async move { while heard.recv().await.is_some() {} });
     let peers = targets.iter().map(|target| TunnelPeer {
         wireguard: target.wireguard,
+        earlier: vec![],
         address: target.address,
         endpoints: vec![target.endpoint],
     });

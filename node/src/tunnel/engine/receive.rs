@@ -91,6 +91,7 @@ impl Engine {
                 self.out.event(TunnelEvent::Handshake { wireguard: key, endpoint: from });
                 peer.established(from, now);
                 peer.flush(&mut self.scratch, &mut self.out);
+                self.came_up(&key);
             }
             TunnResult::Done
             | TunnResult::Err(_)
@@ -145,12 +146,16 @@ impl Engine {
         }
         // Data proves that the peer holds the session's keys, so it lives where this came from.
         tunnel.heard();
-        if tunnel.confirms(receiver) {
+        let confirms = tunnel.confirms(receiver);
+        if confirms {
             out.event(TunnelEvent::Handshake { wireguard: key, endpoint: from });
             peer.established(from, now);
         }
         peer.endpoint = Some(from);
         peer.flush(scratch, out);
+        if confirms {
+            self.came_up(&key);
+        }
     }
 
     /// Counts a handshake message against the one limiter; above it, a cookie is all there is.

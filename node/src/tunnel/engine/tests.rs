@@ -49,6 +49,7 @@ impl Node {
     fn as_peer(number: u8) -> TunnelPeer {
         TunnelPeer {
             wireguard: key(number).public().to_wireguard(),
+            earlier: vec![],
             address: address(number.into()),
             endpoints: vec![place(number)],
         }
@@ -525,4 +526,23 @@ fn garbage_is_dropped_and_never_answered() {
     assert_eq!(b.outputs(), []);
     b.engine.handle_datagram(place(1), &whole, Instant::now());
     assert_eq!(b.outputs().len(), 1);
+}
+
+#[test]
+fn the_newest_key_of_a_member_that_answers_replaces_the_earlier_ones() {
+    let mut engine = Node::new(1, &[]).engine;
+    let now = Instant::now();
+    let (newest, earlier) = (key(2).public().to_wireguard(), key(3).public().to_wireguard());
+    let peer = || TunnelPeer { earlier: vec![earlier], ..Node::as_peer(2) };
+    engine.set_peers(vec![TunnelPeer { wireguard: earlier, ..Node::as_peer(2) }]);
+    assert_eq!(engine.set_peers(vec![peer()]), []);
+    assert_eq!(engine.by_address[&address(2)], earlier, "what is in use stays so until the new one answers");
+    engine.call_others(address(2), now);
+    assert!(engine.peers[&newest].tunnel.is_some(), "it is called");
+    engine.peers.get_mut(&newest).unwrap().established(place(2), now);
+    engine.came_up(&newest);
+    assert_eq!(engine.by_address[&address(2)], newest);
+    assert!(!engine.peers.contains_key(&earlier));
+    engine.set_peers(vec![peer()]);
+    assert!(!engine.peers.contains_key(&earlier), "and never comes back");
 }
