@@ -38,7 +38,7 @@ impl World {
             self.some_time(|| Fault::Crash);
         }
         for number in 0..plan.2 {
-            self.some_time(|| if number % 3 == 2 { Fault::Backup } else { Fault::Disk });
+            self.some_time(|| if number % 2 == 1 { Fault::Backup } else { Fault::Disk });
         }
         for _ in 0..plan.3 {
             self.some_time(|| Fault::Move);
@@ -67,7 +67,7 @@ impl World {
                 if let Some(machine) = self.somebody_up() {
                     let bytes = self.machines[machine].disk.backup();
                     self.machines[machine].backup = Some(Backup { bytes });
-                    let wait = self.rng.random_range(5 * SECOND..60 * SECOND);
+                    let wait = self.rng.random_range(5 * SECOND..30 * SECOND);
                     self.after(wait, Event::Fault(Fault::PutBack(machine)));
                 }
             }

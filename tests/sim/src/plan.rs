@@ -21,7 +21,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 5..=25, seconds: 90, clock_jumps: true, keeps_lines: false, sabotage: None }
+        Self { nodes: 5..=25, seconds: 60, clock_jumps: true, keeps_lines: false, sabotage: None }
     }
 }
 
