@@ -6,7 +6,7 @@ use std::{
 };
 
 use conn_auth::{Action, Binding, Dial, To};
-use identity::{Heads, OrgId, PublicKey, SecretKey, WireGuardKey, overlay_address};
+use identity::{Code, Heads, OrgId, PublicKey, SecretKey, WireGuardKey, overlay_address};
 use lab::org::Org;
 use member_crdt::{Replica, Session as SyncSession};
 use muster_tests::raw::{Framing, Raw, Side};
@@ -15,7 +15,7 @@ use org_trust::{InviteManifest, VerifiedCharter};
 use tokio::{
     net::TcpStream,
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tpm_seal::{Custody, NodeSecrets, Tpm};
 use transport::{
@@ -137,9 +137,18 @@ impl Tunnelled<'_> {
         Raw::new(self.tcp().await, Framing::WebSocket, Side::Dialler)
     }
 
-    /// A session, honestly opened, that takes frames of any length from us.
+    /// A session, honestly opened, that takes frames of any length from us. A machine that compares lists
+    /// first is asked again, as a musterd does.
     pub(super) async fn session(&self, action: &str) -> Session<TcpStream> {
-        self.dial(action).await.unwrap()
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.dial(action).await {
+                Err(error) if error.code() == Code::HealFirst && Instant::now() < until => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                outcome => return outcome.unwrap(),
+            }
+        }
     }
 
     pub(super) async fn dial(&self, action: &str) -> Result<Session<TcpStream>, DialError> {
