@@ -95,7 +95,9 @@ fn a_musterd_serves_while_a_member_holds_512_connections_that_say_nothing() -> R
                     let tunnelled = member.tunnel().await;
                     // The tunnel's own handshake is not what is measured.
                     tunnelled.session("ping").await.close().await;
-                    measure(async || tunnelled.session("ping").await.close().await).await
+                    let times = measure(async || tunnelled.session("ping").await.close().await).await;
+                    tunnelled.leave().await;
+                    times
                 })
             };
             report(beside, network(2).run(handshakes).unwrap());

@@ -1,8 +1,10 @@
 //! What a process holds, by its kernel's word.
 
-use std::{fs, time::Duration};
+use std::{collections::HashSet, fs, time::Duration};
 
-/// Descriptors and resident memory.
+use super::member::AUTH_PORT;
+
+/// Descriptors, without those of its own dials, and resident memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
     pub(super) descriptors: usize,
@@ -31,7 +33,13 @@ impl Hold {
     }
 
     pub(super) fn read(pid: u32) -> Self {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let dials = dials(pid);
+        let is_held = |link: &std::path::Path| {
+            // One that closes meanwhile is not held.
+            fs::read_link(link).is_ok_and(|target| !dials.contains(target.to_string_lossy().as_ref()))
+        };
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let descriptors = open.filter(|entry| is_held(&entry.as_ref().unwrap().path())).count();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let resident_kib = resident.trim().trim_end_matches(" kB").parse().unwrap();
@@ -60,4 +68,25 @@ impl Hold {
         println!("{whose}: before {self:?}, after {now:?}");
         assert!(is_back(&now), "{whose} holds {now:?}, before it was {self:?}");
     }
+}
+
+/// What a musterd dials comes and goes by its own timers, and is no trace of whoever connected to it: the sockets
+/// whose other end is the port that members listen on, as `/proc/PID/fd` names them.
+fn dials(pid: u32) -> HashSet<String> {
+    let mut sockets = HashSet::new();
+    for family in ["tcp", "tcp6"] {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{family}")).unwrap();
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if port(fields[2]) == AUTH_PORT {
+                sockets.insert(format!("socket:[{}]", fields[9]));
+            }
+        }
+    }
+    sockets
+}
+
+/// Of an `address:port` of the kernel's tables.
+pub(super) fn port(end: &str) -> u16 {
+    u16::from_str_radix(end.rsplit_once(':').unwrap().1, 16).unwrap()
 }

@@ -1,6 +1,7 @@
 //! A member that has turned: its keys, its tunnel and its proofs in a program that follows no rule.
 
 use std::{
+    fs,
     net::{Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -23,9 +24,13 @@ use transport::{
     client::{DialError, authenticate, nonce},
 };
 
+use super::hold::port;
 use crate::harness;
 
 pub(super) const AUTH_PORT: u16 = 4714;
+/// States of a connection in the kernel's tables, whose other end knows that it is over.
+const TIME_WAIT: &str = "06";
+const FIN_WAIT_2: &str = "05";
 const UDP_PORT: u16 = 51_820;
 
 /// The member, and the machine that it is after.
@@ -119,6 +124,20 @@ impl Hostile {
 }
 
 impl Tunnelled<'_> {
+    /// Leaves when the machine has heard the end of every connection. To one that goes with words on their way
+    /// the machine holds on for as long as links outlive an outage.
+    pub(super) async fn leave(self) {
+        let ended = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            port(fields[2]) != AUTH_PORT || matches!(fields[3], TIME_WAIT | FIN_WAIT_2)
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        while !fs::read_to_string("/proc/thread-self/net/tcp6").unwrap().lines().skip(1).all(ended) {
+            assert!(Instant::now() < until, "the machine does not hear the end of a connection");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// TCP, and nothing more.
     pub(super) async fn tcp(&self) -> TcpStream {
         let to = (self.hostile.target_address, AUTH_PORT);
