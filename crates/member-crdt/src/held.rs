@@ -211,7 +211,8 @@ impl Held {
         self.lineages.fit(s, origin, &before.statement)?;
         if let Payload::Rotate(rotate) = s.payload() {
             let had = self.keys_before(before);
-            if keys_of(rotate.node, rotate.wireguard, rotate.boot).iter().any(|(_, key)| had.contains(key)) {
+            let mut keys = [rotate.node, rotate.wireguard, rotate.boot].into_iter();
+            if keys.any(|key| had.contains(&key.to_wireguard())) {
                 return Err(Rejected::Broken(Broken::KeyAgain));
             }
         }
@@ -668,20 +669,8 @@ impl Prefix {
 
 /// The keys that an Admit or a Rotate names, by slot.
 pub(crate) fn slots(s: &Statement) -> impl Iterator<Item = (Slot, WireGuardKey)> + use<> {
-    let keys = if let Payload::Rotate(rotate) = s.payload() {
-        Some(keys_of(rotate.node, rotate.wireguard, rotate.boot))
-    } else {
-        s.payload().admit().map(|admit| keys_of(admit.node, admit.wireguard, admit.boot))
-    };
+    let keys = s.machine_keys().map(|[node, wireguard, boot]| {
+        [(Slot::Node, *node), (Slot::WireGuard, *wireguard), (Slot::Boot, *boot)]
+    });
     keys.into_iter().flatten()
-}
-
-/// A machine's keys by slot, in the one form in which two of them can be compared: a key and its
-/// negative share their Montgomery u, and whoever holds one can sign with the other.
-pub(crate) fn keys_of(node: PublicKey, wireguard: PublicKey, boot: PublicKey) -> [(Slot, WireGuardKey); 3] {
-    [
-        (Slot::Node, node.to_wireguard()),
-        (Slot::WireGuard, wireguard.to_wireguard()),
-        (Slot::Boot, boot.to_wireguard()),
-    ]
 }

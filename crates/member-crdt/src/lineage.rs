@@ -56,7 +56,7 @@ pub(crate) struct Lineages {
 #[derive(Debug)]
 pub(crate) struct Lineage<'a> {
     /// The keys after the first, oldest first.
-    pub(crate) later: Vec<(StatementId, &'a Rotate)>,
+    pub(crate) later: Vec<(&'a Statement, &'a Rotate)>,
     /// How many keys from the first on a Retire ended.
     pub(crate) retired: usize,
     /// Its newest key signed two Rotates.
@@ -219,9 +219,9 @@ impl Lineages {
     }
 
     /// The Rotates of a machine, whether or not they count.
-    pub(crate) fn of(&self, root: &KeyBytes) -> impl Iterator<Item = &Rotate> {
+    pub(crate) fn of(&self, root: &KeyBytes) -> impl Iterator<Item = &Statement> {
         let ids = self.by_root.get(root).into_iter().flatten();
-        ids.filter_map(|id| self.rotations.get(id)?.rotate())
+        ids.filter_map(|id| Some(&*self.rotations.get(id)?.statement))
     }
 
     /// The chain from a first key on.
@@ -235,12 +235,10 @@ impl Lineages {
             }
             lineage.forked = own.rotates.len() >= CONFLICT;
             let next = own.rotates.first().filter(|_| !lineage.forked);
-            let Some((id, rotate)) = next.and_then(|id| Some((*id, self.rotations.get(id)?.rotate()?)))
-            else {
-                break;
-            };
-            lineage.later.push((id, rotate));
-            at = Origin::Rotated(id);
+            let Some(rotation) = next.and_then(|id| self.rotations.get(id)) else { break };
+            let Some(rotate) = rotation.rotate() else { break };
+            lineage.later.push((&*rotation.statement, rotate));
+            at = Origin::Rotated(rotation.statement.id());
         }
         lineage
     }

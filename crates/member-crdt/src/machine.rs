@@ -23,7 +23,7 @@ impl Rules<'_> {
         let (entry, admit) = *admits.first()?;
         let lineage = self.held.lineages().walk(root);
         let nodes = node_keys(root, &lineage);
-        let admits: Vec<&Admit> = admits.into_iter().map(|(_, admit)| admit).collect();
+        let admits: Vec<&Statement> = admits.into_iter().map(|(entry, _)| &*entry.statement).collect();
         let (state, revoking) = self.state(&nodes, &admits, &lineage, waits);
         let id = entry.statement.id();
         let mut keys = EarlierKeys {
@@ -41,7 +41,7 @@ impl Rules<'_> {
                 node: rotate.node,
                 wireguard: rotate.wireguard,
                 boot: rotate.boot,
-                by: *by,
+                by: by.id(),
                 retired: false,
             };
         }
@@ -75,7 +75,7 @@ impl Rules<'_> {
     fn state(
         &self,
         nodes: &[KeyBytes],
-        admits: &[&Admit],
+        admits: &[&Statement],
         lineage: &Lineage<'_>,
         waits: bool,
     ) -> (MemberState, Option<Revoking>) {

@@ -6,7 +6,7 @@ use identity::{PublicKey, StatementId, WireGuardKey};
 use org_trust::{Admit, Charter, CharterChain, Invite, Lane, Payload, Statement, VerifiedCharter};
 
 use crate::{
-    held::{Claim, Entry, Fit, Held, KeyBytes, keys_of, slots},
+    held::{Claim, Entry, Fit, Held, KeyBytes, slots},
     lineage::Lineage,
     roster::{InviteStanding, InviteState, Roster},
 };
@@ -168,10 +168,9 @@ impl Rules<'_> {
     }
 
     /// Rule 9: a key is claimed for another machine, in another place, or by a role.
-    pub(crate) fn conflicts(&self, root: &KeyBytes, admits: &[&Admit], lineage: &Lineage<'_>) -> bool {
-        let admitted = admits.iter().flat_map(|a| keys_of(a.node, a.wireguard, a.boot));
-        let rotated = lineage.later.iter().flat_map(|(_, r)| keys_of(r.node, r.wireguard, r.boot));
-        admitted.chain(rotated).any(|(slot, key)| {
+    pub(crate) fn conflicts(&self, root: &KeyBytes, admits: &[&Statement], lineage: &Lineage<'_>) -> bool {
+        let rotates = lineage.later.iter().map(|(rotate, _)| *rotate);
+        admits.iter().copied().chain(rotates).flat_map(slots).any(|(slot, key)| {
             let mut others = self.held.claims_on(&key).iter().filter(|c| c.node != *root || c.slot != slot);
             others.any(|claim| self.claims(claim)) || self.held.is_role_key(&key)
         })
@@ -281,8 +280,7 @@ impl Rules<'_> {
     fn keys_under(&self, root: &KeyBytes) -> BTreeSet<WireGuardKey> {
         let admits = self.held.admits_of(root).iter().filter_map(|id| self.held.get(id));
         let admitted = admits.flat_map(|entry| slots(&entry.statement));
-        let rotates = self.held.lineages().of(root);
-        let rotated = rotates.flat_map(|r| keys_of(r.node, r.wireguard, r.boot));
+        let rotated = self.held.lineages().of(root).flat_map(slots);
         admitted.chain(rotated).map(|(_, key)| key).collect()
     }
 }

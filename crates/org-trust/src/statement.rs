@@ -3,7 +3,7 @@
 use core::{fmt, ops};
 
 use identity::{
-    CharterId, Code, HashContext, Label, OrgId, PublicKey, SecretKey, StatementId,
+    CharterId, Code, HashContext, Label, OrgId, PublicKey, SecretKey, StatementId, WireGuardKey,
     codec::{DecodeError, Fault, Reader, Writer},
     limits::STATEMENT_BYTES_MAX,
 };
@@ -20,7 +20,10 @@ pub struct UnverifiedStatement(StatementClaim);
 /// A statement that its author signed for this org, with every key in it proved. Whether the author
 /// may say so is not decided here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statement(StatementClaim);
+pub struct Statement {
+    claim: StatementClaim,
+    machine: Option<[WireGuardKey; 3]>,
+}
 
 /// What a statement says, whoever signed it. A [`Statement`] derefs to it; a claim never becomes one
 /// but by [`UnverifiedStatement::verify`].
@@ -108,15 +111,22 @@ impl UnverifiedStatement {
         let message = [org.as_bytes(), body].concat();
         let author = &self.0.author;
         author.verify(Label::STATEMENT, &message, &signature).map_err(|_| StatementError::BadSignature)?;
-        match &self.0.payload {
-            Payload::Admit(admit) => admit.verify_keys(org).map_err(StatementError::Possession)?,
+        let machine = match &self.0.payload {
+            Payload::Admit(admit) => {
+                admit.verify_keys(org).map_err(StatementError::Possession)?;
+                Some([admit.node, admit.wireguard, admit.boot])
+            }
             Payload::Invite(invite) => {
                 let taken = invite.key == invite.redeemer || invite.key == *author;
                 if taken || !invite.key.is_torsion_free() {
                     return Err(StatementError::InviteKey);
                 }
+                None
             }
-            Payload::Rotate(rotate) => rotate.verify_keys(org).map_err(StatementError::Possession)?,
+            Payload::Rotate(rotate) => {
+                rotate.verify_keys(org).map_err(StatementError::Possession)?;
+                Some([rotate.node, rotate.wireguard, rotate.boot])
+            }
             Payload::Revoke(_)
             | Payload::Cancel(_)
             | Payload::Leave
@@ -124,9 +134,10 @@ impl UnverifiedStatement {
             | Payload::Resume(_)
             | Payload::Assign(_)
             | Payload::Retire(_)
-            | Payload::Cosign(_) => {}
-        }
-        Ok(Statement(self.0))
+            | Payload::Cosign(_) => None,
+        };
+        let machine = machine.map(|keys| keys.map(|key| key.to_wireguard()));
+        Ok(Statement { claim: self.0, machine })
     }
 
     /// What it says, unverified: for the cheap checks that come before the signature's.
@@ -162,13 +173,21 @@ impl Statement {
         }
         read.verify(org)
     }
+
+    /// The keys of the machine that an Admit or a Rotate names, node, WireGuard and boot, in the one form in which
+    /// two keys can be compared: a key and its negative share their Montgomery u, and whoever holds one can sign
+    /// with the other. Worked out once, beside the signatures.
+    #[must_use]
+    pub const fn machine_keys(&self) -> Option<&[WireGuardKey; 3]> {
+        self.machine.as_ref()
+    }
 }
 
 impl ops::Deref for Statement {
     type Target = StatementClaim;
 
     fn deref(&self) -> &StatementClaim {
-        &self.0
+        &self.claim
     }
 }
 
