@@ -45,6 +45,10 @@ pub(crate) async fn enrol(
             session.close().await;
             Ok(admit)
         }
+        Reply::Refused(Code::ApprovalPending) => {
+            let key = node.public().short();
+            Err(Failure::new(Code::ApprovalPending, format_args!("muster pending approve {key}")))
+        }
         Reply::Refused(code) => {
             Err(Failure::new(code, format_args!("{gateway} refused to admit this machine")))
         }

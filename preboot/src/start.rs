@@ -219,7 +219,10 @@ async fn try_each<T>(
             match ask(gateway).await {
                 Ok(answer) => return Ok((gateway.clone(), answer)),
                 Err(failure) => {
-                    console.note(format_args!("{gateway}: {failure}"));
+                    // Said once: people take their time, and the console is small.
+                    if failure.code != Code::ApprovalPending || waited == 0 {
+                        console.note(format_args!("{gateway}: {failure}"));
+                    }
                     passes |= failure.passes();
                     last = failure;
                 }
@@ -235,8 +238,7 @@ async fn try_each<T>(
             return Err(last);
         }
         if waits {
-            console
-                .note(format_args!("waiting for an admin's approval, asking again in {} s", pause.as_secs()));
+            console.note(format_args!("asking again in {} s", pause.as_secs()));
         } else {
             console.note(format_args!("trying again in {} s ({attempt} of {attempts})", pause.as_secs()));
         }

@@ -44,6 +44,15 @@ pub(crate) fn org_with(sandbox: &Sandbox, machines: usize, members: usize, env: 
     org
 }
 
+/// As an administrator prepares a machine that is to be a gateway; musterd sees it when it starts.
+pub(crate) fn configure_gateway(org: &Org, node: usize) {
+    let dir = org.host(node).unwrap().dir();
+    let drop_ins = dir.join("etc/muster.toml.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    let socket = format!("[gateway]\nsocket = \"{}/run-gateway/gateway.sock\"\n", dir.display());
+    std::fs::write(drop_ins.join("gateway.toml"), socket).unwrap();
+}
+
 /// Waits until the first `members` machines list each other, with addresses.
 pub(crate) fn know_each_other(org: &Org, members: usize) {
     for node in 0..members {

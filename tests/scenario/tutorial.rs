@@ -1,9 +1,9 @@
 //! docs/tutorial-revocation.md, done as it stands: every console block is run, and what it shows is what came.
 //!
 //! A line `n3$ muster ..` is run on the third machine; each line under it must be among what comes, `..` in it
-//! standing for anything and `{key}` for a word that later commands name so; `[75]` is the exit status, 0 if none stands there. `lab$` does to the network
-//! and to machines what people do by hand: `up N`, `cut A..B`, `heal`,
-//! `reboot A`.
+//! standing for anything and `{key}` for a word that later commands name so; `[75]` is the exit status, 0 if none
+//! stands there. `{n3}` is the address of the third machine. `lab$` does what people do by hand, honest ones and
+//! others: see `Lab::act`.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 
 use lab::org::Org;
 
-use crate::harness;
+use crate::{harness, thief::Thief};
 
 struct Step<'a> {
     at: &'a str,
@@ -72,38 +72,76 @@ fn machine(name: &str) -> usize {
     name.strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| panic!("{name}")) - 1
 }
 
-fn do_to_lab(org: &mut Org, command: &str) {
-    let words: Vec<&str> = command.split_whitespace().collect();
-    match words.as_slice() {
-        ["cut", range] => {
-            let (from, to) = range.split_once("..").unwrap();
-            let names: Vec<String> = (machine(from)..=machine(to)).map(Org::name).collect();
-            org.lab().isolate(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+/// The machines, what stands for what, and who else is at work.
+struct Story {
+    org: Org,
+    names: Names,
+    thieves: BTreeMap<String, Thief>,
+}
+
+impl Story {
+    /// A command at `lab$`.
+    fn act(&mut self, command: &str) {
+        let command = self.filled(command);
+        let org = &mut self.org;
+        match *command.split_whitespace().collect::<Vec<_>>() {
+            ["cut", range] => {
+                let (from, to) = range.split_once("..").unwrap();
+                let names: Vec<String> = (machine(from)..=machine(to)).map(Org::name).collect();
+                org.lab().isolate(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+            }
+            ["heal"] => org.lab().bridge().heal().unwrap(),
+            ["start", name] => org.start_musterd(machine(name)).unwrap(),
+            ["reboot", name] => {
+                let node = machine(name);
+                org.stop_musterd(node).unwrap();
+                org.boot(node).unwrap().ok().unwrap();
+                org.start_musterd(node).unwrap();
+            }
+            // Its muster.toml gets the section, and musterd starts again.
+            ["configure", name, "gateway"] => {
+                let node = machine(name);
+                harness::configure_gateway(org, node);
+                org.stop_musterd(node).unwrap();
+                org.start_musterd(node).unwrap();
+            }
+            // The certificate goes from the first machine to this one, where muster-gateway starts.
+            ["serve", name, certificate] => {
+                let from = org.host(0).unwrap().dir().join(certificate);
+                std::fs::copy(from, org.host(machine(name)).unwrap().dir().join("etc/gateway.crt")).unwrap();
+                org.start_gateway(machine(name)).unwrap();
+            }
+            ["steal", name, "with", invite, "for", called] => {
+                let node = machine(name);
+                org.stop_gateway(node).unwrap();
+                org.stop_musterd(node).unwrap();
+                let thief = Thief::lets_in(org, node, invite, called, 1);
+                self.thieves.insert(called.to_owned(), thief);
+            }
+            [called, "is", "served", "everywhere"] => self.thieves[called].is_served(org),
+            [called, "is", "refused", "everywhere"] => self.thieves[called].is_refused(org),
+            _ => panic!("the lab cannot {command}"),
         }
-        ["reboot", name] => {
-            let node = machine(name);
-            org.stop_musterd(node).unwrap();
-            org.boot(node).unwrap().ok().unwrap();
-            org.start_musterd(node).unwrap();
-        }
-        ["heal"] => org.lab().bridge().heal().unwrap(),
-        _ => panic!("the lab cannot {command}"),
+    }
+
+    fn filled(&self, command: &str) -> String {
+        let fill =
+            |command: String, (name, word): (&String, &String)| command.replace(&format!("{{{name}}}"), word);
+        self.names.iter().fold(command.to_owned(), fill)
     }
 }
 
 /// What only looks may have to wait for what was done before to arrive.
 const LOOKING: [&str; 3] = ["status", "member show", "ping"];
 
-fn run(org: &Org, step: &Step<'_>, names: &mut Names) {
-    let command = names
-        .iter()
-        .fold(step.command.to_owned(), |command, (name, word)| command.replace(&format!("{{{name}}}"), word));
+fn run(story: &mut Story, step: &Step<'_>) {
+    let command = story.filled(step.command);
     let Some(arguments) = command.strip_prefix("muster ") else { panic!("{command} is not muster") };
     let waits = LOOKING.iter().any(|look| arguments.starts_with(look));
     let start = Instant::now();
     loop {
-        match try_once(org, step, arguments) {
-            Ok(found) => return names.extend(found),
+        match try_once(&story.org, step, arguments) {
+            Ok(found) => return story.names.extend(found),
             Err(why) if !waits || start.elapsed() > ARRIVES => panic!("{}$ {command}\n{why}", step.at),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
@@ -139,15 +177,18 @@ fn the_tutorial_on_revocation_happens_as_it_is_written() -> Result<(), lab::Sand
         let steps = steps(&text);
         let (first, rest) = steps.split_first().unwrap();
         let nodes = first.command.strip_prefix("up ").and_then(|n| n.parse().ok()).unwrap();
-        let mut org = harness::machines(sandbox, nodes);
+        let machines = rest.iter().filter(|step| step.at != "lab").map(|step| machine(step.at) + 1);
+        let mut org = harness::machines(sandbox, machines.max().unwrap());
         org.found().unwrap();
-        org.join_all().unwrap();
+        org.join_first(nodes).unwrap();
         harness::know_each_other(&org, nodes);
-        let mut names = Names::new();
+        let address = |node| (Org::name(node), org.host(node).unwrap().address().to_string());
+        let names = (0..org.nodes()).map(address).collect();
+        let mut story = Story { org, names, thieves: BTreeMap::new() };
         for step in rest {
             match step.at {
-                "lab" => do_to_lab(&mut org, step.command),
-                _ => run(&org, step, &mut names),
+                "lab" => story.act(step.command),
+                _ => run(&mut story, step),
             }
         }
         assert!(steps.len() > 8, "only {} steps", steps.len());

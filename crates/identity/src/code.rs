@@ -104,7 +104,7 @@ codes! {
         "Join with an invite. If it has just joined, try again in a few seconds.";
     ApprovalPending = 1402, exit 75, "waiting for an admin's approval",
         "The machine joined with an invite that wants each machine approved, and no admin has done so yet.",
-        "`muster pending list` on an admin's machine shows it. The newcomer asks again by itself.";
+        "An admin runs `muster pending approve`; `muster pending list` shows who waits. The machine asks again by itself for about an hour, then run the same command again.";
     Revoked = 1403, exit 77, "revoked",
         "An admin revoked this machine. A revoked key never comes back.",
         "Make new keys: `muster leave`, then `muster join` with a new invite.";

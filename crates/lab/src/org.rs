@@ -237,7 +237,14 @@ impl Org {
     /// # Errors
     /// A program fails.
     pub fn join_all(&mut self) -> Result<(), OrgError> {
-        let nodes = self.nodes();
+        self.join_first(self.nodes())
+    }
+
+    /// The same for the first so many machines.
+    ///
+    /// # Errors
+    /// A program fails.
+    pub fn join_first(&mut self, nodes: usize) -> Result<(), OrgError> {
         let invite = self.invite(0, u32::try_from(nodes).unwrap_or(u32::MAX))?;
         let next = AtomicUsize::new(1);
         let join = || -> Result<Vec<(usize, Daemon)>, OrgError> {
