@@ -81,8 +81,13 @@ fn shape(nodes: usize, graphs: &[flood::Graph]) -> Value {
     let most = graphs.iter().map(flood::Graph::sessions_most).max();
     let mean = median(&graphs.iter().map(flood::Graph::sessions_mean).collect::<Vec<f64>>());
     let steps: Vec<f64> = graphs.iter().map(|graph| count(graph.steps())).collect();
-    eprintln!("  sessions a node: {mean:.2}, at most {}; steps: {}", most.unwrap_or(0), median(&steps));
-    json!({ "nodes": nodes, "sessions_mean": mean, "sessions_most": most, "steps": median(&steps) })
+    let compared = graphs.iter().map(flood::Graph::compared_most).max().unwrap_or(0);
+    let most = most.unwrap_or(0);
+    eprintln!(
+        "  sessions a node: {mean:.2}, at most {most}, comparing at most {compared}; steps: {}",
+        median(&steps)
+    );
+    json!({ "nodes": nodes, "sessions_mean": mean, "sessions_most": most, "compared_most": compared, "steps": median(&steps) })
 }
 
 fn count<N: TryInto<u64>>(n: N) -> f64 {

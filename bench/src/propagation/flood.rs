@@ -89,7 +89,7 @@ impl Graph {
         let (mut messages, mut missing) = (0, self.nodes.len());
         agenda.add(0.0, Passing::Record { to: 0, from: None });
         for node in 0..self.nodes.len() {
-            for peer in self.targets(node, None) {
+            for peer in self.targets(node, None).filter(|peer| self.compares(node, *peer)) {
                 agenda.add(draw.uniform() * TIPS_INTERVAL, Passing::Compare { node, peer });
             }
         }
@@ -132,6 +132,17 @@ impl Graph {
         let source = source.and_then(|source| self.keys.get(source));
         let targets = self.nodes.get(node).into_iter().flat_map(move |n| n.flood_targets(source));
         targets.filter_map(|(peer, _)| self.numbers.get(&peer).copied())
+    }
+
+    fn compares(&self, node: usize, peer: usize) -> bool {
+        let peer = self.keys.get(peer);
+        self.nodes.get(node).zip(peer).is_some_and(|(node, peer)| node.compares(peer))
+    }
+
+    /// The most sessions of a node that compare ends again and again.
+    pub(super) fn compared_most(&self) -> usize {
+        let compared = |node: &Overlay| node.sessions().filter(|(peer, _)| node.compares(peer)).count();
+        self.nodes.iter().map(compared).max().unwrap_or(0)
     }
 
     pub(super) fn sessions_most(&self) -> usize {

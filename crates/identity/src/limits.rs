@@ -133,6 +133,11 @@ pub const SYNC_DIAL_MAX: usize = 2;
 /// Sessions of `action=sync` in both directions: a place for the member before it on each ring. A flood
 /// crosses 300 such nodes in at most 8 steps and costs each at most four copies.
 pub const SYNC_SESSIONS_MAX: usize = 4;
+/// From so many members on there is a third ring, whose sessions only flood: with two a flood among
+/// 10,000 takes 10 steps, with three 7. Below it two are enough.
+pub const FLOOD_RING_FROM: usize = 500;
+/// Sessions dialled for that ring; as many have a place.
+pub const FLOOD_DIAL_MAX: usize = 1;
 /// How long a session of `action=sync` beyond these is kept, so that who has nobody else is brought up
 /// to date before it is told to try another.
 pub const SYNC_GUEST_MS: u64 = 2_000;
@@ -151,6 +156,30 @@ pub const SYNC_TIPS_MAX: usize = 512;
 pub const SYNC_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Between two tips exchanges on one session.
 pub const TIPS_INTERVAL_MS: u64 = 5_000;
+/// Between two probes of SWIM, each to the next of those that this node keeps in step with: every 2 to 3
+/// seconds for each of them, whatever the size of the org.
+pub const SWIM_PROBE_MS: u64 = 500;
+/// How long the answer to a probe may take before others are asked to try; then it has the rest of
+/// [`SWIM_PROBE_MS`].
+pub const SWIM_ANSWER_MS: u64 = 200;
+/// How long a member that did not answer is suspected before it counts as silent.
+pub const SWIM_SUSPECT_MS: u64 = 1_500;
+/// Others that are asked to try.
+pub const SWIM_INDIRECT: usize = 2;
+/// Copies sent of one piece of news.
+pub const SWIM_COPIES: u8 = 6;
+/// Between two datagrams that carry news alone, while there is any.
+pub const SWIM_NEWS_MS: u64 = 250;
+/// One datagram: a header with three keys and eleven pieces of news.
+pub const SWIM_DATAGRAM_BYTES_MAX: usize = 512;
+/// Datagrams taken from one member at once.
+pub const SWIM_BURST: u32 = 32;
+/// Datagrams taken from one member in a second, after those: an honest one sends ten at most.
+pub const SWIM_DATAGRAMS_PER_S: u32 = 32;
+/// Members probed at once: the sessions of the rings, and as many stand-ins for silent ones.
+pub const SWIM_PROBED_MAX: usize = 16;
+/// Datagrams on their way to the state; more are dropped.
+pub const SWIM_QUEUED_MAX: usize = 64;
 /// Records that wait for their predecessor, for each session; dropped with it.
 pub const ORPHANS_MAX: usize = 256;
 /// The same in bytes.

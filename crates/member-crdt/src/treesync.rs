@@ -134,6 +134,12 @@ impl Session {
         self.asked == 0
     }
 
+    /// Whether the peer began a round since this side last did.
+    #[must_use]
+    pub const fn is_asked(&self) -> bool {
+        self.begun > 0
+    }
+
     /// Bytes that the session holds because of its peer.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

@@ -12,6 +12,8 @@
 mod backoff;
 mod overlay;
 mod ring;
+mod swim;
 
 pub use overlay::{Direction, Output, Overlay};
 pub use ring::Rings;
+pub use swim::{Liveness, Swim, SwimError, SwimOutput};

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use identity::{
     PublicKey,
-    limits::{DIAL_DEADLINE_MS, SYNC_DIAL_MAX, SYNC_SESSIONS_MAX, TIPS_INTERVAL_MS},
+    limits::{DIAL_DEADLINE_MS, TIPS_INTERVAL_MS},
 };
 
 use crate::{
+    Liveness,
     backoff::{Backoff, spread},
     ring::{Ring, Rings},
 };
@@ -47,6 +48,8 @@ pub struct Overlay {
     /// Dials under way, and when they are given up.
     dials: BTreeMap<PublicKey, u64>,
     backoffs: BTreeMap<PublicKey, Backoff>,
+    /// Peers with a session that do not answer: the next on the ring is dialled beside them.
+    silent: BTreeSet<PublicKey>,
     outputs: VecDeque<Output>,
     /// The latest time heard of.
     now_ms: u64,
@@ -55,6 +58,8 @@ pub struct Overlay {
 #[derive(Debug)]
 struct Session {
     tips_at_ms: u64,
+    /// Whether the peer began a round since this side was last told to.
+    asked: bool,
 }
 
 impl Overlay {
@@ -68,6 +73,7 @@ impl Overlay {
             sessions: BTreeMap::new(),
             dials: BTreeMap::new(),
             backoffs: BTreeMap::new(),
+            silent: BTreeSet::new(),
             outputs: VecDeque::new(),
             now_ms: 0,
         }
@@ -125,7 +131,7 @@ impl Overlay {
             }
             Direction::Inbound => now_ms.saturating_add(self.interval(&peer)),
         };
-        self.sessions.insert((peer, direction), Session { tips_at_ms: first });
+        self.sessions.insert((peer, direction), Session { tips_at_ms: first, asked: false });
         self.choose(now_ms);
     }
 
@@ -155,6 +161,28 @@ impl Overlay {
         }
     }
 
+    /// A peer answers, or does not answer any more. Its session stays; while it is silent, whoever comes
+    /// behind it is dialled, too. Who has no session is dialled as ever, whatever is said of him.
+    pub fn handle_liveness(&mut self, now_ms: u64, peer: &PublicKey, liveness: Liveness) {
+        let changed = if liveness == Liveness::Silent {
+            // When all fall silent, it is this node's own way that is gone.
+            let few = self.silent.len() < self.rings.len();
+            few && self.has_session(peer) && self.silent.insert(*peer)
+        } else {
+            self.silent.remove(peer)
+        };
+        if changed {
+            self.choose(now_ms);
+        }
+    }
+
+    /// The peer began a round of tips on this session.
+    pub fn handle_asked(&mut self, peer: &PublicKey, direction: Direction) {
+        if let Some(session) = self.sessions.get_mut(&(*peer, direction)) {
+            session.asked = true;
+        }
+    }
+
     /// Time passed.
     pub fn handle_timeout(&mut self, now_ms: u64) {
         let late: Vec<PublicKey> =
@@ -171,10 +199,13 @@ impl Overlay {
             .collect();
         for (peer, direction) in due {
             let next = now_ms.saturating_add(self.interval(&peer));
-            if let Some(session) = self.sessions.get_mut(&(peer, direction)) {
-                session.tips_at_ms = next;
+            let compares = self.compares(&peer);
+            let Some(session) = self.sessions.get_mut(&(peer, direction)) else { continue };
+            session.tips_at_ms = next;
+            // Who asks for rounds is asked in return: otherwise what it may be answered runs out.
+            if std::mem::take(&mut session.asked) || compares {
+                self.outputs.push_back(Output::ExchangeTips(peer, direction));
             }
-            self.outputs.push_back(Output::ExchangeTips(peer, direction));
         }
         self.choose(now_ms);
     }
@@ -197,6 +228,18 @@ impl Overlay {
     pub fn flood_targets(&self, source: Option<&PublicKey>) -> impl Iterator<Item = (PublicKey, Direction)> {
         let source = source.copied();
         self.sessions.keys().filter(move |(peer, _)| Some(*peer) != source).copied()
+    }
+
+    /// Whether tips are compared with this peer again and again: of those that this node has sessions
+    /// with it is the first behind it, or the last before it, on one of the first two rings. Other
+    /// sessions are there to flood.
+    #[must_use]
+    pub fn compares(&self, peer: &PublicKey) -> bool {
+        self.rings.compared().any(|ring| {
+            let others = || self.sessions.keys().map(|(peer, _)| peer);
+            ring.last_before(&self.me, others()) == Some(peer)
+                || ring.first_behind(&self.me, others()) == Some(peer)
+        })
     }
 
     /// The nearest behind this one on the rings in turn, without a session or a dial under way.
@@ -228,6 +271,8 @@ impl Overlay {
     fn choose(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         self.backoffs.retain(|_, backoff| backoff.is_young(now_ms));
+        let sessions = &self.sessions;
+        self.silent.retain(|peer| has_session(sessions, peer));
         let wanted: BTreeSet<PublicKey> =
             self.rings.iter().filter_map(|ring| self.reach(now_ms, ring)).collect();
         let missing: Vec<PublicKey> = wanted.iter().filter(|peer| !self.has_session(peer)).copied().collect();
@@ -239,19 +284,20 @@ impl Overlay {
         }
         // What was dialled instead of somebody unreachable goes when that one is reached again.
         let dialled: Vec<PublicKey> = self.peers(Direction::Outbound).copied().collect();
-        let idle = dialled.iter().filter(|peer| !wanted.contains(peer));
-        let surplus = dialled.len().saturating_sub(SYNC_DIAL_MAX);
-        for peer in idle.take(if missing.is_empty() { usize::MAX } else { surplus }) {
-            self.end(*peer, Direction::Outbound);
+        let idle = dialled.iter().filter(|peer| !wanted.contains(peer) && !self.silent.contains(peer));
+        let idle: Vec<PublicKey> = idle.copied().collect();
+        let surplus = dialled.len().saturating_sub(self.rings.len());
+        for peer in idle.into_iter().take(if missing.is_empty() { usize::MAX } else { surplus }) {
+            self.end(peer, Direction::Outbound);
         }
     }
 
     /// Whether one more member that dials is taken. If there are enough, those stay that are the last
-    /// before this one on a ring: who else came has somebody nearer to dial. So both rings close among
+    /// before this one on a ring: who else came has somebody nearer to dial. So the rings close among
     /// those who are up, however many others come.
     fn make_room(&mut self, peer: &PublicKey) -> bool {
         let dialling: BTreeSet<PublicKey> = self.peers(Direction::Inbound).chain([peer]).copied().collect();
-        if dialling.len() <= SYNC_SESSIONS_MAX - SYNC_DIAL_MAX {
+        if dialling.len() <= self.rings.len() {
             return true;
         }
         let needed: Vec<&PublicKey> =
@@ -280,7 +326,9 @@ impl Overlay {
     fn reach(&self, now_ms: u64, ring: &Ring) -> Option<PublicKey> {
         let waits = |peer: &PublicKey| self.backoffs.get(peer).is_some_and(|b| b.until_ms > now_ms);
         let mut others = ring.behind(&self.me).filter(|peer| **peer != self.me);
-        others.find(|peer| self.has_session(peer) || !waits(peer)).copied()
+        others
+            .find(|peer| if self.has_session(peer) { !self.silent.contains(peer) } else { !waits(peer) })
+            .copied()
     }
 
     fn is_member(&self, key: &PublicKey) -> bool {
@@ -288,7 +336,7 @@ impl Overlay {
     }
 
     fn has_session(&self, peer: &PublicKey) -> bool {
-        [Direction::Inbound, Direction::Outbound].iter().any(|d| self.sessions.contains_key(&(*peer, *d)))
+        has_session(&self.sessions, peer)
     }
 
     fn back_off(&mut self, now_ms: u64, peer: PublicKey) {
@@ -302,6 +350,10 @@ impl Overlay {
     fn interval(&self, peer: &PublicKey) -> u64 {
         TIPS_INTERVAL_MS * 3 / 4 + spread(self.seed, peer, 0) % (TIPS_INTERVAL_MS / 2)
     }
+}
+
+fn has_session(sessions: &BTreeMap<(PublicKey, Direction), Session>, peer: &PublicKey) -> bool {
+    [Direction::Inbound, Direction::Outbound].iter().any(|d| sessions.contains_key(&(*peer, *d)))
 }
 
 impl Direction {

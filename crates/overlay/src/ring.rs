@@ -1,29 +1,50 @@
 //! The rings: orders of keys that nobody chooses.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use identity::{HashContext, PublicKey, limits::SYNC_DIAL_MAX};
+use identity::{
+    HashContext, PublicKey,
+    limits::{FLOOD_DIAL_MAX, FLOOD_RING_FROM, SYNC_DIAL_MAX},
+};
 
 /// A place on the ring.
 pub(crate) type Point = [u8; 32];
 
-/// Both rings of the members. Copies share them.
+/// The rings of the members: two whose sessions compare tips, and in a large org a third. Copies share
+/// them.
 #[derive(Clone, Debug)]
-pub struct Rings(Arc<[Ring; SYNC_DIAL_MAX]>);
+pub struct Rings {
+    compared: Arc<[Ring; SYNC_DIAL_MAX]>,
+    flooded: Option<Arc<[Ring; FLOOD_DIAL_MAX]>>,
+}
 
 impl Rings {
     /// Of the members in good standing.
     pub fn new(members: impl IntoIterator<Item = PublicKey>) -> Self {
-        let members: Vec<PublicKey> = members.into_iter().collect();
-        Self(Arc::new([first, second].map(|place| Ring::new(place, members.iter().copied()))))
+        let members: BTreeSet<PublicKey> = members.into_iter().collect();
+        let ring = |place: fn(&PublicKey) -> Point| Ring::new(place, members.iter().copied());
+        let is_large = members.len() >= FLOOD_RING_FROM;
+        Self {
+            compared: Arc::new([first as fn(&PublicKey) -> Point, second].map(ring)),
+            flooded: is_large.then(|| Arc::new([ring(third)])),
+        }
     }
 
     pub(crate) fn contains(&self, key: &PublicKey) -> bool {
-        self.iter().all(|ring| ring.contains(key))
+        self.compared().any(|ring| ring.contains(key))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.iter().count()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Ring> {
-        self.0.iter()
+        self.compared().chain(self.flooded.iter().flat_map(|rings| rings.iter()))
+    }
+
+    /// Those whose sessions compare tips.
+    pub(crate) fn compared(&self) -> impl Iterator<Item = &Ring> {
+        self.compared.iter()
     }
 }
 
@@ -66,6 +87,19 @@ impl Ring {
             (place < point, place)
         })
     }
+
+    /// Which of these members is the first behind another on the ring.
+    pub(crate) fn first_behind<'a>(
+        &self,
+        key: &PublicKey,
+        of: impl Iterator<Item = &'a PublicKey>,
+    ) -> Option<&'a PublicKey> {
+        let point = (self.place)(key);
+        of.min_by_key(|other| {
+            let place = (self.place)(other);
+            (place < point, place)
+        })
+    }
 }
 
 /// A member's place on the first ring.
@@ -79,6 +113,11 @@ pub(crate) fn second(key: &PublicKey) -> Point {
     HashContext::SYNC_RING.hash(&[&first(key)])
 }
 
+/// A member's place on the third.
+pub(crate) fn third(key: &PublicKey) -> Point {
+    HashContext::SYNC_RING.hash(&[&second(key)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,14 +126,15 @@ mod tests {
     fn the_ring_is_walked_once_from_any_point() {
         let keys: Vec<PublicKey> =
             (1..6u8).map(|i| identity::SecretKey::from_seed(&[i; 32]).public()).collect();
-        for place in [first, second] {
+        for place in [first, second, third] {
             let ring = Ring::new(place, keys.iter().copied().chain(keys.iter().copied()));
             for key in &keys {
                 let walk: Vec<&PublicKey> = ring.behind(key).collect();
                 assert_eq!(walk.len(), 5);
                 assert_eq!(walk.last(), Some(&key), "oneself comes last");
                 let others = walk.iter().copied().filter(|other| *other != key);
-                assert_eq!(ring.last_before(key, others), walk.get(3).copied());
+                assert_eq!(ring.last_before(key, others.clone()), walk.get(3).copied());
+                assert_eq!(ring.first_behind(key, others), walk.first().copied());
                 assert!(ring.contains(key));
             }
         }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use identity::{
     HashContext, PublicKey, SecretKey,
-    limits::{SYNC_DIAL_MAX, SYNC_SESSIONS_MAX, TIPS_INTERVAL_MS},
+    limits::{FLOOD_DIAL_MAX, FLOOD_RING_FROM, SYNC_DIAL_MAX, SYNC_SESSIONS_MAX, TIPS_INTERVAL_MS},
 };
-use overlay::{Direction, Output, Overlay};
+use overlay::{Direction, Liveness, Output, Overlay};
 use proptest::prelude::*;
 
 /// What happens later: a dial arrives, or its failure is noticed.
@@ -25,6 +25,9 @@ struct Net {
     /// Established: (dialler, listener).
     links: BTreeSet<(usize, usize)>,
     events: BTreeMap<u64, Vec<Event>>,
+    /// When each node's timer is due, by time: asking every node at every step is slow.
+    timers: BTreeSet<(u64, usize)>,
+    timer_of: BTreeMap<usize, u64>,
     now_ms: u64,
     exchanged: usize,
     refusals: usize,
@@ -45,6 +48,8 @@ impl Net {
             keys,
             links: BTreeSet::new(),
             events: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
             now_ms: 0,
             exchanged: 0,
             refusals: 0,
@@ -68,7 +73,19 @@ impl Net {
         self.numbers[key]
     }
 
+    /// Called after everything that a node was told.
     fn drain(&mut self, n: usize) {
+        self.act(n);
+        if let Some(at) = self.timer_of.remove(&n) {
+            self.timers.remove(&(at, n));
+        }
+        if let Some(at) = self.nodes[n].poll_timeout().filter(|_| self.up.contains(&n)) {
+            self.timer_of.insert(n, at);
+            self.timers.insert((at, n));
+        }
+    }
+
+    fn act(&mut self, n: usize) {
         while let Some(output) = self.nodes[n].poll_output() {
             match output {
                 Output::Dial(peer) => {
@@ -125,20 +142,18 @@ impl Net {
     fn run(&mut self, for_ms: u64) {
         let end = self.now_ms + for_ms;
         loop {
-            let timers = self.up.iter().filter_map(|n| self.nodes[*n].poll_timeout()).min();
+            let timer = self.timers.first().map(|(at, _)| *at);
             let event = self.events.keys().next().copied();
-            let Some(next) = [timers, event].into_iter().flatten().min().filter(|t| *t <= end) else { break };
+            let Some(next) = [timer, event].into_iter().flatten().min().filter(|t| *t <= end) else { break };
             assert!(next >= self.now_ms, "time does not stand still: {next} at {}", self.now_ms);
             self.now_ms = next.max(self.now_ms);
             for event in self.events.remove(&self.now_ms).unwrap_or_default() {
                 self.happen(event);
             }
-            for n in self.up.clone() {
-                if self.nodes[n].poll_timeout().is_some_and(|t| t <= self.now_ms) {
-                    self.nodes[n].handle_timeout(self.now_ms);
-                    self.drain(n);
-                    assert!(self.nodes[n].poll_timeout().is_none_or(|t| t > self.now_ms));
-                }
+            while let Some((_, n)) = self.timers.first().copied().filter(|(at, _)| *at <= self.now_ms) {
+                self.nodes[n].handle_timeout(self.now_ms);
+                self.drain(n);
+                assert!(self.nodes[n].poll_timeout().is_none_or(|t| t > self.now_ms));
             }
         }
         self.now_ms = end;
@@ -146,6 +161,7 @@ impl Net {
 
     fn kill(&mut self, n: usize) {
         self.up.remove(&n);
+        self.drain(n);
         for (from, to) in self.links.clone() {
             if from == n || to == n {
                 self.links.remove(&(from, to));
@@ -370,4 +386,138 @@ fn a_record_is_not_sent_back_to_where_it_came_from() {
     let source = all[0];
     assert!(node.flood_targets(Some(&source)).all(|(peer, _)| peer != source));
     assert_eq!(node.flood_targets(Some(&source)).count(), all.len() - 1);
+}
+
+#[test]
+fn in_a_large_org_a_third_ring_floods_and_compares_nothing() {
+    let nodes = FLOOD_RING_FROM + 20;
+    let down = (0..nodes).step_by(7).collect();
+    let mut net = Net::new(nodes, &down);
+    net.run(60_000);
+    net.invariant_connected();
+    net.invariant_symmetric();
+    let places = SYNC_SESSIONS_MAX + 2 * FLOOD_DIAL_MAX;
+    let sessions = |n: &usize| net.nodes[*n].sessions().count();
+    assert!(net.up.iter().all(|n| sessions(n) <= places));
+    let all: usize = net.up.iter().map(sessions).sum();
+    assert!(10 * all >= 57 * net.up.len(), "{all} sessions of {}", net.up.len());
+    assert!(net.most_steps() <= 6, "{} steps", net.most_steps());
+    for n in &net.up {
+        let node = &net.nodes[*n];
+        let compared = node.sessions().filter(|(peer, _)| node.compares(peer)).count();
+        assert!((2..=SYNC_SESSIONS_MAX).contains(&compared), "{n}: {compared}");
+        for (peer, _) in node.sessions() {
+            let other = &net.nodes[net.number(&peer)];
+            assert_eq!(node.compares(&peer), other.compares(&net.keys[*n]), "both ends agree");
+        }
+    }
+}
+
+#[test]
+fn who_is_asked_on_a_session_that_only_floods_asks_in_return() {
+    let keys: Vec<PublicKey> = (0..FLOOD_RING_FROM).map(node_key).collect();
+    let (me, mut now) = (keys[0], 0);
+    let mut overlay = Overlay::new(me, 1);
+    overlay.handle_members(now, keys.iter().copied());
+    let mut dialled = Vec::new();
+    while let Some(output) = overlay.poll_output() {
+        if let Output::Dial(peer) = output {
+            dialled.push(peer);
+        }
+    }
+    assert_eq!(dialled.len(), SYNC_DIAL_MAX + FLOOD_DIAL_MAX);
+    for peer in &dialled {
+        overlay.handle_session_up(now, *peer, Direction::Outbound);
+    }
+    // Those before it on the first two rings come, too: they are compared with.
+    for key in keys.iter().filter(|key| !dialled.contains(key) && **key != me) {
+        overlay.handle_session_up(now, *key, Direction::Inbound);
+    }
+    let flooded = *dialled.iter().find(|peer| !overlay.compares(peer)).unwrap();
+    let mut rounds = |asked: bool| {
+        while overlay.poll_output().is_some() {}
+        if asked {
+            overlay.handle_asked(&flooded, Direction::Outbound);
+        }
+        now += 2 * TIPS_INTERVAL_MS;
+        overlay.handle_timeout(now);
+        let mut told = Vec::new();
+        while let Some(output) = overlay.poll_output() {
+            if let Output::ExchangeTips(peer, _) = output {
+                told.push(peer);
+            }
+        }
+        (told.contains(&flooded), told.len())
+    };
+    assert_eq!(rounds(false), (false, SYNC_SESSIONS_MAX));
+    assert_eq!(rounds(true), (true, SYNC_SESSIONS_MAX + 1));
+    assert_eq!(rounds(false), (false, SYNC_SESSIONS_MAX), "and not for ever");
+}
+
+/// A node of thirty with a session to whom it dials first.
+fn dialler() -> (Overlay, Vec<PublicKey>) {
+    let keys: Vec<PublicKey> = (0..30).map(node_key).collect();
+    let mut overlay = Overlay::new(keys[0], 1);
+    overlay.handle_members(0, keys.iter().copied());
+    let dialled = dials(&mut overlay);
+    for peer in &dialled {
+        overlay.handle_session_up(0, *peer, Direction::Outbound);
+    }
+    assert_eq!(dials(&mut overlay).len(), 0);
+    (overlay, dialled)
+}
+
+fn dials(overlay: &mut Overlay) -> Vec<PublicKey> {
+    let outputs = std::iter::from_fn(|| overlay.poll_output());
+    outputs.filter_map(|output| if let Output::Dial(peer) = output { Some(peer) } else { None }).collect()
+}
+
+#[test]
+fn who_falls_silent_keeps_its_session_and_the_next_is_dialled_beside_it() {
+    let (mut overlay, neighbours) = dialler();
+    overlay.handle_liveness(10, &neighbours[0], Liveness::Suspect);
+    assert_eq!(dials(&mut overlay), [], "a suspicion is nothing yet");
+    overlay.handle_liveness(10, &neighbours[0], Liveness::Silent);
+    let stand_ins = dials(&mut overlay);
+    assert_eq!(stand_ins.len(), 1);
+    let stand_in = stand_ins[0];
+    assert!(!neighbours.contains(&stand_in));
+    overlay.handle_session_up(20, stand_in, Direction::Outbound);
+    assert!(overlay.sessions().any(|(peer, _)| peer == neighbours[0]), "nobody is cut for being silent");
+    while overlay.poll_output().is_some() {}
+    overlay.handle_liveness(30, &neighbours[0], Liveness::Alive);
+    assert_eq!(overlay.poll_output(), Some(Output::Drop(stand_in, Direction::Outbound)));
+}
+
+#[test]
+fn all_that_is_said_of_liveness_keeps_nobody_from_being_dialled() {
+    let (mut overlay, neighbours) = dialler();
+    let everybody: Vec<PublicKey> = (1..30).map(node_key).collect();
+    // Whoever has no session cannot be silenced at all.
+    for peer in everybody.iter().filter(|peer| !neighbours.contains(peer)) {
+        overlay.handle_liveness(10, peer, Liveness::Silent);
+    }
+    assert_eq!(overlay.poll_output(), None);
+    let mut now = 10;
+    let mut dialled = BTreeSet::new();
+    for peer in &neighbours {
+        overlay.handle_liveness(now, peer, Liveness::Silent);
+    }
+    assert!(overlay.sessions().count() <= SYNC_SESSIONS_MAX);
+    // The sessions end, and everybody but the neighbours refuses: those are dialled again in time.
+    for peer in &neighbours {
+        overlay.handle_session_down(now, *peer, Direction::Outbound);
+    }
+    for _ in 0..200 {
+        for peer in dials(&mut overlay) {
+            dialled.insert(peer);
+            overlay.handle_dial_failed(now, peer);
+        }
+        for peer in &everybody {
+            overlay.handle_liveness(now, peer, Liveness::Silent);
+        }
+        now += 100;
+        overlay.handle_timeout(now);
+    }
+    assert!(neighbours.iter().all(|peer| dialled.contains(peer)), "within 20 s");
 }

@@ -58,6 +58,9 @@ impl State {
         match sync.session.handle_paced(&mut self.replica, frame, &mut self.paces.at(now.at)) {
             Ok(output) => {
                 let compared = output.compared && sync.answered();
+                if sync.session.is_asked() {
+                    self.overlay.handle_asked(&peer, way);
+                }
                 for why in output.refused {
                     tracing::debug!(MUSTER_PEER = peer.short(), "a record was not kept: {why}");
                 }
