@@ -1,5 +1,4 @@
 //! A few nodes that all keep in step with one another, one clock, and a liar among them.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::convert::Infallible;
 
