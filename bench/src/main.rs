@@ -33,7 +33,7 @@ struct Arguments {
     /// Only the row of this name, or the rows whose names contain it; ratios then lack their anchors
     #[arg(long, default_value = "")]
     row: String,
-    /// Simulated nodes of `propagation`
+    /// Simulated nodes of `liveness` and `propagation`
     #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_parser = clap::value_parser!(u32).range(10..=20_000))]
     nodes: Vec<u32>,
 }
@@ -41,6 +41,7 @@ struct Arguments {
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     Handshake,
+    Liveness,
     Propagation,
     Roster,
     Sync,
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.name {
         Name::Handshake => handshake::run(arguments.rounds, arguments.slice_ms, &arguments.row),
+        Name::Liveness => propagation::liveness(&arguments.nodes, arguments.rounds),
         Name::Propagation => propagation::run(&arguments.nodes, arguments.rounds),
         Name::Roster => roster::run(arguments.rounds),
         Name::Sync => sync::run(arguments.rounds),

@@ -8,6 +8,7 @@
 mod flood;
 mod memberlist;
 mod network;
+mod swim;
 
 use serde_json::{Value, json};
 
@@ -56,6 +57,40 @@ pub(crate) fn run(sizes: &[u32], rounds: usize) -> Result<Report, Failure> {
     }
     report.note("graphs", Value::Array(graphs));
     report.note("model", json!(MODEL));
+    Ok(report)
+}
+
+/// `bench liveness`: what probing costs each node, and how soon a death is known.
+pub(crate) fn liveness(sizes: &[u32], rounds: usize) -> Result<Report, Failure> {
+    let columns =
+        ["datagrams/s", "bytes/s", "most bytes/s", "mistakes", "noticed ms", "at most ms", "unnoticed"];
+    let mut report = Report::new("liveness", &columns);
+    for &nodes in sizes {
+        let nodes = usize::try_from(nodes)?;
+        let seeds = u64::try_from(if nodes > MANY_NODES { 1 } else { rounds.max(1) })?;
+        for loss in LOSSES {
+            eprintln!("{nodes} nodes, {loss} % loss, {seeds} seeds");
+            let mut runs = Vec::new();
+            for seed in 0..seeds {
+                let graph = flood::Graph::form(nodes, seed)?;
+                runs.push(swim::probe(&graph, &Network::new(seed, loss), seed)?);
+            }
+            let each =
+                |of: &dyn Fn(&swim::Probing) -> f64| median(&runs.iter().map(of).collect::<Vec<f64>>());
+            report.row(
+                format!("{nodes} nodes, {loss} % loss"),
+                &[
+                    each(&|run| run.datagrams_each_s),
+                    each(&|run| run.bytes_each_s),
+                    each(&|run| run.bytes_each_s_most),
+                    each(&|run| count(run.mistakes)),
+                    each(&|run| median(&run.noticed_ms)),
+                    each(&|run| quantile(&run.noticed_ms, 1.0)),
+                    each(&|run| count(run.unnoticed)),
+                ],
+            );
+        }
+    }
     Ok(report)
 }
 

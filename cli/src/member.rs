@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use control::local::{Member, MemberStatus};
+use control::local::{Liveness, Member, MemberStatus};
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,13 +31,14 @@ pub(crate) fn list(everywhere: &Everywhere, all: bool) -> Outcome<()> {
                     m.node.0.short(),
                     m.assurance.clone(),
                     if m.this { "this machine".to_owned() } else { linked(m).to_owned() },
+                    answers(m.liveness).to_owned(),
                     contact(m.heard_ms_ago),
                     joined(m.labels.iter().map(ToString::to_string)),
                 ]
             })
             .collect();
         output::columns(
-            ["NAME", "STATE", "ADDRESS", "KEY", "KEY STORAGE", "LINK", "CONTACT", "LABELS"],
+            ["NAME", "STATE", "ADDRESS", "KEY", "KEY STORAGE", "LINK", "ANSWERS", "CONTACT", "LABELS"],
             &rows,
         )
     });
@@ -57,6 +58,7 @@ pub(crate) fn show(everywhere: &Everywhere, node: &str) -> Outcome<()> {
             ["labels".into(), joined(m.labels.iter().map(ToString::to_string))],
             ["gateway".into(), if m.gateway { "yes" } else { "no" }.into()],
             ["link".into(), if m.this { "this machine" } else { linked(&m) }.into()],
+            ["answers".into(), answers(m.liveness).into()],
             ["last contact".into(), contact(m.heard_ms_ago)],
             ["endpoints".into(), joined(m.endpoints.iter().map(ToString::to_string))],
             ["release".into(), if m.version.is_empty() { "-".into() } else { m.version.clone() }],
@@ -97,6 +99,7 @@ pub(crate) fn value(m: &Member) -> Value {
         "gateway": m.gateway,
         "this_machine": m.this,
         "linked": m.linked,
+        "liveness": m.liveness.map(answers_word),
         "last_contact_ms_ago": m.heard_ms_ago,
         "cloned": m.cloned,
         "endpoints": m.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -118,6 +121,20 @@ fn taken(m: &Member, status: MemberStatus) -> Option<Value> {
             "changes": r.changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     })
+}
+
+/// Whether a member answers, as far as this machine probes it.
+fn answers(liveness: Option<Liveness>) -> &'static str {
+    liveness.map_or("-", answers_word)
+}
+
+/// The same in a word.
+pub(crate) const fn answers_word(liveness: Liveness) -> &'static str {
+    match liveness {
+        Liveness::Alive => "alive",
+        Liveness::Suspect => "suspect",
+        Liveness::Silent => "silent",
+    }
 }
 
 /// When a member was last heard, for people.

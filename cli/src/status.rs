@@ -2,7 +2,9 @@
 
 use core::time::Duration;
 
-use control::local::{Answer, Failed, Freshness, FreshnessState, Request, State, Status};
+use control::local::{
+    Answer, Failed, Freshness, FreshnessState, Liveness, Neighbour, Request, State, Status,
+};
 use identity::Code;
 use serde_json::{Value, json};
 
@@ -96,6 +98,11 @@ fn value(status: &Status, health: Health) -> Value {
             "received_bytes": status.links.received,
             "sent_bytes": status.links.sent,
         },
+        "neighbours": status.neighbours.iter().map(|n| json!({
+            "name": n.name,
+            "liveness": member::answers_word(n.liveness),
+            "last_contact_ms_ago": n.heard_ms_ago,
+        })).collect::<Vec<_>>(),
         "list": status.freshness.map(|list| json!({
             "state": freshness_word(list.state),
             "compared_ms_ago": list.compared_ms_ago,
@@ -137,6 +144,9 @@ fn screen(status: &Status, health: Health) -> String {
             "links".into(),
             format!("{} of {others} up, {} sessions", status.links.linked, status.links.sessions),
         ]);
+        if !status.neighbours.is_empty() {
+            rows.push(["in step with".into(), in_step_with(&status.neighbours)]);
+        }
         let compared = status.freshness.map_or_else(String::new, compared);
         rows.push(["list version".into(), format!("{}{compared}", org.list.0.short())]);
         rows.push(["org settings".into(), format!("version {}", org.settings)]);
@@ -157,6 +167,16 @@ fn screen(status: &Status, health: Health) -> String {
         out.push_str(&format!("  do:   {}\n", code.remedy()));
     }
     out
+}
+
+/// How many others answer, and who does not.
+fn in_step_with(neighbours: &[Neighbour]) -> String {
+    let alive = neighbours.iter().filter(|n| n.liveness == Liveness::Alive).count();
+    let others = neighbours.iter().filter(|n| n.liveness != Liveness::Alive).map(|n| {
+        let word = member::answers_word(n.liveness);
+        format!(", {} {word}, last contact {}", n.name, member::contact(n.heard_ms_ago))
+    });
+    format!("{alive} alive{}", others.collect::<String>())
 }
 
 /// How good the list is, behind its version.

@@ -192,6 +192,7 @@ fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member
         version: report.map(|r| r.version.clone()).unwrap_or_default(),
         cloned: false,
         heard_ms_ago: None,
+        liveness: None,
     }
 }
 

@@ -17,6 +17,7 @@ mod records;
 #[cfg(feature = "seed-wire")]
 mod seed_wire;
 mod stream;
+mod swim;
 mod sync;
 
 pub use files::{bundle, invite, sealed_blob};
@@ -28,6 +29,7 @@ pub use records::{batch, charter, enrol, reply, report, request, statement};
 #[cfg(feature = "seed-wire")]
 pub use seed_wire::seed_wire;
 pub use stream::stream;
+pub use swim::swim;
 pub use sync::sync;
 
 /// A target takes any bytes.
@@ -57,6 +59,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("seed_wire", seed_wire),
     ("statement", statement),
     ("stream", stream),
+    ("swim", swim),
     ("sync", sync),
     ("verdict", verdict),
 ];

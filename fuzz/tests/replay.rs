@@ -21,13 +21,13 @@ macro_rules! replayed {
 #[cfg(not(feature = "seed-wire"))]
 replayed! {
     batch bundle challenge charter config control enrol gateway hello http_answer http_request invite packet
-    proof reply report request sealed_blob statement stream sync verdict
+    proof reply report request sealed_blob statement stream swim sync verdict
 }
 
 #[cfg(feature = "seed-wire")]
 replayed! {
     batch bundle challenge charter config control enrol gateway hello http_answer http_request invite packet
-    proof reply report request sealed_blob seed_wire statement stream sync verdict
+    proof reply report request sealed_blob seed_wire statement stream swim sync verdict
 }
 
 #[test]

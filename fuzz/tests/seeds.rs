@@ -33,6 +33,7 @@ fn write_the_seeds() {
     #[cfg(feature = "seed-wire")]
     write("seed_wire", first_wire());
     write("stream", [connection()]);
+    write("swim", probes());
     write("sync", [dialogue(true), dialogue(false)]);
 }
 
@@ -111,6 +112,26 @@ fn first_wire() -> Vec<Vec<u8>> {
     let hello = dial.hello();
     let both = format!("{hello}\n{}", dial.on_challenge(&[5; 32]));
     vec![hello.clone().into_bytes(), format!("{hello} a=1 b=two").into_bytes(), both.into_bytes()]
+}
+
+/// One datagram of each kind, all of them, and news of the third node and of the reader.
+fn probes() -> Vec<Vec<u8>> {
+    let [me, peer, other] = [1, 2, 3].map(|n| *SecretKey::from_seed(&[n; 32]).public().as_bytes());
+    let datagram = |kind: u8, news: &[([u8; 32], u8)]| {
+        let mut bytes = [&[kind, u8::from(kind != 7), 0, 0][..], &peer, &me].concat();
+        if (3..=6).contains(&kind) {
+            bytes.extend(other);
+        }
+        bytes.extend([0, u8::try_from(news.len()).unwrap()]);
+        for (node, state) in news {
+            bytes.extend([&node[..], &[0, 0, *state]].concat());
+        }
+        [&[u8::try_from(bytes.len()).unwrap()][..], &bytes].concat()
+    };
+    let mut all: Vec<Vec<u8>> = (1..=7).map(|kind| datagram(kind, &[])).collect();
+    all.push(datagram(7, &[(other, 1), (me, 1), (other, 2), (me, 2)]));
+    all.push(all.concat());
+    all
 }
 
 /// A packet of each kind that may pass a tunnel, and one that may not.

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod link;
 pub mod notify;
 pub mod prepare;
+pub mod probes;
 pub mod refusals;
 pub mod run;
 pub mod sessions;

@@ -10,8 +10,9 @@ use std::{
 };
 
 use control::local::{Failed, Request};
-use identity::{BootNonce, Code, PublicKey, SecretKey};
+use identity::{BootNonce, Code, PublicKey, SecretKey, limits::SWIM_QUEUED_MAX};
 use tokio::{
+    net::UdpSocket,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
@@ -25,6 +26,7 @@ use crate::{
     link::{self, Ground},
     notify::Notify,
     prepare::{self, Prepared, Unready},
+    probes,
     sessions::SessionKey,
     sockets::{self, Asked},
     state::{Beginning, Decision, Dialled, Effect, Now, Outside, Proven, RoleKeyOrder, State},
@@ -173,6 +175,8 @@ struct Daemon {
     store: std::thread::JoinHandle<()>,
     inputs: mpsc::Receiver<Input>,
     events: mpsc::Receiver<TunnelEvent>,
+    probes: Arc<UdpSocket>,
+    heard: mpsc::Receiver<probes::Heard>,
     written: mpsc::Receiver<Written>,
     tasks: JoinSet<()>,
     /// As at the start.
@@ -211,6 +215,9 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let listener = link::listen(&ground).map_err(|error| Unready::port(config.auth_port, &error))?;
         tasks.spawn(link::accept(Arc::clone(&ground), listener));
+        let probes = probes::open(&ground).map_err(|error| Unready::port(config.auth_port, &error))?;
+        let (hear, heard) = mpsc::channel(SWIM_QUEUED_MAX);
+        tasks.spawn(probes::receive(Arc::clone(&probes), hear));
         if let Some(path) = &config.gateway_socket {
             let at = |error: io::Error| Unready::file(path, &error);
             let listener = sockets::listen(path).map_err(at)?;
@@ -236,7 +243,21 @@ impl Daemon {
         state.on_policy(config.policy, now());
         let slept = clock::slept();
         let config = Arc::new(config.clone());
-        Ok(Self { state, ground, tunnel, writes, store, inputs, events, written, tasks, config, slept })
+        Ok(Self {
+            state,
+            ground,
+            tunnel,
+            writes,
+            store,
+            inputs,
+            events,
+            probes,
+            heard,
+            written,
+            tasks,
+            config,
+            slept,
+        })
     }
 
     async fn run(
@@ -266,6 +287,7 @@ impl Daemon {
                     self.notice_sleep();
                     self.state.on_tunnel(event, now());
                 }
+                Some((source, bytes)) = self.heard.recv() => self.state.on_datagram(source, &bytes, now()),
                 Some(Asked { request, reply }) = requests.recv() => {
                     if request == (Request::Status {}) && let Ok(stats) = self.tunnel.stats().await {
                         self.state.on_stats(stats);
@@ -318,6 +340,10 @@ impl Daemon {
         while let Some(effect) = effects.pop_front() {
             let done = match effect {
                 Effect::CloseGate(member) => self.tunnel.close_gate(member).await.map(drop),
+                Effect::Datagram(to, bytes) => {
+                    probes::send(&self.probes, &self.ground, to, &bytes);
+                    Ok(())
+                }
                 Effect::Decide(reply, decision) => {
                     if let Err(Decision::Open { key, .. }) = reply.send(*decision) {
                         // The connection ended, or made room for another, before its verdict.
@@ -340,6 +366,7 @@ impl Daemon {
                     Ok(())
                 }
                 Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),
+                Effect::Probe(members) => self.tunnel.set_probed(members).await,
                 Effect::Peers(peers) => self.tunnel.set_peers(peers).await.map(|left_out| {
                     for peer in left_out {
                         tracing::warn!(address = %peer.address, "no tunnel for a member: its key or address is not usable");

@@ -60,6 +60,7 @@ fn answer(why: &Unready, request: &Request, up_ms: u64) -> Answer {
         up_ms,
         links: LinkStatus::default(),
         freshness: None,
+        neighbours: Vec::new(),
     }))
 }
 

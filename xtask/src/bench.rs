@@ -9,7 +9,7 @@ use crate::machine::{self, Failure};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// handshake, propagation, revoke, roster or sync
+    /// handshake, liveness, propagation, revoke, roster or sync
     name: String,
     /// Print one object last
     #[arg(long)]
@@ -17,7 +17,7 @@ pub(crate) struct Options {
     /// Rounds, each measuring every row once
     #[arg(long)]
     rounds: Option<u32>,
-    /// Machines of `revoke`; sizes of `propagation`, with commas
+    /// Machines of `revoke`; sizes of `liveness` and `propagation`, with commas
     #[arg(long)]
     nodes: Option<String>,
     /// Percent of frames lost between the machines of `revoke`

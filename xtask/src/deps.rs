@@ -38,6 +38,7 @@ const OUTSIDE: &[&str] = &["lab", "muster-tests", "muster-sim", "muster-bench", 
 const ONLY: &[(&str, &[&str])] = &[
     ("automerge", &["member-crdt"]),
     ("boringtun", &["musterd"]),
+    ("foca", &["overlay"]),
     ("tss-esapi", &["tpm-seal"]),
     // conn-auth: the seed's wire verifies as loosely as it was published.
     ("ed25519-dalek", &["identity", "conn-auth"]),

@@ -134,6 +134,19 @@ impl Graph {
         targets.filter_map(|(peer, _)| self.numbers.get(&peer).copied())
     }
 
+    pub(super) fn keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+
+    pub(super) const fn numbers(&self) -> &HashMap<PublicKey, usize> {
+        &self.numbers
+    }
+
+    /// Whom a node has sessions with.
+    pub(super) fn peers(&self, node: usize) -> impl Iterator<Item = PublicKey> {
+        self.nodes.get(node).into_iter().flat_map(|node| node.sessions().map(|(peer, _)| peer))
+    }
+
     fn compares(&self, node: usize, peer: usize) -> bool {
         let peer = self.keys.get(peer);
         self.nodes.get(node).zip(peer).is_some_and(|(node, peer)| node.compares(peer))

@@ -313,6 +313,7 @@ fn answer(replica: &mut Replica, request: Request) -> Result<Answer, Code> {
                 up_ms: 1_000,
                 links,
                 freshness: None,
+                neighbours: Vec::new(),
             }))
         }
         Request::Members {} => {
@@ -411,6 +412,7 @@ fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
         version: String::new(),
         cloned: false,
         heard_ms_ago: None,
+        liveness: None,
     }
 }
 

@@ -173,6 +173,8 @@ pub struct Status {
     pub links: LinkStatus,
     /// How good the member list is; none without an org.
     pub freshness: Option<Freshness>,
+    /// Members that it keeps in step with, and whether they answer.
+    pub neighbours: Vec<Neighbour>,
 }
 
 /// Whether what this machine holds was compared with what other members hold, first-hand.
@@ -241,6 +243,30 @@ pub struct LinkStatus {
     pub sent: u64,
 }
 
+/// Whether a member answers this machine. It says nothing about standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Liveness {
+    /// It answers.
+    Alive,
+    /// It did not answer in time, or another says so.
+    Suspect,
+    /// It has not answered for a while.
+    Silent,
+}
+
+/// A member that this machine keeps in step with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Neighbour {
+    /// As people see it.
+    pub name: String,
+    /// Whether it answers.
+    pub liveness: Liveness,
+    /// As in [`Member::heard_ms_ago`].
+    pub heard_ms_ago: Option<u64>,
+}
+
 /// What the member list says of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -303,8 +329,10 @@ pub struct Member {
     pub version: String,
     /// Whether two machines use its key, as its reports show.
     pub cloned: bool,
-    /// Milliseconds since it was last heard first-hand, by a handshake of its tunnel, a session or a
-    /// frame of it; none if not since musterd started. What others pass on of it does not count.
+    /// Whether it answers, if this machine keeps in step with it.
+    pub liveness: Option<Liveness>,
+    /// Milliseconds since it was last heard first-hand, by a handshake of its tunnel, a session, a frame
+    /// or a probe of it; none if not since musterd started. What others pass on of it does not count.
     pub heard_ms_ago: Option<u64>,
 }
 

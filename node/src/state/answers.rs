@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use conn_auth::Reference;
 use control::local::{
-    Answer, Coverage, Export, Failed, Invite, InviteStatus, InviteUse, Left, LinkStatus, Linked, Member,
-    MemberStatus, Missing, Opened, OrgStatus, Place, Request, Revoked, Session, State as Stage, Status,
-    Taken, Why,
+    self, Answer, Coverage, Export, Failed, Invite, InviteStatus, InviteUse, Left, LinkStatus, Linked,
+    Member, MemberStatus, Missing, Opened, OrgStatus, Place, Request, Revoked, Session, State as Stage,
+    Status, Taken, Why,
 };
 use identity::{CharterId, Code, PublicKey, StatementId};
 use member_crdt::{Applied, InviteStanding, InviteState, MemberState};
@@ -138,6 +138,7 @@ impl State {
                 sent: peers.iter().map(|peer| peer.tx_bytes).sum(),
             },
             freshness: Some(self.freshness(now)),
+            neighbours: self.neighbours(now),
         }
     }
 
@@ -188,7 +189,17 @@ impl State {
             version: report.map(|report| report.body().version.clone()).unwrap_or_default(),
             cloned: self.members.is_cloned(&member.node),
             heard_ms_ago: self.heard_ms_ago(&member.node, now),
+            liveness: self.answering.of(&member.first()),
         }
+    }
+
+    /// Whom this machine keeps in step with, and whether they answer.
+    fn neighbours(&self, now: Now) -> Vec<local::Neighbour> {
+        let neighbour = |node: &PublicKey| {
+            let (name, heard_ms_ago) = (self.name_of(node), self.heard_ms_ago(node, now));
+            Some(local::Neighbour { name, liveness: self.answering.of(node)?, heard_ms_ago })
+        };
+        self.answering.probed().filter_map(neighbour).collect()
     }
 
     fn heard_ms_ago(&self, node: &PublicKey, now: Now) -> Option<u64> {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use identity::{BootNonce, Code, OrgId, PublicKey, SecretKey, WireGuardKey};
 use member_crdt::{Replica, Roster};
 use org_trust::Record;
 use overlay::Overlay;
-use rand::{RngExt as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -37,6 +37,7 @@ mod admission;
 mod answers;
 mod disk;
 mod healing;
+mod liveness;
 mod members;
 mod outside;
 mod records;
@@ -70,6 +71,8 @@ impl Now {
 pub enum Effect {
     /// Only conn_auth passes this member's tunnel.
     CloseGate(WireGuardKey),
+    /// Send this datagram of SWIM to the member with this overlay address.
+    Datagram(Ipv6Addr, Vec<u8>),
     /// Tell a connection's task what was decided.
     Decide(oneshot::Sender<Decision>, Box<Decision>),
     /// Reach a member.
@@ -82,6 +85,8 @@ pub enum Effect {
     OpenGate(WireGuardKey),
     /// These are the tunnel's peers, all of them.
     Peers(Vec<TunnelPeer>),
+    /// Datagrams of SWIM pass to and from the members with these overlay addresses, and nobody else.
+    Probe(Vec<Ipv6Addr>),
     /// Write to disk.
     Write(Write),
 }
@@ -114,6 +119,7 @@ pub struct State {
     replica: Replica,
     roster: Arc<Roster>,
     overlay: Overlay,
+    answering: liveness::Answering,
     randomness: StdRng,
     started: Instant,
     sessions: Sessions,
@@ -167,6 +173,7 @@ impl State {
             me,
             org: replica.org(),
             overlay: Overlay::new(place, randomness.random()),
+            answering: liveness::Answering::new(&place, StdRng::from_seed(randomness.random())),
             roster,
             randomness,
             started: now.at,
@@ -209,7 +216,8 @@ impl State {
     /// When [`Self::on_timeout`] wants to be called at the latest.
     #[must_use]
     pub fn timeout(&self) -> Option<Instant> {
-        let overlay = self.overlay.poll_timeout().map(|ms| self.started + Duration::from_millis(ms));
+        let core = [self.overlay.poll_timeout(), self.answering.poll_timeout()].into_iter().flatten().min();
+        let core = core.map(|ms| self.started + Duration::from_millis(ms));
         let leaving = self.leaving.as_ref().map(|leaving| leaving.at);
         let removal = self.members.next_removal();
         // No report is made while the disk refuses: a timer for it would always be due.
@@ -218,10 +226,7 @@ impl State {
         let guests = self.sync.values().filter_map(sync::Peer::guest_until).min();
         let rotation = self.rotation.due();
         let (disk, dials) = (self.disk.retry_at(), self.dials.next_try());
-        [overlay, leaving, removal, report, disk, dials, healing, guests, rotation]
-            .into_iter()
-            .flatten()
-            .min()
+        [core, leaving, removal, report, disk, dials, healing, guests, rotation].into_iter().flatten().min()
     }
 
     /// Some time has passed.
@@ -235,6 +240,7 @@ impl State {
         self.end_guests(now);
         self.overlay.handle_timeout(self.ms(now));
         self.follow_overlay(now);
+        self.probe_on(now);
         self.heal_on(now);
     }
 

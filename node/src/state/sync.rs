@@ -107,6 +107,7 @@ impl State {
             }
         }
         self.dial_first(now);
+        self.probe_neighbours(now);
     }
 
     pub(super) fn sync_began(&mut self, key: SessionKey, peer: PublicKey, way: Direction, now: Now) {

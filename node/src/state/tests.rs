@@ -589,11 +589,14 @@ enum Deed {
 
 /// A gateway's musterd (keys 10, 11, 12) in an org with members 20 and 30, and what it does.
 mod healing;
+mod liveness;
 
 struct Bench {
     state: State,
     now: Now,
     deeds: Vec<Deed>,
+    /// What it does for SWIM.
+    probing: Vec<Effect>,
     socket: Socket,
     gateway: mpsc::Receiver<ToGateway>,
     broken: Arc<tokio::sync::Notify>,
@@ -624,8 +627,17 @@ impl Bench {
         };
         let (socket, gateway, broken) = Socket::new(1, 256);
         let state = State::new(beginning, now);
-        let mut bench =
-            Self { state, now, deeds: Vec::new(), socket, gateway, broken, next: 0, kept: Vec::new() };
+        let mut bench = Self {
+            state,
+            now,
+            deeds: Vec::new(),
+            probing: Vec::new(),
+            socket,
+            gateway,
+            broken,
+            next: 0,
+            kept: Vec::new(),
+        };
         bench.perform();
         bench.written();
         bench.deeds.clear();
@@ -646,6 +658,10 @@ impl Bench {
     fn perform(&mut self) {
         let effects: Vec<Effect> = self.state.effects().collect();
         for effect in effects {
+            if matches!(effect, Effect::Probe(_) | Effect::Datagram(..)) {
+                self.probing.push(effect);
+                continue;
+            }
             self.deeds.push(match effect {
                 Effect::CloseGate(member) => Deed::CloseGate(member),
                 Effect::Decide(reply, decision) => {
@@ -660,6 +676,7 @@ impl Bench {
                     let revoked = |peer: &&TunnelPeer| peer.wireguard == Machine::new(20).wireguard();
                     Deed::Peers(peers.iter().filter(revoked).count())
                 }
+                Effect::Probe(_) | Effect::Datagram(..) => unreachable!(),
                 Effect::Write(Write::Append(_)) => Deed::Append,
                 Effect::Write(Write::Replace(..)) => Deed::Replace,
             });
@@ -823,7 +840,7 @@ impl Bench {
         let wait = proven.prove(Heads([0; 32]), 0);
         let proven = accept.on_proof(wait.proof().as_bytes()).unwrap();
         let (reply, mut decided) = oneshot::channel();
-        let source = std::net::Ipv6Addr::LOCALHOST;
+        let source = Ipv6Addr::LOCALHOST;
         self.state.on_proven(Proven { proven, source, reply }, self.now);
         self.perform();
         match decided.try_recv().unwrap() {

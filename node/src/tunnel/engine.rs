@@ -273,6 +273,11 @@ impl Engine {
         true
     }
 
+    /// The datagrams of SWIM pass to and from the members with these addresses, and nobody else.
+    pub fn set_probed(&mut self, members: &[Ipv6Addr]) {
+        self.filter.set_probed(members);
+    }
+
     /// The key behind an overlay address, if a WireGuard session with it exists.
     #[must_use]
     pub fn channel_of(&self, address: Ipv6Addr) -> Option<WireGuardKey> {

@@ -3,9 +3,15 @@
 //!
 //! Pure: a parsed packet in, a verdict out. Addresses are checked by the engine before it asks here.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::Ipv6Addr,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
-use identity::limits::{PENDING_FLOWS_MAX, TUNNEL_FLOWS_MAX};
+use identity::limits::{PENDING_FLOWS_MAX, SWIM_BURST, SWIM_DATAGRAMS_PER_S, TUNNEL_FLOWS_MAX};
 
 use super::{
     flow::{Flow, FlowTable, Protocol},
@@ -96,6 +102,8 @@ pub struct Filter {
     /// Towards members' conn_auth ports while their gate is closed.
     pending: FlowTable,
     flows: FlowTable,
+    /// Members whose probes pass, and when those that came would have come at the greatest lasting rate.
+    probed: BTreeMap<Ipv6Addr, Option<Instant>>,
 }
 
 impl Filter {
@@ -103,11 +111,14 @@ impl Filter {
     #[must_use]
     pub fn new(auth_port: u16, allow: Vec<Allow>) -> Self {
         let (pending, flows) = (FlowTable::new(PENDING_FLOWS_MAX), FlowTable::new(TUNNEL_FLOWS_MAX));
-        Self { auth_port, allow, pending, flows }
+        Self { auth_port, allow, pending, flows, probed: BTreeMap::new() }
     }
 
     /// Judges a packet that came out of a member's tunnel.
     pub fn inbound(&mut self, gate: Gate, packet: &Packet, now: Instant) -> Verdict {
+        if self.is_probe(packet) {
+            return pass_if(self.takes_probe(packet.source, now), Verdict::NotAllowed);
+        }
         match gate {
             Gate::Closed => self.inbound_closed(packet, now),
             Gate::Open => self.inbound_open(packet, now),
@@ -116,10 +127,20 @@ impl Filter {
 
     /// Judges a packet of ours on its way to a member.
     pub fn outbound(&mut self, gate: Gate, packet: &Packet, now: Instant) -> Verdict {
+        if self.is_probe(packet) {
+            return pass_if(self.probed.contains_key(&packet.destination), Verdict::NotAllowed);
+        }
         match gate {
             Gate::Closed => self.outbound_closed(packet, now),
             Gate::Open => self.outbound_open(packet, now),
         }
+    }
+
+    /// Probes pass to and from these members, whatever their gates, and nobody else.
+    pub fn set_probed(&mut self, members: &[Ipv6Addr]) {
+        let before = std::mem::take(&mut self.probed);
+        let even = |member: &Ipv6Addr| before.get(member).copied().flatten();
+        self.probed = members.iter().map(|member| (*member, even(member))).collect();
     }
 
     /// A member's gate was opened: its conn_auth flows no longer count as pending.
@@ -139,6 +160,7 @@ impl Filter {
     pub fn forget(&mut self, peer: Ipv6Addr) {
         self.pending.forget(peer);
         self.flows.forget(peer);
+        self.probed.remove(&peer);
     }
 
     /// Drops what has been silent for too long.
@@ -151,6 +173,22 @@ impl Filter {
     #[must_use]
     pub fn flows(&self) -> usize {
         self.pending.len() + self.flows.len()
+    }
+
+    /// A datagram between the ports that only SWIM has.
+    fn is_probe(&self, packet: &Packet) -> bool {
+        matches!(packet.payload, Payload::Udp { source, destination }
+            if source == self.auth_port && destination == self.auth_port)
+    }
+
+    fn takes_probe(&mut self, from: Ipv6Addr, now: Instant) -> bool {
+        let Some(even) = self.probed.get_mut(&from) else { return false };
+        let at = even.map_or(now, |at| at.max(now));
+        let is_due = at < now + PROBE_PACE * SWIM_BURST;
+        if is_due {
+            *even = Some(at + PROBE_PACE);
+        }
+        is_due
     }
 
     fn inbound_closed(&mut self, packet: &Packet, now: Instant) -> Verdict {
@@ -236,6 +274,9 @@ impl Filter {
             })
     }
 }
+
+/// Between two probes of one member at the greatest lasting rate.
+const PROBE_PACE: Duration = Duration::from_millis(1_000 / SWIM_DATAGRAMS_PER_S as u64);
 
 fn pass_if(passes: bool, otherwise: Verdict) -> Verdict {
     if passes { Verdict::Pass } else { otherwise }

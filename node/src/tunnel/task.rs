@@ -97,6 +97,7 @@ enum Request {
     SetPeers(Vec<TunnelPeer>, oneshot::Sender<Vec<TunnelPeer>>),
     OpenGate(WireGuardKey, oneshot::Sender<bool>),
     CloseGate(WireGuardKey, oneshot::Sender<bool>),
+    SetProbed(Vec<Ipv6Addr>, oneshot::Sender<()>),
     ChannelOf(Ipv6Addr, oneshot::Sender<Option<WireGuardKey>>),
     Stats(oneshot::Sender<Stats>),
 }
@@ -135,6 +136,14 @@ impl TunnelHandle {
     /// [`TunnelGone`].
     pub async fn close_gate(&self, member: WireGuardKey) -> Result<bool, TunnelGone> {
         self.ask(|answer| Request::CloseGate(member, answer)).await
+    }
+
+    /// The datagrams of SWIM pass to and from these members, and nobody else.
+    ///
+    /// # Errors
+    /// [`TunnelGone`].
+    pub async fn set_probed(&self, members: Vec<Ipv6Addr>) -> Result<(), TunnelGone> {
+        self.ask(|answer| Request::SetProbed(members, answer)).await
     }
 
     /// The key behind an overlay address, from the tunnels' own state, if a session with it exists.
@@ -244,6 +253,10 @@ impl Task {
             Request::SetPeers(peers, answer) => answer.send(self.engine.set_peers(peers)).is_err(),
             Request::OpenGate(member, answer) => answer.send(self.engine.open_gate(&member)).is_err(),
             Request::CloseGate(member, answer) => answer.send(self.engine.close_gate(&member)).is_err(),
+            Request::SetProbed(members, answer) => {
+                self.engine.set_probed(&members);
+                answer.send(()).is_err()
+            }
             Request::ChannelOf(address, answer) => answer.send(self.engine.channel_of(address)).is_err(),
             Request::Stats(answer) => answer.send(self.engine.stats(Instant::now())).is_err(),
         };

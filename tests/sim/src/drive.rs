@@ -1,5 +1,7 @@
 //! Moves connections on, as the daemon's tasks do: dialling, accepting, carrying, closing.
 
+use std::net::Ipv6Addr;
+
 use conn_auth::{Accept, Action, Binding, Dial, To};
 use control::{
     gateway::{Exporter, FromGateway, ToGateway},
@@ -138,6 +140,39 @@ impl World {
         let finds = here.learned.get(&to.wireguard) == Some(&to.endpoint)
             || here.peers.get(&to.wireguard).is_some_and(|peer| peer.endpoints.contains(&to.endpoint));
         finds && here.peers.contains_key(&to.wireguard) && there.peers.contains_key(&from.wireguard)
+    }
+
+    /// A datagram of SWIM leaves; a hostile machine says in it that all others are dead.
+    pub(crate) fn send_datagram(&mut self, from: Party, to: Ipv6Addr, bytes: Vec<u8>) {
+        let Some(running) = self.machines[from].running() else { return };
+        let Some(peer) = running.peers.values().find(|peer| peer.address == to) else { return };
+        let wireguard = peer.wireguard;
+        let Some(to) = self.machines.iter().position(|machine| machine.wireguard == wireguard) else {
+            return;
+        };
+        let bytes = if self.machines[from].hostility.is_some() {
+            let others = self.machines.iter().map(|machine| machine.node);
+            hostile::that_all_are_dead(&bytes, others)
+        } else {
+            bytes
+        };
+        self.totals.datagrams += 1;
+        if !self.network.loses() {
+            let delay = self.network.delay();
+            self.after(delay, Event::Datagram { from, to, bytes });
+        }
+    }
+
+    pub(crate) fn arrive_datagram(&mut self, from: Party, to: Party, bytes: &[u8]) {
+        if !self.is_there(from) || !self.is_there(to) || self.network.is_blocked(from, to) {
+            return;
+        }
+        let wireguard = self.machines[from].wireguard;
+        let Some(running) = self.machines[to].running() else { return };
+        let Some(source) = running.peers.get(&wireguard).map(|peer| peer.address) else { return };
+        if running.probed.contains(&source) {
+            self.step(to, |state, now| state.on_datagram(source, bytes, now));
+        }
     }
 
     fn is_there(&self, party: Party) -> bool {

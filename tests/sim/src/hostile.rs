@@ -1,7 +1,7 @@
 //! Members that do not play by the rules: what their daemon says is changed, held back or made up
 //! before it leaves.
 
-use identity::codec::Writer;
+use identity::{PublicKey, codec::Writer};
 use member_crdt::Session;
 use org_trust::{Payload, Record, Records, UnverifiedStatement};
 use rand::{RngExt as _, rngs::StdRng};
@@ -53,6 +53,20 @@ impl Hostility {
             Self::Garbles | Self::LiesAboutHeads | Self::Replays | Self::Withholds => vec![frame],
         }
     }
+}
+
+/// The same datagram of SWIM with other news: that these are down.
+pub(crate) fn that_all_are_dead(datagram: &[u8], others: impl Iterator<Item = PublicKey>) -> Vec<u8> {
+    // Kind, number, incarnation, two keys; kinds 3 to 6 name a third.
+    let head = if matches!(datagram.first(), Some(3..=6)) { 100 } else { 68 };
+    let mut bytes: Vec<u8> = datagram.iter().take(head).copied().collect();
+    let dead: Vec<PublicKey> = others.take(11).collect();
+    bytes.extend(u16::try_from(dead.len()).unwrap_or_default().to_be_bytes());
+    for node in dead {
+        bytes.extend(node.as_bytes());
+        bytes.extend([0, 0, 2]);
+    }
+    bytes
 }
 
 /// The same frame without revocations; none when nothing is left of it.

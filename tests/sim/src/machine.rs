@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -135,6 +135,8 @@ pub(crate) struct Running {
     /// The tunnels: who may have one, whose gate is open, where each was last heard.
     pub(crate) peers: BTreeMap<WireGuardKey, TunnelPeer>,
     pub(crate) gates: BTreeSet<WireGuardKey>,
+    /// Overlay addresses whose probes pass.
+    pub(crate) probed: Vec<Ipv6Addr>,
     pub(crate) learned: BTreeMap<WireGuardKey, SocketAddr>,
     pub(crate) handshaken: BTreeMap<WireGuardKey, u64>,
     /// The write under way, with what it will have put on disk.

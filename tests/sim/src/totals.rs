@@ -38,6 +38,8 @@ totals! {
     handshakes,
     /// Of them refused.
     refused,
+    /// Datagrams of SWIM sent.
+    datagrams,
     /// Handshakes that ended before a key was proved.
     unproven,
     /// Connections that were dialled.

@@ -46,6 +46,12 @@ pub(crate) enum Event {
         number: u64,
         tries: u32,
     },
+    /// A datagram arrives out of this machine's tunnel.
+    Datagram {
+        from: Party,
+        to: Party,
+        bytes: Vec<u8>,
+    },
     Fault(Fault),
     /// A cut peer has had its time.
     Flushed {
@@ -179,6 +185,7 @@ impl World {
             Event::Attempt { connection, side, number, tries } => {
                 self.attempt(connection, side, number, tries);
             }
+            Event::Datagram { from, to, bytes } => self.arrive_datagram(from, to, &bytes),
             Event::Fault(fault) => self.strike(fault),
             Event::Flushed { connection, side } => self.flushed(connection, side),
             Event::GiveUp { connection, side } => self.give_up(connection, side),
@@ -254,6 +261,7 @@ impl World {
                     running.gates.remove(&member);
                 }
             }
+            Effect::Datagram(to, bytes) => self.send_datagram(machine, to, bytes),
             Effect::Decide(reply, decision) => {
                 if let Decision::Open { purpose, .. } = &*decision {
                     let purpose = purpose.action();
@@ -281,6 +289,7 @@ impl World {
                 running.learned.retain(|member, _| peers.contains_key(member));
                 running.handshaken.retain(|member, _| peers.contains_key(member));
             }
+            Effect::Probe(members) => running.probed = members,
             Effect::Write(write) => self.begin_write(machine, write),
         }
     }
@@ -419,6 +428,7 @@ impl World {
             disk: self.machines[number].disk.clone(),
             peers: BTreeMap::new(),
             gates: Default::default(),
+            probed: Vec::new(),
             learned: BTreeMap::new(),
             handshaken: BTreeMap::new(),
             write: None,

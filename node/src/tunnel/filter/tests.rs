@@ -164,3 +164,50 @@ fn all_opens_every_port_but_only_behind_an_open_gate() {
     assert_eq!(inbound(&mut filter, Gate::Open, &knock, now), Verdict::Pass);
     assert_eq!(inbound(&mut filter, Gate::Closed, &knock, now), Verdict::GateClosed);
 }
+
+#[test]
+fn probes_pass_at_any_gate_to_and_from_those_who_are_probed_and_nobody_else() {
+    let (mut filter, now) = (filter(&["all"]), Instant::now());
+    let (come, go) = (build::udp((PEER, AUTH), (US, AUTH)), build::udp((US, AUTH), (PEER, AUTH)));
+    for gate in [Gate::Closed, Gate::Open] {
+        assert_eq!(inbound(&mut filter, gate, &come, now), Verdict::NotAllowed);
+        assert_eq!(outbound(&mut filter, gate, &go, now), Verdict::NotAllowed);
+    }
+    filter.set_probed(&[PEER]);
+    for gate in [Gate::Closed, Gate::Open] {
+        assert_eq!(inbound(&mut filter, gate, &come, now), Verdict::Pass);
+        assert_eq!(outbound(&mut filter, gate, &go, now), Verdict::Pass);
+    }
+    for (source, destination) in [(AUTH, 22), (40_000, AUTH), (22, AUTH)] {
+        let other = build::udp((PEER, source), (US, destination));
+        assert_eq!(inbound(&mut filter, Gate::Closed, &other, now), Verdict::GateClosed);
+    }
+    filter.forget(PEER);
+    assert_eq!(inbound(&mut filter, Gate::Open, &come, now), Verdict::NotAllowed);
+    filter.set_probed(&[]);
+    assert_eq!(outbound(&mut filter, Gate::Open, &go, now), Verdict::NotAllowed);
+}
+
+#[test]
+fn who_floods_with_probes_gets_a_bounded_number_through_and_others_keep_theirs() {
+    let (mut filter, start) = (filter(&[]), Instant::now());
+    let other = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
+    filter.set_probed(&[PEER, other]);
+    let mut passed = [0, 0];
+    for ms in 0..10_000 {
+        let now = start + Duration::from_millis(ms);
+        for _ in 0..5 {
+            let flood = build::udp((PEER, AUTH), (US, AUTH));
+            passed[0] += usize::from(inbound(&mut filter, Gate::Closed, &flood, now) == Verdict::Pass);
+        }
+        if ms % 100 == 0 {
+            let honest = build::udp((other, AUTH), (US, AUTH));
+            passed[1] += usize::from(inbound(&mut filter, Gate::Closed, &honest, now) == Verdict::Pass);
+        }
+        // Being told again who is probed gives nobody a new start.
+        filter.set_probed(&[PEER, other]);
+    }
+    let most = SWIM_BURST as usize + 11 * SWIM_DATAGRAMS_PER_S as usize;
+    assert!((300..=most).contains(&passed[0]), "{passed:?}");
+    assert_eq!(passed[1], 100);
+}
