@@ -1,6 +1,9 @@
 //! What an operator is told is so.
 
-use lab::org::{Org, wait_until};
+use lab::{
+    Signal,
+    org::{Org, wait_until},
+};
 
 use crate::harness::{self, code};
 
@@ -23,6 +26,27 @@ fn status_check_tells_healthy_lonely_down_and_not_enrolled_apart() -> Result<(),
         assert_eq!(check(&org, 1), Some(1), "nobody to be in step with");
         org.start_musterd(0).unwrap();
         wait_until("healthy again", || Ok((check(&org, 1) == Some(0)).then_some(()))).unwrap();
+    })
+}
+
+#[test]
+fn a_machine_that_does_not_answer_is_shown_suspect_or_silent_and_alive_once_it_does()
+-> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let mut org = harness::org(sandbox, 2, 2);
+        let answers = |org: &Org| org.ask(0, &["member", "show", "n2"]).unwrap()["liveness"].clone();
+        wait_until("alive", || Ok((answers(&org) == "alive").then_some(()))).unwrap();
+        let mut frozen = org.take_musterd(1).unwrap();
+        frozen.signal(Signal::STOP);
+        let unwell = |word: &serde_json::Value| word == "suspect" || word == "silent";
+        wait_until("not answering", || Ok(unwell(&answers(&org)).then_some(()))).unwrap();
+        assert_eq!(
+            org.ask(0, &["member", "show", "n2"]).unwrap()["state"],
+            "good",
+            "it is a member all the same"
+        );
+        frozen.signal(Signal::CONT);
+        wait_until("alive again", || Ok((answers(&org) == "alive").then_some(()))).unwrap();
     })
 }
 
