@@ -373,8 +373,14 @@ impl State {
     /// Registers first and judges then.
     fn register(&mut self, session: Session) -> Result<SessionKey, Refusal> {
         let peer = session.peer();
+        // Who is suspended serves nobody, and asks on: only so does it hear that it no longer is.
+        let asks = session.purpose == Purpose::Sync && matches!(session.proof, Proof::Accepted(_));
         let key = self.sessions.register(session.of(self.first_of(&peer)));
-        let standing = self.standing_of(&peer);
+        let standing = if asks && self.takes_part() {
+            self.standing_among_others(&peer)
+        } else {
+            self.standing_of(&peer)
+        };
         self.sessions.judge(key, standing)?;
         Ok(key)
     }

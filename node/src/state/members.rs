@@ -124,6 +124,11 @@ impl State {
         if !self.is_member() {
             return Standing::Barred(Code::NotEnrolled);
         }
+        self.standing_among_others(key)
+    }
+
+    /// The same whatever this machine is itself.
+    pub(super) fn standing_among_others(&self, key: &PublicKey) -> Standing {
         standing_of(&self.roster, &self.members, key)
     }
 

@@ -28,6 +28,7 @@ impl State {
     pub(super) fn took(&mut self, new: Vec<Record>, from: Option<SessionKey>, now: Now) {
         let (mut moved, mut withheld, mut urgent) = (false, Vec::new(), Vec::new());
         for record in new {
+            self.forget_words(&record);
             match self.weigh(&record) {
                 Weight::Admit(node) => {
                     self.members.admitted(node);
@@ -62,6 +63,21 @@ impl State {
             self.persist(now);
         } else {
             self.write_on(now);
+        }
+    }
+
+    /// What others said of this machine they said before this: new settings may take a removal back, and
+    /// an admin may have ended its suspension. Who still shuts it out says so again.
+    fn forget_words(&mut self, record: &Record) {
+        let is_about = match record {
+            Record::Charter(_) => true,
+            Record::Statement(bytes) => UnverifiedStatement::decode(bytes).is_ok_and(|statement| {
+                matches!(statement.claimed().payload(), Payload::Resume(resume) if self.is_mine(&resume.node))
+            }),
+            Record::Report(_) => false,
+        };
+        if is_about {
+            self.shut_out_by.clear();
         }
     }
 

@@ -199,8 +199,11 @@ impl State {
     pub(super) fn replace_session(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get(key) else { return };
         let (member, way) = (session.member, direction(&session.proof));
+        let gate = self.wireguard_with(&session.peer()).filter(|_| session.purpose == Purpose::Link);
         let reason = Code::SessionReplaced.title().to_owned();
         self.sessions.cut(key, Cut { code: Code::SessionReplaced, reason });
+        // The last word passes; everything else stops now.
+        self.effects.extend(gate.map(super::Effect::CloseGate));
         if self.sync.remove(&key).is_some() {
             self.overlay.handle_session_down(self.ms(now), member, way);
         }

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Instant};
 
-use conn_auth::{Accept, Action, Binding, Dial, Reference, Standing, To};
+use conn_auth::{Accept, Action, Binding, Dial, Holder, Reference, Standing, To};
 use control::{
     gateway::{Exporter, FromGateway, ToGateway},
     local::{Request as Ask, State as Stage},
@@ -267,6 +267,25 @@ fn the_word_of_a_machine_that_is_no_member_any_more_is_not_shown() {
 }
 
 #[test]
+fn the_word_that_this_machine_is_revoked_is_not_shown_after_new_settings() {
+    let mut bench = Bench::new();
+    let _sync = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    bench.written();
+    let (key, _) = bench.state.sessions.iter().next().unwrap();
+    // A thief's revocation was heard there and not here; the settings that end it come from others.
+    bench.state.on_told(key, Code::Revoked);
+    let problems = |bench: &mut Bench| {
+        let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+        status.problems.len()
+    };
+    assert_eq!(problems(&mut bench), 1);
+    let mut next = bench.state.replica.chain().head().charter().successor();
+    next.gateways.clear();
+    bench.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], bench.now);
+    assert_eq!(problems(&mut bench), 0);
+}
+
+#[test]
 fn a_machine_that_nobody_would_hear_does_not_leave() {
     let mut bench = Bench::new();
     let Answer::Failed(failed) = bench.ask(Ask::Leave {}) else { panic!("it left") };
@@ -411,6 +430,21 @@ fn a_suspended_machine_itself_keeps_knocking_and_a_revoked_one_does_not() {
 }
 
 #[test]
+fn a_suspended_machine_listens_to_members_that_it_dialled_and_a_revoked_one_does_not() {
+    for suspended in [true, false] {
+        let mut bench = Bench::new();
+        let me = if suspended { bench.signed_suspend(10) } else { bench.signed_revoke(10) };
+        drop(bench.submit(&me));
+        // It knows, and the others have heard that it no longer is.
+        assert_eq!(
+            matches!(bench.dialled(&Machine::new(20), Purpose::Sync), Decision::Open { .. }),
+            suspended
+        );
+        assert!(matches!(bench.dialled(&Machine::new(20), Purpose::Link), Decision::Refuse { .. }));
+    }
+}
+
+#[test]
 fn a_key_that_was_revoked_before_it_asks_is_refused_for_good_and_spends_nothing() {
     let mut bench = Bench::new();
     let invite = bench.invite(1, 9);
@@ -519,6 +553,12 @@ fn a_member_with_new_keys_is_the_same_member_and_its_old_key_serves_until_it_end
     let handshake = crate::tunnel::TunnelEvent::Handshake { wireguard: new.wireguard(), endpoint };
     bench.state.on_tunnel(handshake, bench.now);
     assert_eq!((under(&bench, &old), under(&bench, &new)), (0, 1), "the newer tunnel replaces the older");
+    bench.perform();
+    assert!(
+        bench.deeds.contains(&Deed::CloseGate(old.wireguard())),
+        "its gate goes at once: {:?}",
+        bench.deeds
+    );
     let retire = Payload::Retire(org_trust::Retire { old: old.node.public() });
     let retire = bench.by_node(&new.node, &retire);
     drop(bench.submit(&retire));
@@ -819,6 +859,28 @@ impl Bench {
             Reply::decode(&frame.0).unwrap()
         });
         frames.collect()
+    }
+
+    /// This machine has dialled another one, which lets it in.
+    fn dialled(&mut self, other: &Machine, purpose: Purpose) -> Decision {
+        let (org, client) = (self.state.org, key(10));
+        let binding =
+            Binding::WireGuard { client: key(11).public().to_wireguard(), server: other.wireguard() };
+        let action = Action::new(purpose.action(), &[]).unwrap();
+        let node = other.node.public();
+        let dial = Dial { org, key: &client, to: To::Key(node), binding, action }.start([5; 32]).unwrap();
+        let accept = Accept { org, key: &other.node, binding };
+        let accept = accept.on_hello(dial.hello().as_bytes(), [6; 32]).unwrap();
+        let proven = dial.on_challenge(accept.challenge().as_bytes()).unwrap();
+        let wait = proven.prove(Heads([0; 32]), 0);
+        let admitted = accept.on_proof(wait.proof().as_bytes()).unwrap();
+        let admitted = admitted.admit(Standing::Good(Holder::Member)).unwrap();
+        let line = admitted.verdict_ok(Reference([7; 8]), Heads([0; 32]), 0);
+        let result = wait.on_verdict(line.as_bytes()).map_err(|_| panic!("a verdict"));
+        let (reply, mut decided) = oneshot::channel();
+        self.state.on_dialled(Dialled { node, purpose, result, reply }, self.now);
+        self.perform();
+        decided.try_recv().unwrap()
     }
 
     /// The four messages in a tunnel.
