@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use control::{
-    local::{Answer, Coverage, Missing, Request, State},
+    local::{Answer, Coverage, Missing, Request, State, Submitted},
     text::{Bytes, Text},
 };
 use identity::{CharterId, Code, PublicKey, StatementId};
@@ -151,11 +151,33 @@ impl Carrier for Author {
     }
 
     fn submit(&mut self, record: Record) -> Outcome<Option<u64>> {
-        match &mut self.way {
-            Way::Daemon(daemon) => daemon.submit(record),
+        let unheard = match &mut self.way {
+            Way::Daemon(daemon) => match daemon.hand_in(record.clone()) {
+                Ok(submitted) => {
+                    if submitted.removed {
+                        // From now on it hears of nobody what he has applied.
+                        self.way = Way::Gateway(Remote::new(&self.admin.profile)?);
+                    }
+                    return Ok(Some(submitted.fsync_unix_ns));
+                }
+                Err(failure) if failure.code() == Code::ChangeUnheard => failure,
+                Err(failure) => return Err(failure),
+            },
             Way::Gateway(remote) => {
                 remote.submit(&self.key.key, &mut self.admin.profile, vec![record])?;
+                return Ok(None);
+            }
+        };
+        talk("This machine is no member any more; the change is handed in at a gateway.");
+        let remote = Remote::new(&self.admin.profile)?;
+        match remote.submit(&self.key.key, &mut self.admin.profile, vec![record]) {
+            Ok(()) => {
+                self.way = Way::Gateway(remote);
                 Ok(None)
+            }
+            Err(failure) => {
+                talk(failure.text().trim_end());
+                Err(unheard)
             }
         }
     }
@@ -198,11 +220,7 @@ impl Carrier for Daemon {
     }
 
     fn submit(&mut self, record: Record) -> Outcome<Option<u64>> {
-        let records = vec![Bytes(encode(record)?)];
-        let Answer::Submitted(submitted) = self.ask(&Request::Submit { records })? else {
-            return Err(local::unexpected());
-        };
-        Ok(Some(submitted.fsync_unix_ns))
+        Ok(Some(self.hand_in(record)?.fsync_unix_ns))
     }
 
     fn coverage(&mut self, change: StatementId) -> Outcome<Coverage> {
@@ -213,6 +231,24 @@ impl Carrier for Daemon {
 
     fn pause(&self) -> Duration {
         LOOK
+    }
+}
+
+impl Daemon {
+    /// Hands a record in, and says so if nobody else can have heard of it yet.
+    fn hand_in(&mut self, record: Record) -> Outcome<Submitted> {
+        let records = vec![Bytes(encode(record)?)];
+        let Answer::Submitted(submitted) = self.ask(&Request::Submit { records })? else {
+            return Err(local::unexpected());
+        };
+        if submitted.told == 0 && submitted.others > 0 {
+            let seen = format!(
+                "stored on this machine, which is in contact with none of {} other members",
+                submitted.others
+            );
+            talk(Failure::new(Code::ChangeUnheard, seen).text().trim_end());
+        }
+        Ok(submitted)
     }
 }
 

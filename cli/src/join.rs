@@ -95,19 +95,12 @@ pub(crate) fn leave(everywhere: &Everywhere) -> Outcome<()> {
             None
         }
     };
-    if told == Some(0) {
-        // A machine that has left is served by nobody, so its musterd cannot tell anybody later.
-        talk(
-            "No member could be told: ask an admin to revoke this machine. Run `muster leave` again to \
-             delete its keys.",
-        );
-    } else {
-        stop_and_delete(&places, &kept)?;
-    }
+    stop_and_delete(&places, &kept)?;
     let deleted = !kept.iter().any(|path| path.exists());
     let value = json!({ "left": told.is_some(), "members_told": told, "keys_deleted": deleted });
     output::print(everywhere.format(), value, || match told {
-        Some(told) => format!("left the org; {told} members were told at once\n"),
+        Some(0) => "left the org, which had no other member\n".to_owned(),
+        Some(told) => format!("left the org; {told} members have heard it\n"),
         None => "this machine's keys of the org are deleted\n".to_owned(),
     });
     Ok(())

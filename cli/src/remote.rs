@@ -198,6 +198,7 @@ fn is_out_of_reach(code: Code) -> bool {
             | Code::TlsFailed
             | Code::Busy
             | Code::ShuttingDown
+            | Code::ChangeUnheard
     )
 }
 

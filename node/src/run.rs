@@ -329,7 +329,7 @@ impl Daemon {
             Input::Proven(proven) => self.state.on_proven(proven, now),
             Input::RoleKey(made, order) => self.state.on_role_key(made, *order, now),
             Input::Keys(done) => self.state.on_keys(done, now),
-            Input::Told(key, code) => self.state.on_told(key, code),
+            Input::Told(key, code) => self.state.on_told(key, code, now),
             Input::Unproven { code, detail, source } => self.state.on_unproven(code, detail, source, now),
         }
     }

@@ -246,13 +246,13 @@ impl Sessions {
     /// Judges every session and cuts those that may not go on; `reason` words it for people.
     pub fn recheck(
         &mut self,
-        standing: impl Fn(&PublicKey) -> Standing,
+        standing: impl Fn(&Session) -> Standing,
         reason: impl Fn(&PublicKey, Code) -> String,
     ) -> Vec<Lost> {
         let mut lost = Vec::new();
         for (&key, session) in self.sessions.iter().filter(|(_, session)| !session.is_cut()) {
             let peer = session.peer();
-            if let Err(Refusal { code }) = session.proof.judge(standing(&peer)) {
+            if let Err(Refusal { code }) = session.proof.judge(standing(session)) {
                 let cut = Cut { code, reason: reason(&peer, code) };
                 let (purpose, reference) = (session.purpose, session.reference);
                 lost.push(Lost { key, peer, member: session.member, purpose, reference, cut });
@@ -360,8 +360,12 @@ mod tests {
         let (stays, _stays) = linked(&mut sessions, 1);
         let (goes, mut gone) = linked(&mut sessions, 2);
         let revoked = SecretKey::from_seed(&[2; 32]).public();
-        let standing = |key: &PublicKey| {
-            if *key == revoked { Standing::Barred(Code::Revoked) } else { Standing::Good(Holder::Member) }
+        let standing = |session: &Session| {
+            if session.peer() == revoked {
+                Standing::Barred(Code::Revoked)
+            } else {
+                Standing::Good(Holder::Member)
+            }
         };
         let lost = sessions.recheck(standing, |_, _| "by ada".to_owned());
         assert_eq!(lost.iter().map(|lost| lost.key).collect::<Vec<_>>(), [goes]);

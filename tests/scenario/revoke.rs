@@ -64,6 +64,58 @@ fn the_gateway_is_not_needed_for_a_revoke_and_live_sessions_end() -> Result<(), 
     })
 }
 
+#[test]
+fn a_revoke_of_the_machine_that_it_is_handed_in_at_reaches_the_others() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let mut org = harness::org(sandbox, 4, 4);
+        org.move_admin(0, 3).unwrap();
+        let (id, targets) = (harness::id(&org, 0), harness::targets(&org, &[0, 1, 2]));
+        let thief = org.probe(3, &id, &targets).unwrap();
+        harness::wait_until_served(&org, 3, &[0, 1, 2]);
+        let revoked = org.muster(3, &["revoke", "n4", "-o", "json", "--yes"]).unwrap();
+        revoked.ok().unwrap();
+        let said: serde_json::Value = serde_json::from_str(&revoked.stdout).unwrap();
+        assert_eq!((&said["coverage"]["applied"], &said["coverage"]["of"]), (&3.into(), &3.into()), "{said}");
+        harness::wait_until_refused(&org, 3, &[0, 1, 2]);
+        drop(thief);
+        for node in 0..3 {
+            assert!(member(&org, node, "n4", "revoked").is_some(), "as its coverage said");
+        }
+        assert_eq!(org.ask(3, &["session", "list"]).unwrap()["sessions"], serde_json::json!([]));
+    })
+}
+
+#[test]
+fn a_revoke_that_nobody_else_can_hear_is_not_a_success() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let mut org = harness::org(sandbox, 3, 3);
+        org.move_admin(0, 2).unwrap();
+        let namespace = |node: usize| org.host(node).unwrap().namespace();
+        org.lab().bridge().cut(&[namespace(2)], &[namespace(0), namespace(1)]).unwrap();
+        within(ANTI_ENTROPY, "it has noticed that it is alone", || {
+            let sessions = org.ask(2, &["session", "list"]).unwrap();
+            sessions["sessions"].as_array().unwrap().is_empty().then_some(())
+        });
+        // Another machine: it is stored here, and the person is told that nobody has heard of it.
+        let other = org.muster(2, &["revoke", "n2", "--timeout", "1s", "--yes"]).unwrap();
+        assert_eq!(other.status.code(), Some(75));
+        assert!(other.stderr.contains("MU-2014"), "{}", other.stderr);
+        assert!(other.stdout.contains("applied 1/2"), "{}", other.stdout);
+        // This machine itself: nobody ever hears of it from here.
+        let itself = org.muster(2, &["revoke", "n3", "--timeout", "1s", "--yes"]).unwrap();
+        assert_eq!(itself.status.code(), Some(75));
+        assert!(itself.stderr.contains("MU-2014"), "{}", itself.stderr);
+        // So it is handed in at another member, and nothing is signed twice.
+        org.lab().bridge().heal().unwrap();
+        let again = org.muster(2, &["revoke", "n3", "--yes"]).unwrap();
+        again.ok().unwrap();
+        assert!(again.stderr.contains("sending again"), "{}", again.stderr);
+        for name in ["n2", "n3"] {
+            assert!(member(&org, 0, name, "revoked").is_some());
+        }
+    })
+}
+
 fn operator(org: &Org, node: usize) -> std::path::PathBuf {
     org.host(node).unwrap().dir().join("operator/muster/demo")
 }

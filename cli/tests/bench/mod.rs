@@ -345,7 +345,13 @@ fn answer(replica: &mut Replica, request: Request) -> Result<Answer, Code> {
                 };
                 taken.push(Taken { id: encode_hex(&record.id()), new });
             }
-            Answer::Submitted(Submitted { records: taken, fsync_unix_ns: 1_800_000_000_000_000_000 })
+            Answer::Submitted(Submitted {
+                records: taken,
+                fsync_unix_ns: 1_800_000_000_000_000_000,
+                told: 1,
+                others: 1,
+                removed: false,
+            })
         }
         Request::Coverage { change } => {
             let settings = || replica.coverage_of_charter(&CharterId(change.0.0));

@@ -418,6 +418,13 @@ pub struct Submitted {
     pub records: Vec<Taken>,
     /// When the last of them was on disk: nanoseconds of CLOCK_REALTIME since 1970.
     pub fsync_unix_ns: u64,
+    /// Members that they were passed on to at once, who pass them on.
+    pub told: u64,
+    /// Other members that there are.
+    pub others: u64,
+    /// Whether this machine is no member any more, by these changes. Those told have then shown that they
+    /// have them.
+    pub removed: bool,
 }
 
 /// One record that was taken.
@@ -556,7 +563,7 @@ pub struct InviteUse {
 pub struct Left {
     /// The change that says so.
     pub change: Text<StatementId>,
-    /// Members to which it was sent at once; the others hear it from them.
+    /// Members that have shown that they have it; the others hear it from them.
     pub told: u64,
 }
 

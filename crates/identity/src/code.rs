@@ -187,6 +187,9 @@ codes! {
     CloneSuspected = 2013, exit 65, "two machines use one key",
         "What a member reports comes from two starts of muster at once: its key was copied, or its disk restored.",
         "If nobody restored that machine from a copy, revoke it and admit it again with new keys.";
+    ChangeUnheard = 2014, exit 75, "no other member has heard of the change",
+        "The change is stored on the machine where it was handed in. That machine is in contact with no other member, or is no member itself any more, so nobody else knows of the change yet.",
+        "Hand it in at another member: run the same command on another machine, or where no musterd runs, so that it goes to a gateway. What was signed already is sent again and not signed twice.";
     NoSuchRole = 2030, exit 65, "no such admin or gateway",
         "The org's settings name nobody like that in this role.",
         "`muster admin list` and `muster gateway list` show all.";
@@ -341,6 +344,9 @@ codes! {
     NoSuchReference = 6012, exit 65, "no such reference",
         "No refusal with this reference is remembered here.",
         "Ask on the machine that refused; references are forgotten after a restart.";
+    LeaveUnheard = 6013, exit 75, "no other member has heard that this machine leaves",
+        "This machine said that it leaves, and within five seconds no member has shown that it knows. So it has not left.",
+        "Bring it in contact with another member (`muster status`) and run `muster leave` again, or ask an admin to revoke it.";
 
     ConfigUnknownKey = 7001, exit 78, "an unknown setting",
         "The configuration has a key that this release does not know.",

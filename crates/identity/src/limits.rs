@@ -45,6 +45,9 @@ pub const NETWORKS_PROVEN_MAX: usize = 4096;
 pub const FRAME_WRITE_DEADLINE_MS: u64 = 10_000;
 /// How long a cut session's close frame may take to leave before the socket is dropped.
 pub const CLOSE_FLUSH_MS: u64 = 500;
+/// How long a machine that is out of the org, or leaves, waits for its neighbours to show that they have
+/// the change that says so. They answer within a round trip; one that is gone is noticed in this time.
+pub const PARTING_MS: u64 = 5_000;
 /// A dialler's patience for TCP, TLS and the four messages together.
 pub const DIAL_DEADLINE_MS: u64 = 10_000;
 

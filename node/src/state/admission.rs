@@ -229,9 +229,10 @@ impl State {
     }
 
     /// A peer says why it closes a session. A machine that was revoked never gets the change itself.
-    pub fn on_told(&mut self, key: SessionKey, code: Code) {
+    pub fn on_told(&mut self, key: SessionKey, code: Code, now: Now) {
         if let Some(peer) = self.sessions.get(key).map(|session| session.member) {
             self.shut_out(peer, code);
+            self.closed_for(key, code, now);
         }
     }
 
@@ -254,6 +255,7 @@ impl State {
             Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
             Purpose::Link | Purpose::Ping | Purpose::Outside(_) => {}
         }
+        self.nobody_answers(key, now);
         self.remove_members_told(now);
     }
 

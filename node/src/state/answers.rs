@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use conn_auth::Reference;
 use control::local::{
-    self, Answer, Coverage, Export, Failed, Invite, InviteStatus, InviteUse, Left, LinkStatus, Linked,
-    Member, MemberStatus, Missing, Opened, OrgStatus, Place, Request, Revoked, Session, State as Stage,
-    Status, Taken, Why,
+    self, Answer, Coverage, Export, Failed, Invite, InviteStatus, InviteUse, LinkStatus, Linked, Member,
+    MemberStatus, Missing, Opened, OrgStatus, Place, Request, Revoked, Session, State as Stage, Status,
+    Taken, Why,
 };
 use identity::{CharterId, Code, PublicKey, StatementId};
 use member_crdt::{Applied, InviteStanding, InviteState, MemberState};
-use org_trust::{Lane, Payload, Record, Records, Statement};
+use org_trust::{Lane, Record, Records};
 use tokio::sync::oneshot;
 
 use super::{
@@ -50,7 +50,8 @@ impl State {
             },
             Request::Submit { records } => match self.submit(&records, now) {
                 Ok(taken) => {
-                    self.after_disk(Withheld::Answer(reply, Waiting::Submitted(taken)));
+                    let parts = self.parting.is_telling();
+                    self.after_disk(Withheld::Answer(reply, Waiting::Submitted { taken, parts }));
                     return self.write_on(now);
                 }
                 Err(failed) => Err(failed),
@@ -363,55 +364,6 @@ impl State {
             note: invite.note.clone(),
             by: standing::admin_name(&self.roster, &invite.by),
         }
-    }
-
-    /// The others are told first: once this machine has left they listen to it no more. The Leave of a
-    /// key is always the same bytes, so it may be heard of before it is on disk.
-    fn leave(&mut self, reply: oneshot::Sender<Answer>, now: Now) {
-        if let Some(leaving) = &mut self.leaving {
-            return leaving.replies.push(reply);
-        }
-        let place = self.replica.next_place(&self.me, Lane::Main).filter(|_| self.is_member());
-        let signed = place.map(|place| Statement::sign(&self.org, &self.keys.node, place, &Payload::Leave));
-        let statement = match signed {
-            Some(Ok(statement)) => statement,
-            Some(Err(why)) => {
-                let failed = Failed { code: why.code().into(), detail: why.to_string() };
-                return answer(reply, Answer::Failed(failed));
-            }
-            None => {
-                let failed = Failed { code: Code::NotEnrolled.into(), detail: String::new() };
-                return answer(reply, Answer::Failed(failed));
-            }
-        };
-        let alone = self.roster.good().all(|member| member.uses(&self.me));
-        if self.sync.is_empty() && !alone {
-            // Taken now, it would never be heard: nobody listens to a machine that has left.
-            let detail = "no member is there to hear of it; an admin can revoke this machine".to_owned();
-            return answer(reply, Answer::Failed(Failed { code: Code::PeerUnreachable.into(), detail }));
-        }
-        let record = Record::from(&statement);
-        self.flood(&record, None);
-        let left = Left { change: statement.id().into(), told: count(self.sync.len()) };
-        self.leaving =
-            Some(super::Leaving { record, left, replies: vec![reply], at: now.at + super::LEAVE_FLUSH });
-    }
-
-    pub(super) fn leave_if_due(&mut self, now: Now) {
-        let Some(leaving) = self.leaving.take_if(|leaving| leaving.at <= now.at) else { return };
-        for outcome in self.take(&[leaving.record], now) {
-            if let Err(why) = outcome {
-                let failed = Failed { code: why.code().into(), detail: why.to_string() };
-                for reply in leaving.replies {
-                    answer(reply, Answer::Failed(failed.clone()));
-                }
-                return;
-            }
-        }
-        for reply in leaving.replies {
-            self.after_disk(Withheld::Answer(reply, Waiting::Left(leaving.left.clone())));
-        }
-        self.write_on(now);
     }
 }
 

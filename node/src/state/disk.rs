@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use control::local::{Answer, Failed, Submitted, Taken};
+use control::local::{Answer, Failed, Taken};
 use identity::{Code, PublicKey};
-use org_trust::Record;
+use org_trust::{Outcome, Record};
 use tokio::sync::oneshot;
 
 use super::{Effect, Now, State, reports::Facts};
@@ -31,6 +31,9 @@ pub(super) enum Withheld {
     Frame(SessionKey, Vec<u8>),
     /// Frames that answer a machine at the gateway and end its session; or the refusal instead.
     Outside(SessionKey, Vec<Vec<u8>>),
+    /// Tells an admin at the gateway what became of records; or the refusal instead. Whether they take
+    /// this machine out of the org.
+    Submitted(SessionKey, Vec<Outcome>, bool),
 }
 
 /// An answer that lacks the time at which the disk had it.
@@ -39,7 +42,12 @@ pub(super) enum Waiting {
     /// This machine has left.
     Left(control::local::Left),
     /// Changes were taken.
-    Submitted(Vec<Taken>),
+    Submitted {
+        /// What became of each.
+        taken: Vec<Taken>,
+        /// Whether they take this machine out of the org.
+        parts: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -189,7 +197,9 @@ impl State {
                     let failed = Failed { code: Code::DiskRefused.into(), detail: why.to_owned() };
                     answer(reply, Answer::Failed(failed));
                 }
-                Withheld::Outside(key, _) => self.refuse_outside(key, Code::DiskRefused),
+                Withheld::Outside(key, _) | Withheld::Submitted(key, ..) => {
+                    self.refuse_outside(key, Code::DiskRefused)
+                }
                 // It is told when the disk takes it.
                 Withheld::Rotated(_) => self.disk.next.push(what),
                 // A peer that gets no answer begins a new round when the session is made anew.
@@ -204,7 +214,13 @@ impl State {
         for what in ready {
             match what {
                 Withheld::Admitted(node) => counted.push(node),
-                Withheld::Answer(reply, waiting) => answer(reply, waiting.at(unix_ns)),
+                Withheld::Answer(reply, Waiting::Left(left)) => answer(reply, Answer::Left(left)),
+                Withheld::Answer(reply, Waiting::Submitted { taken, parts }) => {
+                    self.answer_submitted(reply, taken, parts, unix_ns);
+                }
+                Withheld::Submitted(key, outcomes, parts) => {
+                    self.answer_submitted_outside(key, outcomes, parts);
+                }
                 Withheld::Flood(record, except) => self.flood(&record, except),
                 Withheld::Frame(key, frame) => self.sessions.send(key, frame),
                 Withheld::Outside(key, frames) => self.answer_outside(key, frames),
@@ -214,15 +230,6 @@ impl State {
         if !counted.is_empty() {
             self.members.stored(&counted);
             self.members_changed(now);
-        }
-    }
-}
-
-impl Waiting {
-    fn at(self, fsync_unix_ns: u64) -> Answer {
-        match self {
-            Self::Left(left) => Answer::Left(left),
-            Self::Submitted(records) => Answer::Submitted(Submitted { records, fsync_unix_ns }),
         }
     }
 }

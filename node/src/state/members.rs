@@ -132,6 +132,12 @@ impl State {
         standing_of(&self.roster, &self.members, key)
     }
 
+    /// Why this machine is no member, by its own list.
+    pub(super) fn own_refusal(&self) -> Option<Code> {
+        let unknown = || self.roster.member_of(&self.me).map_or(Code::UnknownKey, |_| Code::KeyRetired);
+        self.roster.get(&self.me).map_or_else(|| Some(unknown()), |me| standing::refusal(&me.state))
+    }
+
     /// Why a key is refused, for people: with the time for a machine that was revoked.
     pub(super) fn reason(&self, key: &PublicKey, code: Code) -> String {
         let reason = standing::reason(&self.roster, key, code);
@@ -150,6 +156,7 @@ impl State {
     /// Enforces the list as it stands. Called after every change, before anything else is done.
     pub(super) fn members_changed(&mut self, now: Now) {
         self.roster = self.replica.roster();
+        self.part_or_stay(now);
         self.members.refuses_clones = self.healing.policy.on_clone == OnClone::Refuse;
         for member in self.roster.members() {
             if standing::is_served(member) {
@@ -158,13 +165,14 @@ impl State {
                 self.members.ended_unix_ms.entry(member.first()).or_insert_with(|| Some(now.unix_ms()));
             }
         }
-        let (roster, members) = (&self.roster, &self.members);
-        let refusal = |me: &Member| standing::refusal(&me.state).filter(|_| !standing::may_return(me));
-        let unknown = roster.member_of(&self.me).map_or(Code::UnknownKey, |_| Code::KeyRetired);
-        let ours = roster.get(&self.me).map_or(Some(unknown), refusal);
+        let (roster, members, parting) = (&self.roster, &self.members, &self.parting);
+        let ours = self.own_refusal().filter(|_| !self.takes_part());
         let lost = self.sessions.recheck(
-            // Who is no member itself keeps no session.
-            |key| ours.map_or_else(|| standing_of(roster, members, key), Standing::Barred),
+            // Who is no member itself keeps no session, once that is told.
+            |session| match ours.filter(|_| !parting.keeps(session)) {
+                Some(ours) => Standing::Barred(ours),
+                None => standing_of(roster, members, &session.peer()),
+            },
             |key, code| standing::reason(roster, if ours.is_some() { &self.me } else { key }, code),
         );
         for lost in lost {
@@ -190,7 +198,8 @@ impl State {
             );
         }
         self.set_peers();
-        let good = if self.takes_part() { self.others() } else { Vec::new() };
+        let goes_on = self.takes_part() || self.parting.is_telling();
+        let good = if goes_on { self.others() } else { Vec::new() };
         self.overlay.handle_members(self.ms(now), good.iter().copied());
         self.follow_overlay(now);
     }
@@ -230,10 +239,11 @@ impl State {
     /// Tells the tunnels who their peers are, if that changed.
     pub(super) fn set_peers(&mut self) {
         let served = |member: &&Member| {
-            let leaving =
-                self.members.leaving.contains_key(&member.first()) && self.sessions.has_any(member.first());
+            let has_any = self.sessions.has_any(member.first());
+            let leaving = self.members.leaving.contains_key(&member.first()) && has_any;
+            let hears = self.takes_part() || self.parting.is_telling() && has_any;
             let counts = standing::is_served(member) && !self.members.fresh.contains(&member.first());
-            !member.uses(&self.me) && (counts && self.takes_part() || leaving)
+            !member.uses(&self.me) && (counts && hears || leaving)
         };
         let members = self.roster.members().into_iter().filter(served);
         let peers: BTreeMap<_, _> = members.map(|member| (member.first(), self.peer(member))).collect();

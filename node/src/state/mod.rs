@@ -11,10 +11,8 @@ use std::{
 };
 
 use conn_auth::Reference;
-use control::local::Answer;
 use identity::{BootNonce, Code, OrgId, PublicKey, SecretKey, WireGuardKey};
 use member_crdt::{Replica, Roster};
-use org_trust::Record;
 use overlay::Overlay;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::oneshot;
@@ -40,6 +38,7 @@ mod healing;
 mod liveness;
 mod members;
 mod outside;
+mod parting;
 mod records;
 mod reports;
 mod role;
@@ -135,7 +134,8 @@ pub struct State {
     outside: outside::Connections,
     effects: VecDeque<Effect>,
     stats: Option<Stats>,
-    leaving: Option<Leaving>,
+    leaving: Option<parting::Leaving>,
+    parting: parting::Parting,
     /// Made since the start: it is used instead of the one among `keys`.
     role_key: Option<SecretKey>,
     role_key_ordered: bool,
@@ -144,19 +144,6 @@ pub struct State {
     /// here decides what is done here.
     shut_out_by: BTreeMap<PublicKey, Code>,
 }
-
-/// This machine has said that it leaves, and gives the word time to get away.
-#[derive(Debug)]
-struct Leaving {
-    record: Record,
-    left: control::local::Left,
-    /// Everybody who asked for it.
-    replies: Vec<oneshot::Sender<Answer>>,
-    at: Instant,
-}
-
-/// How long the word that this machine leaves may take to get away.
-const LEAVE_FLUSH: Duration = Duration::from_millis(500);
 
 impl State {
     /// A state, and with it the first effects: the tunnel's peers.
@@ -191,6 +178,7 @@ impl State {
             effects: VecDeque::new(),
             stats: None,
             leaving: None,
+            parting: parting::Parting::default(),
             role_key: None,
             role_key_ordered: false,
             rotation: rotation::Rotation::default(),
@@ -218,7 +206,8 @@ impl State {
     pub fn timeout(&self) -> Option<Instant> {
         let core = [self.overlay.poll_timeout(), self.answering.poll_timeout()].into_iter().flatten().min();
         let core = core.map(|ms| self.started + Duration::from_millis(ms));
-        let leaving = self.leaving.as_ref().map(|leaving| leaving.at);
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
+        let parting = self.parting.due();
         let removal = self.members.next_removal();
         // No report is made while the disk refuses: a timer for it would always be due.
         let report = self.report.due().filter(|_| self.disk.refused().is_none());
@@ -226,12 +215,15 @@ impl State {
         let guests = self.sync.values().filter_map(sync::Peer::guest_until).min();
         let rotation = self.rotation.due();
         let (disk, dials) = (self.disk.retry_at(), self.dials.next_try());
-        [core, leaving, removal, report, disk, dials, healing, guests, rotation].into_iter().flatten().min()
+        [core, leaving, parting, removal, report, disk, dials, healing, guests, rotation]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Some time has passed.
     pub fn on_timeout(&mut self, now: Now) {
-        self.leave_if_due(now);
+        self.part_on(now);
         self.remove_members_told(now);
         self.write_on(now);
         self.report_if_due(now);

@@ -260,8 +260,9 @@ impl State {
                     Ok(Applied::Waiting { .. }) => Outcome::Refused(Code::ChangeBroken),
                     Err(why) => Outcome::Refused(why.code()),
                 });
-                let frames = vec![Reply::Submitted(outcomes.collect()).encode()];
-                self.after_disk(Withheld::Outside(key, frames));
+                let outcomes: Vec<Outcome> = outcomes.collect();
+                let parts = self.parting.is_telling();
+                self.after_disk(Withheld::Submitted(key, outcomes, parts));
             }
             Request::Fetch(Select::Reports) => {
                 let frames = self.some(|record| matches!(record, Record::Report(_)));

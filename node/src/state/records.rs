@@ -23,19 +23,20 @@ impl State {
         outcomes
     }
 
-    /// These records are in the replica. A revocation and new settings are in force and told at once,
-    /// even when the disk refuses; what else is told waits for the disk.
+    /// These records are in the replica. What takes somebody out of the org, and new settings, are in force
+    /// and told at once, even when the disk refuses; what else is told waits for the disk.
     pub(super) fn took(&mut self, new: Vec<Record>, from: Option<SessionKey>, now: Now) {
-        let (mut moved, mut withheld, mut urgent) = (false, Vec::new(), Vec::new());
+        let mut moved = false;
+        let (mut admitted, mut later, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
         for record in new {
             self.forget_words(&record);
             match self.weigh(&record) {
                 Weight::Admit(node) => {
                     self.members.admitted(node);
-                    withheld.push(Withheld::Admitted(node));
-                    withheld.push(Withheld::Flood(record, from));
+                    admitted.push(node);
+                    later.push(record);
                 }
-                Weight::OwnReport => withheld.push(Withheld::Flood(record, from)),
+                Weight::OwnReport | Weight::Other => later.push(record),
                 // Whoever passes it on may have kept it for days: it does not say that the node is up.
                 Weight::Report { moved: has_moved } => {
                     moved |= has_moved;
@@ -43,7 +44,6 @@ impl State {
                     urgent.push(record);
                 }
                 Weight::Urgent => urgent.push(record),
-                Weight::Other => withheld.push(Withheld::Flood(record, from)),
             }
         }
         if !std::sync::Arc::ptr_eq(&self.roster, &self.replica.roster()) {
@@ -52,11 +52,21 @@ impl State {
             self.set_peers();
         }
         self.notice_clones(now);
-        for record in urgent {
-            self.flood(&record, from);
+        if self.parting.is_telling() {
+            let foreign: Vec<Record>;
+            (foreign, later) = later.into_iter().partition(|record| self.is_foreign(record));
+            urgent.extend(foreign);
+            self.say_farewell(urgent, from);
+        } else {
+            for record in urgent {
+                self.flood(&record, from);
+            }
         }
-        for what in withheld {
-            self.after_disk(what);
+        for node in admitted {
+            self.after_disk(Withheld::Admitted(node));
+        }
+        for record in later {
+            self.after_disk(Withheld::Flood(record, from));
         }
         self.report_against_namesake(now);
         if self.replica.is_unsaved() {
@@ -97,11 +107,11 @@ impl State {
             },
             Record::Statement(bytes) => match UnverifiedStatement::decode(bytes) {
                 Ok(statement) => match statement.claimed().payload() {
-                    Payload::Revoke(_) | Payload::Suspend(_) => Weight::Urgent,
+                    Payload::Revoke(_) | Payload::Suspend(_) | Payload::Cancel(_) | Payload::Leave => {
+                        Weight::Urgent
+                    }
                     Payload::Admit(admit) => Weight::Admit(admit.node),
                     Payload::Invite(_)
-                    | Payload::Cancel(_)
-                    | Payload::Leave
                     | Payload::Resume(_)
                     | Payload::Assign(_)
                     | Payload::Rotate(_)

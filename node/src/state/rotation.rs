@@ -235,10 +235,9 @@ impl State {
         }
     }
 
-    /// A frame of a session of sync was taken in.
-    pub(super) fn round_answered(&mut self, key: SessionKey) {
-        let answered = self.sync.get(&key).is_some_and(|peer| peer.is_answered());
-        if self.rotation.step == Step::Telling && answered && self.rotation.told.contains(&key) {
+    /// A peer has answered every round that was begun on a session of sync.
+    pub(super) fn new_keys_heard(&mut self, key: SessionKey) {
+        if self.rotation.step == Step::Telling && self.rotation.told.contains(&key) {
             self.order_keys(KeysOrder::UseNext);
         }
     }

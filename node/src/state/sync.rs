@@ -72,7 +72,7 @@ impl State {
                 if compared {
                     self.compared_with(peer, now);
                 }
-                self.round_answered(key);
+                self.round_answered(key, now);
             }
             Err(why) => {
                 let (code, reason) = (why.code(), why.to_string());
@@ -119,6 +119,7 @@ impl State {
         self.sync.insert(key, Peer::default());
         self.overlay.handle_session_up(self.ms(now), peer, way);
         self.follow_overlay(now);
+        self.say_leaving(key);
         self.heal_with_contact(now);
         // Otherwise the dialler begins, and the other side in its own time.
         if self.wants_comparing() && self.sync.get(&key).is_some_and(|sync| sync.due == 0) {
@@ -137,9 +138,19 @@ impl State {
 
     /// Passes a record on at once.
     pub(super) fn flood(&mut self, record: &Record, except: Option<SessionKey>) {
-        let frame = member_crdt::Session::flood(record);
         let kept = self.sync.iter().filter(|(_, sync)| sync.guest_until.is_none());
         let keys: Vec<SessionKey> = kept.map(|(key, _)| *key).filter(|key| Some(*key) != except).collect();
+        self.send_record(record, keys);
+    }
+
+    /// The same, to those also whose session is about to end.
+    pub(super) fn flood_to_all(&mut self, record: &Record, except: Option<SessionKey>) {
+        let keys: Vec<SessionKey> = self.sync.keys().copied().filter(|key| Some(*key) != except).collect();
+        self.send_record(record, keys);
+    }
+
+    fn send_record(&mut self, record: &Record, keys: Vec<SessionKey>) {
+        let frame = member_crdt::Session::flood(record);
         for key in keys {
             self.sessions.send(key, frame.clone());
         }

@@ -330,7 +330,7 @@ impl World {
                 self.finish(connection, side);
                 self.step(party, |state, now| {
                     if let Some(code) = code {
-                        state.on_told(key, code);
+                        state.on_told(key, code, now);
                     }
                     state.on_ended(key, now);
                 });

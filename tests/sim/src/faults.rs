@@ -137,6 +137,7 @@ impl World {
             _ => {
                 disk.rot(&mut self.rng);
                 self.machines[machine].disk_is_spoiled = true;
+                self.totals.disks_spoiled += 1;
                 self.crash(machine, lasts);
             }
         }

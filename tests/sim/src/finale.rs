@@ -58,11 +58,12 @@ impl World {
                 self.start(machine, None);
             }
         }
-        let mut is_handed_in = false;
+        // A change that a machine has acknowledged has to come to the others by itself.
+        let mut is_handed_in = !self.may_lose_changes();
         while self.violation.is_none() {
-            // The first gateway may be without its disk; and a machine that a change takes out of the org
-            // does not pass it on.
-            let is_due = !is_handed_in || (self.now - began).is_multiple_of(10 * SECOND);
+            let is_due =
+                self.may_lose_changes() && (!is_handed_in || (self.now - began).is_multiple_of(10 * SECOND));
+            // The first gateway may be without its disk.
             if self.machines[0].running().is_some() && is_due {
                 is_handed_in = true;
                 self.hand_in_again();
@@ -85,6 +86,12 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whether what a machine has taken may be lost with it: those it told of it may withhold it, and disks
+    /// have forgotten.
+    fn may_lose_changes(&self) -> bool {
+        self.plan.hostile > 0 || self.totals.disks_spoiled > 0 || self.totals.backups_restored > 0
     }
 
     /// Members that must agree: honest, there, and not on their way out.

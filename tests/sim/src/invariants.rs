@@ -6,10 +6,13 @@ use std::{
 };
 
 use control::local::Coverage;
-use identity::{Code, PublicKey, StatementId, WireGuardKey, limits::CLOSE_FLUSH_MS};
+use identity::{
+    Code, PublicKey, StatementId, WireGuardKey,
+    limits::{CLOSE_FLUSH_MS, PARTING_MS},
+};
 use member_crdt::{Member, MemberState, Replica, Roster, Standing};
 use musterd::{
-    sessions::{Purpose, Sessions},
+    sessions::{Purpose, Session, Sessions},
     store::Store,
 };
 use org_trust::{
@@ -338,14 +341,19 @@ pub(crate) fn invariant_members_are_served(
     })
 }
 
-/// Who is no member any more keeps no session.
+/// Who is no member any more keeps no session, but for passing on the change that says so.
 pub(crate) fn invariant_a_former_member_serves_nobody(
     roster: &Roster,
     me: &PublicKey,
     sessions: &Sessions,
+    lost_at: Option<u64>,
+    now: u64,
 ) -> Held {
     let is_member = roster.get(me).is_some_and(Member::is_good);
-    let live = sessions.iter().filter(|(_, session)| !session.is_cut()).count();
+    let tells = lost_at.is_some_and(|at| now - at <= (PARTING_MS + 50) * MS);
+    let passes_on =
+        |session: &Session| tells && matches!(session.purpose, Purpose::Sync | Purpose::Outside("submit"));
+    let live = sessions.iter().filter(|(_, session)| !session.is_cut() && !passes_on(session)).count();
     ensure(is_member || live == 0, || format!("{live} sessions of a machine that is no member"))
 }
 
@@ -408,6 +416,9 @@ impl World {
             for member in running.roster.members().into_iter().filter(|member| !member.is_good()) {
                 running.lost_at.entry(member.wireguard.to_wireguard()).or_insert(now);
             }
+            if !running.roster.get(&node).is_some_and(Member::is_good) {
+                running.out_at.get_or_insert(now);
+            }
         }
         let roster = Arc::clone(&running.roster);
         let Some(running) = self.machines[number].running() else { return };
@@ -415,7 +426,7 @@ impl World {
         let a = invariant_a_session_is_with_a_member(&roster, sessions);
         let b = invariant_gates_need_links(&running.gates, &roster, sessions);
         let c = invariant_tunnels_are_members(running.peers.keys().copied(), &running.lost_at, now);
-        let d = invariant_a_former_member_serves_nobody(&roster, &node, sessions);
+        let d = invariant_a_former_member_serves_nobody(&roster, &node, sessions, running.out_at, now);
         let report = running.state.replica().report_of(&node);
         let seq = report.map(|report| report.body().seq);
         let memory = &self.machines[number].memory;

@@ -151,6 +151,8 @@ pub(crate) struct Running {
     pub(crate) roster: Arc<member_crdt::Roster>,
     /// When somebody lost its standing here, by tunnel.
     pub(crate) lost_at: BTreeMap<WireGuardKey, u64>,
+    /// When its list first said that it is no member.
+    pub(crate) out_at: Option<u64>,
 }
 
 /// What a write puts on disk.

@@ -66,6 +66,10 @@ totals! {
     revokes,
     /// Changes acknowledged to a program or an admin's device.
     acknowledged,
+    /// Changes that took the machine out that they were handed in at, and that others had then.
+    parted,
+    /// Changes that a machine could tell nobody of.
+    unheard,
     /// Machines that asked to leave.
     leaves,
     /// Machines that joined, or got their list anew.
@@ -84,6 +88,8 @@ totals! {
     disk_faults,
     /// Disks that did not read back and were filled by a gateway.
     disks_lost,
+    /// Disks that lost what was on them.
+    disks_spoiled,
     /// Old copies of a disk put back.
     backups_restored,
     /// Partitions.

@@ -7,7 +7,10 @@ use control::{
 };
 use identity::{BootNonce, Code, Heads, Name, PublicKey, SecretKey, StatementId};
 use member_crdt::Replica;
-use musterd::state::{Decision, Proven};
+use musterd::{
+    sessions::{Purpose, Session},
+    state::{Decision, Proven},
+};
 use org_trust::{
     Admit, Assurance, Cancel, Charter, EnrolRequest, Gateway, Invite, Lane, Payload, Place, Reason, Record,
     Records, Redemption, Reply, Report, ReportBody, Request, Revoke, Statement, UnverifiedCharter,
@@ -362,8 +365,8 @@ impl World {
         self.step(machine, |state, now| state.on_request(Ask::Submit { records: batches }, reply, now));
     }
 
-    /// An admin who sees that few machines have applied a change hands it in elsewhere: it may have
-    /// been taken by one that the others do not listen to any more.
+    /// An admin who sees that few machines have applied a change hands it in elsewhere: it may have been
+    /// taken by one that hears of others only through hostile ones, or whose disk has lost it.
     pub(crate) fn hand_in_again(&mut self) {
         let Some(gateway) = self.machines[0].running() else { return };
         let replica = gateway.state.replica();
@@ -386,12 +389,16 @@ impl World {
                 continue;
             }
             match submission.answer.try_recv() {
-                Ok(Answer::Submitted(_)) => {
+                Ok(Answer::Submitted(done)) => {
+                    // What one machine alone has is handed in at another one, too.
+                    let is_told = done.told > 0 || done.others == 0;
+                    self.totals.parted += u64::from(done.removed);
                     if let Asked::Submit(admin, ids) = submission.asked {
-                        self.acknowledge(machine, Some(admin), &ids);
+                        self.acknowledge(machine, Some(admin).filter(|_| is_told), &ids);
                     }
                 }
                 Ok(Answer::Failed(failed)) => {
+                    self.totals.unheard += u64::from(failed.code.0 == Code::ChangeUnheard);
                     if matches!(submission.asked, Asked::Leave) {
                         self.trace.remark(self.now, || format!("{machine} does not leave: {failed:?}"));
                     }
@@ -411,6 +418,13 @@ impl World {
         }
         self.totals.acknowledged += ids.len() as u64;
         self.check_acknowledged(machine);
+    }
+
+    /// Whether a machine keeps in step with anybody.
+    fn is_in_contact(&self, machine: Party) -> bool {
+        let is_open = |session: &Session| session.purpose == Purpose::Sync && !session.is_cut();
+        let running = self.machines[machine].running();
+        running.is_some_and(|running| running.state.sessions().iter().any(|(_, session)| is_open(session)))
     }
 
     pub(crate) fn up(&self) -> impl Iterator<Item = Party> {
@@ -445,15 +459,7 @@ impl World {
         let (reply, mut answer) = oneshot::channel();
         self.step(machine, |state, now| state.on_request(Ask::Status {}, reply, now));
         if let Ok(Answer::Status(status)) = answer.try_recv() {
-            // A machine may have left without anybody having heard of it but by its closed sessions.
-            let has_left = |detail: &str| {
-                self.machines.iter().any(|other| {
-                    self.oracle.leaving.contains(&other.node)
-                        && detail.starts_with(&format!("{} ", other.name))
-                })
-            };
-            let problems: Vec<_> = status.problems.into_iter().filter(|p| !has_left(&p.detail)).collect();
-            self.check_status(&problems);
+            self.check_status(&status.problems);
         }
     }
 
@@ -716,7 +722,9 @@ impl World {
                 if taken {
                     let ids: Vec<StatementId> =
                         records.iter().map(|record| StatementId(record.id())).collect();
-                    self.acknowledge(gateway, Some(party - self.machines.len()), &ids);
+                    // A gateway does not say whom it told; coverage, which an admin then reads, does.
+                    let admin = Some(party - self.machines.len()).filter(|_| self.is_in_contact(gateway));
+                    self.acknowledge(gateway, admin, &ids);
                 }
             }
             Errand::Enrol { invite, secret, tries } => match (list, code) {

@@ -440,6 +440,7 @@ impl World {
             wake_at: None,
             wakes: (0, 0),
             lost_at: BTreeMap::new(),
+            out_at: None,
         }));
         self.totals.starts += 1;
         self.settle(number);
@@ -472,6 +473,7 @@ impl World {
         if lied && self.sabotage != Some(Sabotage::DisksForget) {
             self.machines[machine].memory.forget_disk();
             self.machines[machine].disk_is_spoiled = true;
+            self.totals.disks_spoiled += 1;
         }
         if self.sabotage == Some(Sabotage::DisksRot) {
             disk.rot(&mut self.rng);

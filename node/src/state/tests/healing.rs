@@ -223,7 +223,7 @@ fn a_machine_that_was_admitted_and_has_never_run_keeps_nobody_waiting() {
 }
 
 /// What another member holds.
-fn other(more: &[Record]) -> Replica {
+pub(super) fn other(more: &[Record]) -> Replica {
     let (mut replica, _) = fixture::org(0);
     for record in more {
         replica.apply(record).unwrap();
@@ -242,7 +242,7 @@ impl Bench {
         Self::with(replica)
     }
 
-    fn compared() -> Self {
+    pub(super) fn compared() -> Self {
         let mut bench = Self::started();
         for node in [20, 30] {
             bench.state.compared_with(key(node).public(), bench.now);
@@ -255,7 +255,7 @@ impl Bench {
         self.open_tunnel(&machine, "link", machine.wireguard()).1
     }
 
-    fn sync(&mut self, node: u8) -> Ends {
+    pub(super) fn sync(&mut self, node: u8) -> Ends {
         let machine = Machine::new(node);
         let (ends, verdict) = self.open_tunnel(&machine, "sync", machine.wireguard());
         assert!(verdict.starts_with("ok "), "{verdict}");
@@ -263,14 +263,14 @@ impl Bench {
         ends.unwrap()
     }
 
-    fn session_with(&self, node: u8) -> SessionKey {
+    pub(super) fn session_with(&self, node: u8) -> SessionKey {
         let of_it =
             |key: &&SessionKey| self.state.sessions.get(**key).unwrap().peer() == fixture::key(node).public();
         *self.state.sync.keys().find(of_it).unwrap()
     }
 
     /// The other side of a session answers all that it is sent.
-    fn converse(&mut self, node: u8, ends: &mut Ends, replica: &mut Replica) {
+    pub(super) fn converse(&mut self, node: u8, ends: &mut Ends, replica: &mut Replica) {
         self.converse_as(node, ends, replica, &mut Side::new());
     }
 
@@ -301,7 +301,7 @@ impl Bench {
         self.perform();
     }
 
-    fn later(&mut self, span: Duration) {
+    pub(super) fn later(&mut self, span: Duration) {
         self.now.at += span;
         self.state.on_timeout(self.now);
         self.perform();

@@ -1,0 +1,191 @@
+//! Whose sessions and tunnels end, and when.
+
+use super::*;
+
+#[test]
+fn a_link_opens_the_gate_before_its_verdict_and_a_revocation_closes_it_before_all_else() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let (mut ends, verdict) = bench.open_tunnel(&other, "link", other.wireguard.public().to_wireguard());
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    let wireguard = other.wireguard.public().to_wireguard();
+    assert_eq!(bench.deeds, [Deed::OpenGate(wireguard), Deed::Decide]);
+    bench.deeds.clear();
+    bench.revoke(20);
+    assert_eq!(bench.deeds.first(), Some(&Deed::CloseGate(wireguard)), "{:?}", bench.deeds);
+    assert!(!bench.deeds.iter().any(|deed| matches!(deed, Deed::Peers(..))), "its tunnel carries the reason");
+    let cut = ends.as_mut().unwrap().cut.try_recv().unwrap();
+    assert_eq!(cut.code, Code::Revoked);
+    assert!(cut.reason.contains("by ada"), "{}", cut.reason);
+    bench.deeds.clear();
+    let (key, _) = bench.state.sessions.iter().next().unwrap();
+    bench.state.on_ended(key, bench.now);
+    bench.perform();
+    assert_eq!(bench.deeds.last(), Some(&Deed::Peers(0)), "once told, its tunnel goes");
+    let (_, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.ends_with("code=MU-1403"), "{verdict}");
+}
+
+#[test]
+fn a_revoked_peer_that_does_not_go_loses_its_tunnel_when_its_time_is_over() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let _open = bench.open_tunnel(&other, "link", other.wireguard.public().to_wireguard());
+    bench.revoke(20);
+    bench.deeds.clear();
+    bench.now.at += Duration::from_millis(identity::limits::CLOSE_FLUSH_MS);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    assert!(bench.deeds.contains(&Deed::Peers(0)), "{:?}", bench.deeds);
+}
+
+#[test]
+fn a_key_in_a_tunnel_of_another_member_is_refused() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let (_, verdict) = bench.open_tunnel(&other, "link", WireGuardKey([7; 32]));
+    assert!(verdict.ends_with("code=MU-1409"), "{verdict}");
+    let stranger = Machine::new(70);
+    let (_, verdict) = bench.open_tunnel(&stranger, "link", WireGuardKey([7; 32]));
+    assert!(verdict.ends_with("code=MU-1401"), "{verdict}");
+}
+
+#[test]
+fn a_revocation_is_enforced_and_told_although_the_disk_refuses_and_not_acknowledged() {
+    let mut bench = Bench::new();
+    let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    let mut sync = ends.unwrap();
+    let revoke = bench.signed_revoke(30);
+    let mut answered = bench.submit(&revoke);
+    assert!(!bench.state.roster.get(&key(30).public()).unwrap().is_good(), "in force");
+    assert!(std::iter::from_fn(|| sync.frames.try_recv().ok()).count() > 0, "told");
+    assert!(answered.try_recv().is_err(), "not acknowledged");
+    bench.refuse_write();
+    let Ok(Answer::Failed(failed)) = answered.try_recv() else { panic!("acknowledged") };
+    assert_eq!(failed.code.0, Code::DiskRefused);
+    let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+    assert_eq!(status.problems[0].code.0, Code::DiskRefused);
+    // The disk is back: the whole file is written, and the same change is acknowledged.
+    bench.now.at += Duration::from_secs(2);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    assert!(matches!(bench.deeds.last(), Some(Deed::Replace)), "{:?}", bench.deeds);
+    bench.written();
+    let mut answered = bench.submit(&revoke);
+    assert!(matches!(answered.try_recv(), Ok(Answer::Submitted(done)) if !done.records[0].new));
+}
+
+#[test]
+fn an_admission_that_is_not_on_disk_is_not_told() {
+    let mut bench = Bench::new();
+    let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    let mut sync = ends.unwrap();
+    bench.written();
+    while sync.frames.try_recv().is_ok() {}
+    let invite = bench.invite(1, 9);
+    while sync.frames.try_recv().is_ok() {}
+    let newcomer = Machine::new(50);
+    let (id, _) = bench.open_outside(&newcomer.node, "enrol");
+    bench.say(id, &Request::Enrol(newcomer.request(&bench, &invite, 9)));
+    assert!(sync.frames.try_recv().is_err(), "not flooded");
+    bench.written();
+    assert!(sync.frames.try_recv().is_ok(), "flooded");
+}
+
+#[test]
+fn a_suspended_peer_is_cut_like_a_revoked_one_and_comes_back_once_it_is_resumed() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let wireguard = other.wireguard.public().to_wireguard();
+    let (mut ends, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    let suspend = bench.signed_suspend(20);
+    drop(bench.submit(&suspend));
+    assert!(bench.deeds.contains(&Deed::CloseGate(wireguard)), "{:?}", bench.deeds);
+    let cut = ends.as_mut().unwrap().cut.try_recv().unwrap();
+    assert_eq!(cut.code, Code::Suspended);
+    assert!(cut.reason.starts_with("suspended by ada: lost"), "{}", cut.reason);
+    let (key_of, _) = bench.state.sessions.iter().next().unwrap();
+    bench.state.on_ended(key_of, bench.now);
+    bench.perform();
+    assert_eq!(bench.deeds.last(), Some(&Deed::Peers(0)), "its tunnel goes");
+    let (_, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.ends_with("code=MU-1404"), "{verdict}");
+
+    let resume = Resume { node: key(20).public(), suspends: vec![suspend.id()] };
+    let resume = bench.signed(Lane::Main, &Payload::Resume(resume));
+    drop(bench.submit(&resume));
+    bench.written();
+    assert_eq!(bench.deeds.iter().rev().find(|deed| matches!(deed, Deed::Peers(_))), Some(&Deed::Peers(1)));
+    let (_, verdict) = bench.open_tunnel(&other, "link", wireguard);
+    assert!(verdict.starts_with("ok "), "{verdict}");
+}
+
+#[test]
+fn a_suspended_machine_itself_keeps_knocking_and_a_revoked_one_does_not() {
+    for (suspended, peers) in [(true, 2), (false, 0)] {
+        let mut bench = Bench::new();
+        let me = if suspended { bench.signed_suspend(10) } else { bench.signed_revoke(10) };
+        drop(bench.submit(&me));
+        assert!(!bench.state.is_member() && !bench.state.is_gateway(), "it admits nobody meanwhile");
+        assert_eq!((bench.state.takes_part(), bench.state.members_with_tunnel()), (suspended, peers));
+    }
+}
+
+#[test]
+fn new_settings_are_in_force_and_told_at_once_and_reported_once_on_disk() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let (mut ends, _) = bench.open_tunnel(&other, "sync", other.wireguard.public().to_wireguard());
+    let sent = &mut ends.as_mut().unwrap().frames;
+    while sent.try_recv().is_ok() {}
+    let mut next = bench.state.replica.chain().head().charter().successor();
+    next.gateways.clear();
+    let next = fixture::settings(next);
+    let record = Record::Charter(next.to_bytes());
+    let frame = member_crdt::Session::flood(&record);
+    let records = vec![org_trust::Records::encode(&[record]).unwrap().into()];
+    let (reply, mut answered) = oneshot::channel();
+    bench.state.on_request(Ask::Submit { records }, reply, bench.now);
+    bench.perform();
+    assert!(!bench.state.is_gateway(), "in force before the disk has them");
+    let told = std::iter::from_fn(|| sent.try_recv().ok()).any(|said| said == frame);
+    assert!(told, "told before the disk has them");
+    assert!(answered.try_recv().is_err(), "not acknowledged before the disk has them");
+    bench.written();
+    assert!(matches!(answered.try_recv(), Ok(Answer::Submitted(_))));
+}
+
+#[test]
+fn a_suspended_machine_listens_to_members_that_it_dialled_and_a_revoked_one_does_not() {
+    for suspended in [true, false] {
+        let mut bench = Bench::new();
+        let me = if suspended { bench.signed_suspend(10) } else { bench.signed_revoke(10) };
+        drop(bench.submit(&me));
+        // It knows, and the others have heard that it no longer is.
+        assert_eq!(
+            matches!(bench.dialled(&Machine::new(20), Purpose::Sync), Decision::Open { .. }),
+            suspended
+        );
+        assert!(matches!(bench.dialled(&Machine::new(20), Purpose::Link), Decision::Refuse { .. }));
+    }
+}
+
+#[test]
+fn the_word_that_this_machine_is_revoked_is_not_shown_after_new_settings() {
+    let mut bench = Bench::new();
+    let _sync = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    bench.written();
+    let (key, _) = bench.state.sessions.iter().next().unwrap();
+    // A thief's revocation was heard there and not here; the settings that end it come from others.
+    bench.state.on_told(key, Code::Revoked, bench.now);
+    let problems = |bench: &mut Bench| {
+        let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+        status.problems.len()
+    };
+    assert_eq!(problems(&mut bench), 1);
+    let mut next = bench.state.replica.chain().head().charter().successor();
+    next.gateways.clear();
+    bench.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], bench.now);
+    assert_eq!(problems(&mut bench), 0);
+}
