@@ -43,8 +43,15 @@ pub(crate) fn suspend(everywhere: &Everywhere, args: &Suspend) -> Outcome<u8> {
 pub(crate) fn resume(everywhere: &Everywhere, args: &Resume) -> Outcome<u8> {
     let mut author = Author::open(everywhere)?;
     let (_, member) = read(&mut author, &args.node)?;
+    let by_settings = View::of(&mut author, everywhere)?.find(&args.node)?.cloned;
     let suspends = match &member.state {
         MemberState::Suspended { ids, .. } => ids.clone(),
+        // Machines' own settings did it. A suspension by an admin, and its end, tell all of them.
+        MemberState::Good if by_settings => {
+            let note = Code::CloneSuspected.title().to_owned();
+            let suspend = SuspendPayload { node: member.node, reason: org_trust::Reason::Unspecified, note };
+            vec![author.sign(&Payload::Suspend(suspend))?.change.id()]
+        }
         MemberState::Revoked { .. } => {
             let seen = format!("{} was revoked, and nothing ends that", member.name);
             return Err(Failure::new(Code::Revoked, seen));

@@ -376,11 +376,11 @@ const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "members.on_clone",
-        expected: "\"alarm\" or \"refuse\"",
+        expected: "\"alarm\" or \"suspend\"",
         set: |c, v| {
             c.policy.on_clone = match v.text()? {
                 "alarm" => OnClone::Alarm,
-                "refuse" => OnClone::Refuse,
+                "suspend" => OnClone::Suspend,
                 _ => return None,
             };
             Some(())
@@ -470,7 +470,7 @@ mod tests {
         let config = parse(
             "state_dir = '/s'\n[keys]\nstorage = 'file'\ntpm = '/t'\n[network]\ninterface = 'm1'\nport = 1\n\
              auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[members]\n\
-             on_stale = 'deny-new'\nstale_after = '2h'\non_clone = 'refuse'\n[control]\n\
+             on_stale = 'deny-new'\nstale_after = '2h'\non_clone = 'suspend'\n[control]\n\
              socket = '/c'\n[gateway]\nsocket = '/g'\n",
         )
         .unwrap();
@@ -488,7 +488,7 @@ mod tests {
                 policy: Policy {
                     on_stale: OnStale::DenyNew,
                     stale_after: Duration::from_secs(7_200),
-                    on_clone: OnClone::Refuse,
+                    on_clone: OnClone::Suspend,
                 },
                 control_socket: PathBuf::from("/c"),
                 gateway_socket: Some(PathBuf::from("/g")),
@@ -541,7 +541,7 @@ mod tests {
             "[members]\non_stale = 'never'",
             "[members]\nstale_after = '9s'",
             "[members]\nstale_after = '10'",
-            "[members]\non_clone = 'suspend'",
+            "[members]\non_clone = 'refuse'",
         ] {
             let code = parse(text).unwrap_err().code();
             assert!(matches!(code, Code::ConfigBadValue | Code::ConfigUnknownKey), "{text}");

@@ -90,9 +90,9 @@ fn a_machine_that_hears_nobody_denies_where_its_settings_say_so() -> Result<(), 
 }
 
 #[test]
-fn a_copy_of_a_machine_raises_the_alarm_and_only_its_key_is_refused() -> Result<(), lab::SandboxError> {
+fn a_cloned_vm_raises_the_alarm_and_only_its_key_is_suspended() -> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
-        let mut org = harness::machines_with(sandbox, 4, &[("MUSTER_MEMBERS_ON_CLONE", "refuse")]);
+        let mut org = harness::machines_with(sandbox, 4, &[("MUSTER_MEMBERS_ON_CLONE", "suspend")]);
         org.found().unwrap();
         org.join(1).unwrap();
         org.set_key_storage(2, "file").unwrap();
@@ -107,7 +107,8 @@ fn a_copy_of_a_machine_raises_the_alarm_and_only_its_key_is_refused() -> Result<
         org.start_musterd(3).unwrap();
         let alarm = |node: usize| {
             wait_until("the copy is noticed", || {
-                let seen = member(&org, node, "n3", "good").is_some_and(|member| member["cloned"] == true);
+                let seen =
+                    member(&org, node, "n3", "suspended").is_some_and(|member| member["cloned"] == true);
                 Ok(seen.then_some(()))
             })
             .unwrap();
@@ -120,6 +121,15 @@ fn a_copy_of_a_machine_raises_the_alarm_and_only_its_key_is_refused() -> Result<
         let refused = org.muster(2, &["ping", "n2", "--count", "1"]).unwrap();
         assert!(!refused.status.success(), "that key is refused");
         assert!(org.muster(0, &["ping", "n2", "--count", "1"]).unwrap().status.success(), "no other is");
+        // A restart forgets nothing; an admin's word ends it, once the copy is gone.
+        org.stop_musterd(3).unwrap();
+        org.stop_musterd(1).unwrap();
+        org.start_musterd(1).unwrap();
+        harness::wait_for_state(&org, 1, "n3", "suspended");
+        org.muster(0, &["resume", "n3", "--wait", "2"]).unwrap().ok().unwrap();
+        for node in [0, 1] {
+            assert_eq!(harness::wait_for_state(&org, node, "n3", "good")["cloned"], false);
+        }
     })
 }
 

@@ -31,6 +31,8 @@ struct Maps {
     charters: ObjId,
     statements: ObjId,
     reports: ObjId,
+    /// Node keys that two machines use, as this machine has seen: its own note, told to nobody.
+    clones: ObjId,
 }
 
 /// A place in the document. A report's is its node's, so that the newest replaces the older.
@@ -39,6 +41,7 @@ enum Slot {
     Charter(String),
     Statement(String),
     Report(String),
+    Clone(String),
 }
 
 /// Why a file is not a member list.
@@ -65,6 +68,8 @@ pub(crate) struct Opened {
     pub(crate) document: Document,
     /// In the order in which they can be applied, but for lanes.
     pub(crate) records: Vec<Record>,
+    /// Node keys that two machines were seen to use.
+    pub(crate) clones: Vec<[u8; 32]>,
     /// The end of the file was not readable, as after a write that was cut off.
     pub(crate) torn: bool,
 }
@@ -96,7 +101,15 @@ impl Document {
             Some(held) => return Err(DocumentError::OtherOrg { org: held }),
             None => return Err(DocumentError::Missing { field: "org" }),
         }
+        let saved = doc.get_heads();
+        let clones = match map(&doc, "clones") {
+            Ok(clones) => clones,
+            // A file of an earlier build.
+            Err(_) => doc.put_object(ROOT, "clones", ObjType::Map).map_err(DocumentError::Damaged)?,
+        };
+        doc.commit_with(timeless());
         let maps = Maps {
+            clones,
             charters: map(&doc, "charters")?,
             statements: map(&doc, "statements")?,
             reports: map(&doc, "reports")?,
@@ -104,9 +117,9 @@ impl Document {
         let mut records: Vec<Record> = values(&doc, &maps.charters).map(Record::Charter).collect();
         records.extend(values(&doc, &maps.statements).map(Record::Statement));
         records.extend(values(&doc, &maps.reports).map(Record::Report));
-        let saved = doc.get_heads();
+        let clones = values(&doc, &maps.clones).filter_map(|bytes| bytes.try_into().ok()).collect();
         let document = Self { doc, maps, pending: BTreeMap::new(), saved };
-        Ok(Opened { document, records, torn })
+        Ok(Opened { document, records, clones, torn })
     }
 
     pub(crate) fn put_charter(&mut self, version: u32, bytes: &[u8]) {
@@ -119,6 +132,12 @@ impl Document {
 
     pub(crate) fn put_report(&mut self, node: &RecordId, bytes: &[u8]) {
         self.pending.insert(Slot::Report(encode_hex(node)), bytes.to_vec());
+    }
+
+    /// Notes that two machines use a node key, or that this is over.
+    pub(crate) fn put_clone(&mut self, node: &[u8; 32], is_one: bool) {
+        let note = if is_one { node.to_vec() } else { Vec::new() };
+        self.pending.insert(Slot::Clone(encode_hex(node)), note);
     }
 
     /// A Leave that a lower one replaced; both may stand in the file, where the lower one wins again.
@@ -156,6 +175,7 @@ impl Document {
                 Slot::Charter(key) => (&self.maps.charters, key),
                 Slot::Statement(key) => (&self.maps.statements, key),
                 Slot::Report(key) => (&self.maps.reports, key),
+                Slot::Clone(key) => (&self.maps.clones, key),
             };
             self.doc.put(map, key, ScalarValue::Bytes(bytes)).map_err(DocumentError::Damaged)?;
         }
@@ -171,6 +191,7 @@ fn write_frame(doc: &mut AutoCommit, org: &OrgId) -> Result<Maps, AutomergeError
         charters: doc.put_object(ROOT, "charters", ObjType::Map)?,
         statements: doc.put_object(ROOT, "statements", ObjType::Map)?,
         reports: doc.put_object(ROOT, "reports", ObjType::Map)?,
+        clones: doc.put_object(ROOT, "clones", ObjType::Map)?,
     })
 }
 

@@ -180,6 +180,9 @@ impl Replica {
         let genesis = genesis.filter(|g| g.org() == *org).ok_or(LoadError::NoGenesis)?;
         let mut replica = Self::over(genesis, opened.document)?;
         let refused = replica.fill(records, verify);
+        for node in opened.clones {
+            replica.reports.note_clash(node);
+        }
         Ok(Loaded { replica, torn: opened.torn, refused })
     }
 
@@ -364,7 +367,12 @@ impl Replica {
 
     fn keep_report(&mut self, report: Arc<Report>) -> Applied {
         let node = *report.node();
-        match self.reports.take(Arc::clone(&report)) {
+        let was_clash = self.reports.is_clash(node.as_bytes());
+        let taken = self.reports.take(Arc::clone(&report));
+        if !was_clash && self.reports.is_clash(node.as_bytes()) {
+            self.document.put_clone(node.as_bytes(), true);
+        }
+        match taken {
             Taken::Older => Applied::Known,
             Taken::New(old) => {
                 if self.own == Some(node) || old.as_deref().is_none_or(|old| lasts_longer(&report, old)) {
@@ -496,14 +504,24 @@ impl Replica {
         report.map(|report| &**report)
     }
 
-    /// Node keys that signed two reports of one number: two machines may hold one key.
+    /// What was seen of a key that two machines use counts no more. Whether there was anything.
+    pub fn forgive_clash(&mut self, node: &PublicKey) -> bool {
+        let forgiven = self.reports.forgive(node.as_bytes());
+        if forgiven {
+            self.document.put_clone(node.as_bytes(), false);
+        }
+        forgiven
+    }
+
+    /// Node keys that two machines use, by what was seen of their reports, also before the last start.
     #[must_use]
     pub fn report_clashes(&self) -> Vec<PublicKey> {
         let clashes = self.reports.clashes();
         clashes.filter_map(|node| PublicKey::from_bytes(node).ok()).collect()
     }
 
-    /// Which members have reported a statement as applied; none when it is not held.
+    /// Which members have reported a statement as applied; none when it is not held, or is what a machine
+    /// says of itself, which reports do not tell.
     #[must_use]
     pub fn coverage(&self, id: &StatementId) -> Option<Coverage> {
         self.reports.coverage(&self.roster, &self.held, id)

@@ -100,6 +100,21 @@ impl Reports {
         self.newest.values()
     }
 
+    /// Two machines were seen to use this key before.
+    pub(crate) fn note_clash(&mut self, node: KeyBytes) {
+        self.clashes.insert(node);
+    }
+
+    pub(crate) fn is_clash(&self, node: &KeyBytes) -> bool {
+        self.clashes.contains(node)
+    }
+
+    /// Whatever was seen of this key counts no more: it takes two machines that go on after this.
+    pub(crate) fn forgive(&mut self, node: &KeyBytes) -> bool {
+        self.ended.remove(node);
+        self.clashes.remove(node)
+    }
+
     pub(crate) fn clashes(&self) -> impl Iterator<Item = &KeyBytes> {
         self.clashes.iter()
     }
@@ -108,6 +123,10 @@ impl Reports {
     /// the chain as held here. A tip that is not held here proves nothing yet.
     pub(crate) fn coverage(&self, roster: &Roster, held: &Held, id: &StatementId) -> Option<Coverage> {
         let statement = &held.get(id)?.statement;
+        if statement.payload().is_by_node() {
+            // Reports tell how far the lanes of admins and gateways are held, and no others.
+            return None;
+        }
         let (author, lane, seq) = (statement.author(), statement.lane(), statement.seq());
         let after: BTreeSet<ReportTip> = held
             .at_or_behind(author, lane, seq)

@@ -16,7 +16,7 @@ use member_crdt::Member;
 use overlay::Direction;
 use tokio::sync::oneshot;
 
-use super::{Effect, Now, State, disk::answer};
+use super::{Asked, Effect, Now, State, disk::answer};
 use crate::{
     refusals::Refused,
     sessions::{Ends, Line, Proof, Purpose, Session, SessionKey},
@@ -164,15 +164,7 @@ impl State {
         });
         let decision = decided.unwrap_or_else(|refusal| {
             let code = refusal.code;
-            let refused = Refused {
-                code,
-                detail: self.reason(&peer, code),
-                key: Some(peer),
-                action,
-                source: source.to_string(),
-                at_unix_ms: now.unix_ms(),
-            };
-            self.remember(reference, refused);
+            self.refuse(reference, peer, code, Asked { action, source: source.to_string() }, now);
             Decision::Refuse { verdict: Some(refusal.verdict(reference, true)), code }
         });
         self.opened(&decision, now);

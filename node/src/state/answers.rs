@@ -146,6 +146,15 @@ impl State {
     fn member(&self, member: &member_crdt::Member, now: Now) -> Member {
         let report = self.replica.report_of(&member.node);
         let (status, revoked) = match &member.state {
+            MemberState::Good if self.members.refuses(&member.node) => {
+                let revoked = Revoked {
+                    by: vec!["this machine's settings".to_owned()],
+                    reason: "copied-key".to_owned(),
+                    note: Code::CloneSuspected.title().to_owned(),
+                    changes: Vec::new(),
+                };
+                (MemberStatus::Suspended, Some(revoked))
+            }
             MemberState::Good => (MemberStatus::Good, None),
             MemberState::Left => (MemberStatus::Left, None),
             MemberState::KeyConflict => (MemberStatus::KeyConflict, None),

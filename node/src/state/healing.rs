@@ -33,8 +33,8 @@ pub enum OnStale {
 pub enum OnClone {
     /// People are told.
     Alarm,
-    /// This machine serves that key no more, until it restarts or an admin has decided.
-    Refuse,
+    /// This machine serves that key no more, until an admin has decided.
+    Suspend,
 }
 
 /// What an operator decides about members and their list.

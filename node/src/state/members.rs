@@ -34,7 +34,7 @@ pub(super) struct Members {
 
 impl Members {
     /// Whether two machines use this node's key, and it is not served here for that.
-    fn refuses(&self, node: &PublicKey) -> bool {
+    pub(super) fn refuses(&self, node: &PublicKey) -> bool {
         self.refuses_clones && self.clones.contains(node)
     }
 
@@ -157,7 +157,7 @@ impl State {
     pub(super) fn members_changed(&mut self, now: Now) {
         self.roster = self.replica.roster();
         self.part_or_stay(now);
-        self.members.refuses_clones = self.healing.policy.on_clone == OnClone::Refuse;
+        self.members.refuses_clones = self.healing.policy.on_clone == OnClone::Suspend;
         for member in self.roster.members() {
             if standing::is_served(member) {
                 self.members.ended_unix_ms.remove(&member.first());
@@ -215,6 +215,20 @@ impl State {
             tracing::warn!(MUSTER_PEER = node.short(), MUSTER_CODE = %Code::CloneSuspected, name, "two machines use one key");
         }
         if !new.is_empty() && self.members.refuses_clones {
+            self.members_changed(now);
+        }
+    }
+
+    /// An admin has ended the suspensions of a machine, those that settings made among them.
+    pub(super) fn forgive_clones(&mut self, resumed: &[PublicKey], now: Now) {
+        let members = resumed.iter().filter_map(|node| self.roster.member_of(node));
+        let nodes: Vec<PublicKey> = members.flat_map(Member::nodes).collect();
+        let mut forgiven = false;
+        for node in nodes {
+            forgiven |= self.replica.forgive_clash(&node);
+            self.members.clones.remove(&node);
+        }
+        if forgiven {
             self.members_changed(now);
         }
     }

@@ -109,6 +109,12 @@ pub struct Beginning {
     pub beside: Beside,
 }
 
+/// What a peer that is refused wanted, and from where.
+struct Asked {
+    action: String,
+    source: String,
+}
+
 /// The state.
 #[derive(Debug)]
 pub struct State {
@@ -188,6 +194,7 @@ impl State {
         };
         let members = state.roster.members().into_iter();
         state.members.ended_before(members.filter(|m| !standing::is_served(m)).map(|m| m.first()));
+        state.notice_clones(now);
         state.members_changed(now);
         state.heal(now);
         state.persist(now);
@@ -303,6 +310,14 @@ impl State {
 
     fn ms(&self, now: Now) -> u64 {
         u64::try_from(now.at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Somebody who proved a key is refused.
+    fn refuse(&mut self, reference: Reference, key: PublicKey, code: Code, asked: Asked, now: Now) {
+        let Asked { action, source } = asked;
+        let detail = self.reason(&key, code);
+        let at_unix_ms = now.unix_ms();
+        self.remember(reference, Refused { code, detail, key: Some(key), action, source, at_unix_ms });
     }
 
     /// What strangers do does not fill the log: one refusal a second stands in it, all are remembered.

@@ -14,10 +14,9 @@ use org_trust::{Outcome, Record, Reply, Request, Select};
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Now, State, disk::Withheld};
+use super::{Asked, Now, State, disk::Withheld};
 use crate::{
     enrol::{self, Enrolled},
-    refusals::Refused,
     sessions::{Cut, Line, Proof, Purpose, Session, SessionKey},
 };
 
@@ -199,15 +198,7 @@ impl State {
                 socket.tell(ToGateway::Verdict { id, line, session: Some(bounds) });
             }
             Err(Refusal { code }) => {
-                let refused = Refused {
-                    code,
-                    detail: self.reason(&peer, code),
-                    key: Some(peer),
-                    action,
-                    source: source.to_string(),
-                    at_unix_ms: now.unix_ms(),
-                };
-                self.remember(reference, refused);
+                self.refuse(reference, peer, code, Asked { action, source: source.to_string() }, now);
                 let line = Refusal { code }.verdict(reference, true);
                 socket.tell(ToGateway::Verdict { id, line, session: None });
             }

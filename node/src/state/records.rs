@@ -26,7 +26,7 @@ impl State {
     /// These records are in the replica. What takes somebody out of the org, and new settings, are in force
     /// and told at once, even when the disk refuses; what else is told waits for the disk.
     pub(super) fn took(&mut self, new: Vec<Record>, from: Option<SessionKey>, now: Now) {
-        let mut moved = false;
+        let (mut moved, mut resumed) = (false, Vec::new());
         let (mut admitted, mut later, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
         for record in new {
             self.forget_words(&record);
@@ -34,6 +34,10 @@ impl State {
                 Weight::Admit(node) => {
                     self.members.admitted(node);
                     admitted.push(node);
+                    later.push(record);
+                }
+                Weight::Resume(node) => {
+                    resumed.push(node);
                     later.push(record);
                 }
                 Weight::OwnReport | Weight::Other => later.push(record),
@@ -51,6 +55,7 @@ impl State {
         } else if moved {
             self.set_peers();
         }
+        self.forgive_clones(&resumed, now);
         self.notice_clones(now);
         if self.parting.is_telling() {
             let foreign: Vec<Record>;
@@ -111,8 +116,8 @@ impl State {
                         Weight::Urgent
                     }
                     Payload::Admit(admit) => Weight::Admit(admit.node),
+                    Payload::Resume(resume) => Weight::Resume(resume.node),
                     Payload::Invite(_)
-                    | Payload::Resume(_)
                     | Payload::Assign(_)
                     | Payload::Rotate(_)
                     | Payload::Retire(_)
@@ -128,6 +133,8 @@ impl State {
 enum Weight {
     /// A machine joins; it counts once that is on disk.
     Admit(PublicKey),
+    /// A machine is suspended no more, whatever it was suspended for.
+    Resume(PublicKey),
     /// What this machine says of itself; told once it is on disk.
     OwnReport,
     /// What another node says of itself, perhaps that it is elsewhere.

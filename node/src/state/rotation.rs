@@ -251,7 +251,9 @@ impl State {
             wanted && !session.is_cut() && matches!(session.purpose, Purpose::Link | Purpose::Sync)
         };
         let served = self.sessions.iter().any(|(_, session)| accepted(session));
-        let nobody = self.sessions.is_empty();
+        // Who comes to a gateway from outside does not know which keys it has.
+        let by_members = |session: &Session| matches!(session.purpose, Purpose::Link | Purpose::Sync);
+        let nobody = !self.sessions.iter().any(|(_, session)| by_members(session));
         if served || self.has_no_others() {
             if self.rotation.keep_old {
                 self.rotation.at(Step::Kept, None);

@@ -63,9 +63,15 @@ impl Bench {
         Self::with(fixture::org(0).0)
     }
 
-    fn with(mut replica: Replica) -> Self {
+    fn with(replica: Replica) -> Self {
+        Self::with_keys(replica, 10, false)
+    }
+
+    /// With these keys; `next`: beside them lie others.
+    fn with_keys(mut replica: Replica, machine: u8, next: bool) -> Self {
         replica.save().unwrap();
-        let keys = Keys { node: key(10), wireguard: key(11), gateway: Some(gateway_key()) };
+        let Machine { node, wireguard, .. } = Machine::new(machine);
+        let keys = Keys { node, wireguard, gateway: Some(gateway_key()) };
         let now = Now { at: Instant::now(), unix_ns: 1_000_000_000 };
         let (boot_nonce, endpoints) = (BootNonce([0; 16]), Vec::new());
         let randomness = StdRng::seed_from_u64(0);
@@ -76,7 +82,7 @@ impl Bench {
             randomness,
             endpoints,
             replace: false,
-            beside: Beside::default(),
+            beside: Beside { next, ..Beside::default() },
         };
         let (socket, gateway, broken) = Socket::new(1, 256);
         let state = State::new(beginning, now);

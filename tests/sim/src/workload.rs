@@ -60,6 +60,8 @@ pub(crate) struct Submission {
     pub(crate) machine: Party,
     asked: Asked,
     answer: oneshot::Receiver<Answer>,
+    /// Others had shut the machine out when it was asked.
+    was_outcast: bool,
 }
 
 #[derive(Debug)]
@@ -293,7 +295,7 @@ impl World {
         }
         self.oracle.leaving.insert(self.machines[machine].node);
         let (reply, answer) = oneshot::channel();
-        self.submissions.push(Submission { machine, asked: Asked::Leave, answer });
+        self.submissions.push(Submission { machine, asked: Asked::Leave, answer, was_outcast: false });
         self.totals.leaves += 1;
         self.step(machine, |state, now| state.on_request(Ask::Leave {}, reply, now));
     }
@@ -361,7 +363,8 @@ impl World {
         }
         let batches = Records::batches(records, 60_000).map(Into::into).collect();
         let (reply, answer) = oneshot::channel();
-        self.submissions.push(Submission { machine, asked: Asked::Submit(admin, ids), answer });
+        let was_outcast = self.is_outcast(machine);
+        self.submissions.push(Submission { machine, asked: Asked::Submit(admin, ids), answer, was_outcast });
         self.step(machine, |state, now| state.on_request(Ask::Submit { records: batches }, reply, now));
     }
 
@@ -390,8 +393,9 @@ impl World {
             }
             match submission.answer.try_recv() {
                 Ok(Answer::Submitted(done)) => {
-                    // What one machine alone has is handed in at another one, too.
-                    let is_told = done.told > 0 || done.others == 0;
+                    // What one machine alone has is handed in at another one, too; and so is, once people
+                    // read coverage, what was taken by one that is in contact only with others like it.
+                    let is_told = (done.told > 0 || done.others == 0) && !submission.was_outcast;
                     self.totals.parted += u64::from(done.removed);
                     if let Asked::Submit(admin, ids) = submission.asked {
                         self.acknowledge(machine, Some(admin).filter(|_| is_told), &ids);
@@ -418,6 +422,19 @@ impl World {
         }
         self.totals.acknowledged += ids.len() as u64;
         self.check_acknowledged(machine);
+    }
+
+    /// Whether others know already that a machine is none of the org.
+    fn is_outcast(&self, machine: Party) -> bool {
+        let node = self.machines[machine].node;
+        let knows = |other: Party| {
+            let running = self.machines[other].running();
+            running.is_some_and(|running| {
+                let roster = running.state.replica().roster();
+                !roster.get(&node).is_some_and(member_crdt::Member::is_good)
+            })
+        };
+        self.up().any(|other| other != machine && knows(other))
     }
 
     /// Whether a machine keeps in step with anybody.
@@ -723,7 +740,8 @@ impl World {
                     let ids: Vec<StatementId> =
                         records.iter().map(|record| StatementId(record.id())).collect();
                     // A gateway does not say whom it told; coverage, which an admin then reads, does.
-                    let admin = Some(party - self.machines.len()).filter(|_| self.is_in_contact(gateway));
+                    let is_told = self.is_in_contact(gateway) && !self.is_outcast(gateway);
+                    let admin = Some(party - self.machines.len()).filter(|_| is_told);
                     self.acknowledge(gateway, admin, &ids);
                 }
             }

@@ -158,8 +158,8 @@ fn a_session_beyond_those_kept_ends_after_both_sides_have_heard_the_other() {
 }
 
 #[test]
-fn a_copied_key_is_refused_here_where_the_settings_say_so_and_only_that_key() {
-    for (on_clone, refused) in [(OnClone::Alarm, false), (OnClone::Refuse, true)] {
+fn a_cloned_vm_is_suspended_here_where_the_settings_say_so_and_only_its_key() {
+    for (on_clone, refused) in [(OnClone::Alarm, false), (OnClone::Suspend, true)] {
         let mut bench = Bench::compared();
         let _sync = bench.sync(20);
         bench.state.on_policy(Policy { on_clone, ..Policy::default() }, bench.now);
@@ -176,6 +176,41 @@ fn a_copied_key_is_refused_here_where_the_settings_say_so_and_only_that_key() {
         assert!(bench.link(20).starts_with("ok "), "only that key");
         assert!(bench.state.roster.get(&key(30).public()).unwrap().is_good(), "an admin decides for all");
     }
+}
+
+#[test]
+fn a_cloned_vm_is_still_suspended_after_a_restart_and_until_an_admin_resumes_it() {
+    let policy = Policy { on_clone: OnClone::Suspend, ..Policy::default() };
+    let mut bench = Bench::compared();
+    let _sync = bench.sync(20);
+    for (seq, boot) in [(1, 1), (2, 2), (3, 1)] {
+        bench.hear_report(30, seq, boot);
+    }
+    bench.written();
+    let saved = bench.state.replica.save().unwrap();
+    let mut bench = Bench::with(Replica::load(&saved, &bench.state.org).unwrap().replica);
+    bench.state.on_policy(policy, bench.now);
+    for node in [20, 30] {
+        bench.state.compared_with(key(node).public(), bench.now);
+    }
+    assert!(bench.link(30).ends_with(" code=MU-2013"));
+    let Answer::Members(shown) = bench.ask(Ask::Member { node: "three".to_owned() }) else { panic!() };
+    assert_eq!(shown[0].status, control::local::MemberStatus::Suspended);
+    // The admin's word ends it here and everywhere, and it takes new proof to begin again.
+    let suspend = bench.signed_suspend(30);
+    drop(bench.submit(&suspend));
+    let resume = Resume { node: key(30).public(), suspends: vec![suspend.id()] };
+    drop(bench.submit(&bench.signed(Lane::Main, &Payload::Resume(resume))));
+    bench.written();
+    assert!(bench.link(30).starts_with("ok "));
+    let saved = bench.state.replica.save().unwrap();
+    let again = Replica::load(&saved, &bench.state.org).unwrap().replica;
+    assert_eq!(again.report_clashes(), [], "also after a restart");
+    let _sync = bench.sync(20);
+    bench.hear_report(30, 4, 2);
+    assert!(bench.link(30).starts_with("ok "), "it was started again");
+    bench.hear_report(30, 5, 1);
+    assert!(bench.link(30).ends_with(" code=MU-2013"), "two machines go on");
 }
 
 #[test]

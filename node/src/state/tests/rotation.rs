@@ -85,3 +85,61 @@ fn new_keys_are_used_only_once_a_member_has_answered_a_round_behind_them() {
     bench.state.on_keys(Ok(crate::keys::KeysDone::Done(KeysOrder::UseNext)), bench.now);
     assert!(bench.state.wants_restart());
 }
+
+#[test]
+fn new_keys_that_nobody_accepts_for_a_minute_give_way_to_the_old_ones_and_are_told_again() {
+    let mut bench = Bench::rotated();
+    // Who comes to the gateway from outside says nothing about its node keys.
+    let (_, verdict) = bench.open_outside(&admin(), "fetch");
+    assert!(verdict.starts_with("ok "), "{verdict}");
+    let back = Deed::Keys(KeysOrder::UseOld);
+    for second in 0..60 {
+        assert!(!bench.deeds.contains(&back), "after {second} s");
+        bench.state.on_timeout(bench.now);
+        bench.perform();
+        bench.now.at += Duration::from_secs(1);
+    }
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    assert!(bench.deeds.contains(&back), "{:?}", bench.deeds);
+    bench.state.on_keys(Ok(crate::keys::KeysDone::Done(KeysOrder::UseOld)), bench.now);
+    assert!(bench.state.wants_restart());
+
+    let mut bench = Bench::with_keys(bench.state.replica, 10, true);
+    let change = bench.state.roster.member_of(&key(10).public()).unwrap().since;
+    let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
+    let mut sync = ends.unwrap();
+    bench.now.at += Duration::from_secs(1);
+    bench.state.on_timeout(bench.now);
+    let record = Record::from(bench.state.replica.statement(&change).unwrap());
+    let told = std::iter::from_fn(|| sync.frames.try_recv().ok());
+    assert!({ told }.any(|frame| frame == member_crdt::Session::flood(&record)), "told again");
+}
+
+#[test]
+fn new_keys_that_a_member_accepts_are_kept_however_long_the_old_ones_take_to_end() {
+    let mut bench = Bench::rotated();
+    let _link = bench.open_tunnel(&Machine::new(20), "link", Machine::new(20).wireguard());
+    bench.now.at += Duration::from_secs(120);
+    bench.state.on_timeout(bench.now);
+    bench.perform();
+    assert!(bench.deeds.contains(&Deed::Keys(KeysOrder::Promote)), "{:?}", bench.deeds);
+}
+
+#[test]
+fn of_what_a_machine_says_of_itself_no_number_is_shown_that_nobody_knows() {
+    let bench = Bench::rotated();
+    let change = bench.state.roster.member_of(&key(10).public()).unwrap().since;
+    assert_eq!(bench.state.replica.coverage(&change), None);
+}
+
+impl Bench {
+    /// The machine runs with keys that it has rotated to.
+    fn rotated() -> Self {
+        let bench = Self::new();
+        let rotate = bench.rotation(&Machine::new(10), &Machine::new(110));
+        let mut replica = bench.state.replica;
+        replica.apply(&Record::from(&rotate)).unwrap();
+        Self::with_keys(replica, 110, true)
+    }
+}
