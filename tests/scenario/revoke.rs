@@ -67,14 +67,12 @@ fn the_gateway_is_not_needed_for_a_revoke_and_live_sessions_end() -> Result<(), 
 #[test]
 fn a_revoke_of_the_machine_that_it_is_handed_in_at_reaches_the_others() -> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
-        let mut org = harness::org(sandbox, 4, 4);
+        let org = harness::org(sandbox, 4, 4);
         org.move_admin(0, 3).unwrap();
         let (id, targets) = (harness::id(&org, 0), harness::targets(&org, &[0, 1, 2]));
         let thief = org.probe(3, &id, &targets).unwrap();
         harness::wait_until_served(&org, 3, &[0, 1, 2]);
-        let revoked = org.muster(3, &["revoke", "n4", "-o", "json", "--yes"]).unwrap();
-        revoked.ok().unwrap();
-        let said: serde_json::Value = serde_json::from_str(&revoked.stdout).unwrap();
+        let said = org.ask(3, &["revoke", "n4", "--yes"]).unwrap();
         assert_eq!((&said["coverage"]["applied"], &said["coverage"]["of"]), (&3.into(), &3.into()), "{said}");
         harness::wait_until_refused(&org, 3, &[0, 1, 2]);
         drop(thief);
@@ -88,7 +86,7 @@ fn a_revoke_of_the_machine_that_it_is_handed_in_at_reaches_the_others() -> Resul
 #[test]
 fn a_revoke_that_nobody_else_can_hear_is_not_a_success() -> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
-        let mut org = harness::org(sandbox, 3, 3);
+        let org = harness::org(sandbox, 3, 3);
         org.move_admin(0, 2).unwrap();
         let namespace = |node: usize| org.host(node).unwrap().namespace();
         org.lab().bridge().cut(&[namespace(2)], &[namespace(0), namespace(1)]).unwrap();
@@ -107,8 +105,7 @@ fn a_revoke_that_nobody_else_can_hear_is_not_a_success() -> Result<(), lab::Sand
         assert!(itself.stderr.contains("MU-2014"), "{}", itself.stderr);
         // So it is handed in at another member, and nothing is signed twice.
         org.lab().bridge().heal().unwrap();
-        let again = org.muster(2, &["revoke", "n3", "--yes"]).unwrap();
-        again.ok().unwrap();
+        let again = org.muster(2, &["revoke", "n3", "--yes"]).unwrap().ok().unwrap();
         assert!(again.stderr.contains("sending again"), "{}", again.stderr);
         for name in ["n2", "n3"] {
             assert!(member(&org, 0, name, "revoked").is_some());

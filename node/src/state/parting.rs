@@ -263,7 +263,7 @@ impl State {
                 answer(reply, Answer::Failed(failed));
             }
             Held::Program(reply, records, fsync_unix_ns) => {
-                let told = heard.unwrap_or_else(|| self.neighbours());
+                let told = heard.unwrap_or_else(|| self.told_now());
                 let (told, others) = (count(told), count(others));
                 let removed = heard.is_some();
                 answer(reply, Answer::Submitted(Submitted { records, fsync_unix_ns, told, others, removed }));
@@ -276,7 +276,7 @@ impl State {
     }
 
     /// Members that what is taken in here is passed on to at once.
-    fn neighbours(&self) -> usize {
+    fn told_now(&self) -> usize {
         let open = |key: &&SessionKey| self.sessions.get(**key).is_some_and(|session| !session.is_cut());
         let members = self.sync.keys().filter(open).filter_map(|key| self.sessions.get(*key));
         members.map(|session| session.member).collect::<BTreeSet<_>>().len()

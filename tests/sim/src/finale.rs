@@ -58,12 +58,10 @@ impl World {
                 self.start(machine, None);
             }
         }
-        // A change that a machine has acknowledged has to come to the others by itself.
-        let mut is_handed_in = !self.may_lose_changes();
+        let mut is_handed_in = false;
         while self.violation.is_none() {
-            let is_due =
-                self.may_lose_changes() && (!is_handed_in || (self.now - began).is_multiple_of(10 * SECOND));
             // The first gateway may be without its disk.
+            let is_due = !is_handed_in || (self.now - began).is_multiple_of(10 * SECOND);
             if self.machines[0].running().is_some() && is_due {
                 is_handed_in = true;
                 self.hand_in_again();
@@ -90,7 +88,7 @@ impl World {
 
     /// Whether what a machine has taken may be lost with it: those it told of it may withhold it, and disks
     /// have forgotten.
-    fn may_lose_changes(&self) -> bool {
+    pub(crate) fn may_lose_changes(&self) -> bool {
         self.plan.hostile > 0 || self.totals.disks_spoiled > 0 || self.totals.backups_restored > 0
     }
 
@@ -130,6 +128,10 @@ impl World {
                 continue;
             }
             apart.push(format!("machines {machines:?}"));
+        }
+        let lost: usize = self.lost_changes().iter().map(Vec::len).sum();
+        if lost > 0 {
+            apart.push(format!("{lost} changes to be handed in again"));
         }
         let waiting = self.admins.iter().filter(|admin| admin.is_waiting()).count();
         if waiting > 0 {

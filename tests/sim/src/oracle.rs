@@ -23,6 +23,8 @@ pub(crate) struct Oracle {
     pub(crate) invited: BTreeSet<Party>,
     /// Machines that were told to leave.
     pub(crate) leaving: BTreeSet<PublicKey>,
+    /// Where a change was taken, unless it took that very machine out of the org.
+    pub(crate) taken_by: BTreeMap<StatementId, Party>,
     pub(crate) threshold: usize,
     pub(crate) nodes: BTreeMap<PublicKey, Party>,
     pub(crate) gateways: BTreeSet<PublicKey>,
@@ -37,6 +39,7 @@ impl Oracle {
             cancelled: BTreeSet::new(),
             invited: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            taken_by: BTreeMap::new(),
             threshold: threshold.into(),
             nodes: machines.iter().enumerate().map(|(number, machine)| (machine.node, number)).collect(),
             gateways: org.gateways.iter().copied().collect(),

@@ -369,18 +369,32 @@ impl World {
     }
 
     /// An admin who sees that few machines have applied a change hands it in elsewhere: it may have been
-    /// taken by one that hears of others only through hostile ones, or whose disk has lost it.
+    /// taken by one that another change has removed since, that hears of others only through hostile ones,
+    /// or whose disk has lost it.
     pub(crate) fn hand_in_again(&mut self) {
-        let Some(gateway) = self.machines[0].running() else { return };
-        let replica = gateway.state.replica();
-        for admin in &mut self.admins {
-            let lacking =
-                admin.signed().map(|signed| signed.id()).filter(|id| replica.statement(id).is_none());
-            admin.unacknowledged = lacking.collect();
+        let lost = self.lost_changes();
+        for (admin, lost) in self.admins.iter_mut().zip(lost) {
+            admin.unacknowledged.extend(lost);
         }
         for admin in 0..self.admins.len() {
             self.after(0, Event::Work(Work::Submit(admin)));
         }
+    }
+
+    /// Such changes, of each admin, as the first gateway shows them to be missing.
+    pub(crate) fn lost_changes(&self) -> Vec<Vec<StatementId>> {
+        let Some(gateway) = self.machines[0].running() else { return Vec::new() };
+        let replica = gateway.state.replica();
+        let may_be_lost = |id: &StatementId| {
+            let taken_by = self.oracle.taken_by.get(id);
+            self.may_lose_changes() || taken_by.is_some_and(|machine| self.is_outcast(*machine))
+        };
+        let lost = self.admins.iter().map(|admin| {
+            let lacking = admin.signed().map(|signed| signed.id());
+            let lacking = lacking.filter(|id| replica.statement(id).is_none() && may_be_lost(id));
+            lacking.filter(|id| !admin.unacknowledged.contains(id)).collect()
+        });
+        lost.collect()
     }
 
     /// Programs hear what a machine answers them.
@@ -398,6 +412,9 @@ impl World {
                     let is_told = (done.told > 0 || done.others == 0) && !submission.was_outcast;
                     self.totals.parted += u64::from(done.removed);
                     if let Asked::Submit(admin, ids) = submission.asked {
+                        if !done.removed {
+                            self.oracle.taken_by.extend(ids.iter().map(|id| (*id, machine)));
+                        }
                         self.acknowledge(machine, Some(admin).filter(|_| is_told), &ids);
                     }
                 }
@@ -741,6 +758,7 @@ impl World {
                         records.iter().map(|record| StatementId(record.id())).collect();
                     // A gateway does not say whom it told; coverage, which an admin then reads, does.
                     let is_told = self.is_in_contact(gateway) && !self.is_outcast(gateway);
+                    self.oracle.taken_by.extend(ids.iter().map(|id| (*id, gateway)));
                     let admin = Some(party - self.machines.len()).filter(|_| is_told);
                     self.acknowledge(gateway, admin, &ids);
                 }
