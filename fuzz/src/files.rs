@@ -2,11 +2,12 @@
 //! target makes a right one, or nothing would come past it.
 
 use identity::HashContext;
-use org_trust::{InviteManifest, TrustBundle};
+use org_trust::{GatewayRequest, InviteManifest, Record, TrustBundle};
 use sha2::{Digest as _, Sha256};
 use tpm_seal::SealedBlob;
+use transport::ServerTls;
 
-use crate::fixture::ORG;
+use crate::{fixture::ORG, sync::next};
 
 /// An invite: the text as it is, and the contents of one in a well-formed line.
 pub fn invite(data: &[u8]) {
@@ -39,6 +40,43 @@ pub fn bundle(data: &[u8]) {
     assert_eq!(again.certificates(), bundle.certificates());
     let accepted = TrustBundle::accepted(Some(&bundle), ORG.genesis.charter()).unwrap();
     assert!(accepted.certificates().len() <= bundle.certificates().len());
+}
+
+/// The line of a member that is to be a gateway, and the contents of one in such a line.
+pub fn gateway_request(data: &[u8]) {
+    if let Ok(text) = core::str::from_utf8(data) {
+        read_gateway_request(text);
+    }
+    let line = format!("{}{}", GatewayRequest::PREFIX, base64url(data));
+    if let Some(again) = read_gateway_request(&line) {
+        assert_eq!(again, line);
+    }
+}
+
+fn read_gateway_request(text: &str) -> Option<String> {
+    let request = GatewayRequest::parse(text).ok()?;
+    let line = request.to_line();
+    assert_eq!(GatewayRequest::parse(&line).unwrap(), request);
+    if let Ok(verified) = request.verify(&ORG.id) {
+        assert!(transport::Address::parse(verified.address()).is_ok());
+    }
+    Some(line)
+}
+
+/// What preboot keeps and hands to musterd, from another disk: settings, admission, records.
+pub fn handover(mut data: &[u8]) {
+    let mut part = || next(&mut data).unwrap_or_default();
+    let (settings, admit, records) = (part(), part(), part());
+    let Ok((replica, _machine)) = musterd::handover::check(settings, admit, records, None) else { return };
+    assert_eq!(replica.org(), replica.chain().genesis().org());
+    let signed = |record: &Record| ORG.vectors.iter().any(|(_, _, known)| known == record.bytes());
+    assert!(replica.org() != ORG.id || replica.records().all(|record| signed(&record)));
+}
+
+/// The certificate and key that a gateway serves.
+pub fn tls_files(mut data: &[u8]) {
+    let chain = next(&mut data).unwrap_or_default();
+    drop(ServerTls::from_pem(chain, data));
 }
 
 /// A sealed secret's file, as it is and with a right frame around it.

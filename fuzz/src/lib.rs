@@ -16,18 +16,20 @@ mod packet;
 mod records;
 #[cfg(feature = "seed-wire")]
 mod seed_wire;
+mod store;
 mod stream;
 mod swim;
 mod sync;
 
-pub use files::{bundle, invite, sealed_blob};
+pub use files::{bundle, gateway_request, handover, invite, sealed_blob, tls_files};
 pub use handshake::{challenge, hello, proof, verdict};
 pub use http::{http_answer, http_request};
-pub use local::{config, control, gateway};
+pub use local::{config, control, gateway, gateway_config};
 pub use packet::packet;
 pub use records::{batch, charter, enrol, reply, report, request, statement};
 #[cfg(feature = "seed-wire")]
 pub use seed_wire::seed_wire;
+pub use store::{Memory, store};
 pub use stream::stream;
 pub use swim::swim;
 pub use sync::sync;
@@ -45,6 +47,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control", control),
     ("enrol", enrol),
     ("gateway", gateway),
+    ("gateway_config", gateway_config),
+    ("gateway_request", gateway_request),
+    ("handover", handover),
     ("hello", hello),
     ("http_answer", http_answer),
     ("http_request", http_request),
@@ -58,8 +63,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(feature = "seed-wire")]
     ("seed_wire", seed_wire),
     ("statement", statement),
+    ("store", store),
     ("stream", stream),
     ("swim", swim),
     ("sync", sync),
+    ("tls_files", tls_files),
     ("verdict", verdict),
 ];

@@ -38,6 +38,24 @@ pub fn config(data: &[u8]) {
     }
 }
 
+/// `muster-gateway.toml`. The front is a program without a library: its source is compiled in here.
+pub fn gateway_config(data: &[u8]) {
+    let Ok(text) = core::str::from_utf8(data) else { return };
+    match front::Config::of_text("muster-gateway.toml".as_ref(), text) {
+        Ok(config) => {
+            assert!(!config.listen.is_empty());
+            assert!(
+                [&config.certificate, &config.key, &config.musterd].iter().all(|path| path.is_absolute())
+            );
+        }
+        Err(why) => assert!(!why.to_string().is_empty()),
+    }
+}
+
+#[path = "../../gateway/src/config.rs"]
+#[expect(dead_code, reason = "shared with the program, which uses all of it")]
+mod front;
+
 fn read_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8], max: usize) {
     if let Some((length, _)) = data.split_first_chunk::<4>() {
         let said = usize::try_from(u32::from_le_bytes(*length)).unwrap();

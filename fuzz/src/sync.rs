@@ -38,7 +38,8 @@ fn replica() -> Replica {
     replica
 }
 
-fn next<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
+/// What stands behind its length as u16 LE, or all of the rest.
+pub(crate) fn next<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, rest) = data.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
     let (frame, rest) = rest.split_at_checked(length)?;

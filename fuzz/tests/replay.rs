@@ -20,14 +20,16 @@ macro_rules! replayed {
 
 #[cfg(not(feature = "seed-wire"))]
 replayed! {
-    batch bundle challenge charter config control enrol gateway hello http_answer http_request invite packet
-    proof reply report request sealed_blob statement stream swim sync verdict
+    batch bundle challenge charter config control enrol gateway gateway_config gateway_request handover hello
+    http_answer http_request invite packet proof reply report request sealed_blob statement store stream swim
+    sync tls_files verdict
 }
 
 #[cfg(feature = "seed-wire")]
 replayed! {
-    batch bundle challenge charter config control enrol gateway hello http_answer http_request invite packet
-    proof reply report request sealed_blob seed_wire statement stream swim sync verdict
+    batch bundle challenge charter config control enrol gateway gateway_config gateway_request handover hello
+    http_answer http_request invite packet proof reply report request sealed_blob seed_wire statement store
+    stream swim sync tls_files verdict
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::{fmt::Write as _, fs, path::Path};
 use identity::{Name, SecretKey};
 use member_crdt::{Replica, Session};
 use muster_fuzz::fixture::{HANDSHAKE, ORG};
+use musterd::store::{Disk as _, Store};
 use org_trust::{
-    Admin, Charter, CharterChain, Gateway, Invite, InviteManifest, Lane, Place, Record, Statement,
-    TrustBundle, UnverifiedCharter,
+    Admin, Charter, CharterChain, Gateway, GatewayRequest, Invite, InviteManifest, Lane, Place, Record,
+    Records, Statement, TrustBundle, UnverifiedCharter,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde_json::Value;
@@ -34,7 +35,12 @@ fn write_the_seeds() {
     write("seed_wire", first_wire());
     write("stream", [connection()]);
     write("swim", probes());
-    write("sync", [dialogue(true), dialogue(false)]);
+    write("sync", dialogues());
+    write("gateway_config", GATEWAY_CONFIG.iter().map(|text| text.as_bytes().to_vec()));
+    write("gateway_request", gateway_requests());
+    write("handover", handovers());
+    write("store", stores());
+    write("tls_files", tls_files());
 }
 
 /// The lines of many handshakes: those of the first one are what the targets can accept.
@@ -63,7 +69,14 @@ fn certificate(ca: bool) -> rcgen::Certificate {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "acme");
     params.is_ca = if ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
-    params.self_signed(&KeyPair::generate().unwrap()).unwrap()
+    params.self_signed(&tls_key(u8::from(ca))).unwrap()
+}
+
+/// Always the same, so that writing the seeds anew changes only what a format changed.
+fn tls_key(seed: u8) -> KeyPair {
+    // Ed25519 in PKCS 8.
+    let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    KeyPair::try_from([&head[..], &[seed; 32]].concat()).unwrap()
 }
 
 fn requests() -> Vec<Vec<u8>> {
@@ -225,16 +238,35 @@ fn blobs() -> Vec<Vec<u8>> {
     vec![blob, whole]
 }
 
-/// All frames of a peer that holds every statement of the vectors, in a round that this side began
+/// What peers send in whole rounds, and every frame of the published vectors alone.
+fn dialogues() -> Vec<Vec<u8>> {
+    let most = ["invite", "admit by invite", "admit by an admin", "revoke"];
+    // The same place in the admin's lane as the invite's: tips do not tell these two apart.
+    let fork = ["invite with approval"];
+    let mut seeds: Vec<Vec<u8>> =
+        [(&most[..], true), (&most[..], false), (&fork[..], true), (&fork[..], false)]
+            .map(|(held, begun_here)| dialogue(held, begun_here))
+            .into();
+    let all: Value = serde_json::from_str(include_str!("../../tests/vectors/sync-v1.json")).unwrap();
+    seeds.extend(all["frames"].as_array().unwrap().iter().map(|frame| {
+        let frame = frame["bytes"].as_str().unwrap().as_bytes();
+        let frame: Vec<u8> =
+            frame.chunks(2).map(|pair| identity::decode_hex::<1>(pair).unwrap()[0]).collect();
+        one(&frame)
+    }));
+    seeds
+}
+
+/// All frames of a peer that holds these statements of the vectors, in a round that this side began
 /// or that the peer did.
-fn dialogue(begun_here: bool) -> Vec<u8> {
+fn dialogue(held: &[&str], begun_here: bool) -> Vec<u8> {
     let mut here = Replica::new(&ORG.genesis).unwrap();
     here.apply(&Record::Statement(ORG.named("statement: invite").to_vec())).unwrap();
     let mut there = Replica::new(&ORG.genesis).unwrap();
-    for name in ["invite", "admit by invite", "admit by an admin", "revoke"] {
+    for name in held {
         there.apply(&Record::Statement(ORG.named(&format!("statement: {name}")).to_vec())).unwrap();
     }
-    there.apply(&Record::Report(ORG.named("report").to_vec())).unwrap();
+    drop(there.apply(&Record::Report(ORG.named("report").to_vec())));
     let (mut session, mut peer) = (Session::new(), Session::new());
     let mut inward = Vec::new();
     let opened = session.open(&here);
@@ -249,13 +281,55 @@ fn dialogue(begun_here: bool) -> Vec<u8> {
             inward.extend(peer.handle(&mut there, &frame).unwrap().send);
         }
         for frame in inward.drain(..) {
-            seen.extend(u16::try_from(frame.len()).unwrap().to_le_bytes());
-            seen.extend(&frame);
+            seen.extend(one(&frame));
             outward.extend(session.handle(&mut here, &frame).unwrap().send);
         }
     }
     assert_eq!(here.heads(), there.heads());
     seen
+}
+
+fn one(part: &[u8]) -> Vec<u8> {
+    [&u16::try_from(part.len()).unwrap().to_le_bytes()[..], part].concat()
+}
+
+/// The line, and what is in it.
+fn gateway_requests() -> Vec<Vec<u8>> {
+    let [node, gateway] = [4, 3].map(|n| SecretKey::from_seed(&[n; 32]));
+    let request = GatewayRequest::sign(&ORG.id, &node, &gateway, [7; 32], "g.example:443").unwrap();
+    let line = request.to_line();
+    let contents = base64url(line.strip_prefix(GatewayRequest::PREFIX).unwrap());
+    vec![line.into_bytes(), contents, b"muster-gateway-2:AAAA".to_vec()]
+}
+
+/// Settings, admission and records, each behind its length; all there is, and without the last.
+fn handovers() -> Vec<Vec<u8>> {
+    let statement = |name: &str| Record::Statement(ORG.named(&format!("statement: {name}")).to_vec());
+    let settings = Records::encode(&[Record::from(&ORG.genesis)]).unwrap();
+    let records = ["admit by an admin", "invite", "revoke", "cancel"].map(statement);
+    let records = Records::encode(&records).unwrap();
+    let admit = ORG.named("statement: admit by invite");
+    vec![[one(&settings), one(admit), one(&records)].concat(), [one(&settings), one(admit)].concat()]
+}
+
+/// A file of one whole document and one change to it, with and without the note beside it.
+fn stores() -> Vec<Vec<u8>> {
+    let mut replica = Replica::new(&ORG.genesis).unwrap();
+    let mut disk = muster_fuzz::Memory::default();
+    let (mut store, _) = Store::open(disk.clone()).unwrap();
+    store.replace(&ORG.id, &replica.save().unwrap()).unwrap();
+    replica.apply(&Record::Statement(ORG.named("statement: invite").to_vec())).unwrap();
+    store.append(&replica.save_incremental().unwrap()).unwrap();
+    drop(store);
+    let (members, note) = (disk.read().unwrap().unwrap(), disk.read_acknowledged().unwrap().unwrap());
+    vec![[one(&note), members.clone()].concat(), [one(&[]), members].concat()]
+}
+
+/// A certificate and its key.
+fn tls_files() -> Vec<Vec<u8>> {
+    let key = tls_key(2);
+    let certificate = CertificateParams::new(vec!["g".to_owned()]).unwrap().self_signed(&key).unwrap();
+    vec![[one(certificate.pem().as_bytes()), key.serialize_pem().into_bytes()].concat()]
 }
 
 fn write(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) {
@@ -273,6 +347,14 @@ const CONFIG: &[&str] = &[
      [gateway]\nsocket = '/run/muster-gateway/gateway.sock'\n",
     "[network]\nprot = 1",
     "[network]\nport = 65536",
+    "[members]\non_stale = 'deny-new'\nstale_after = '10m'\non_clone = 'refuse'\n",
+];
+
+const GATEWAY_CONFIG: &[&str] = &[
+    "listen = '[::]:443'\ncertificate = '/etc/muster/gateway.crt'\nkey = '/etc/muster/gateway.key'\n\
+     musterd = '/run/muster-gateway/gateway.sock'\n",
+    "listen = ['192.0.2.1:443', '[fd00::1]:443']\ncertificate = '/a'\nkey = '/b'\n",
+    "listne = '[::]:443'",
 ];
 
 const CONTROL: &[&str] = &[

@@ -49,8 +49,12 @@ impl Config {
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let bytes = read(path, CONFIG_BYTES_MAX)?;
         let text = String::from_utf8(bytes).map_err(|_| unreadable(path, "not UTF-8"))?;
-        let table = text.parse::<Table>().map_err(|error| unreadable(path, error.message()))?;
-        Self::of(&table)
+        Self::of_text(path, &text)
+    }
+
+    /// The text of the file at `path`.
+    pub(crate) fn of_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::of(&text.parse().map_err(|error: toml::de::Error| unreadable(path, error.message()))?)
     }
 
     fn of(table: &Table) -> Result<Self, ConfigError> {

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use identity::{Code, codec::DecodeError, limits::BUNDLE_BYTES_MAX};
+use identity::{Code, PublicKey, codec::DecodeError, limits::BUNDLE_BYTES_MAX};
 use member_crdt::{Applied, LoadError, Rejected, Replica};
 use org_trust::{
     BundleError, CharterError, Payload, Record, Records, TrustBundle, UnverifiedCharter, UnverifiedStatement,
@@ -105,26 +105,42 @@ pub fn import(
     if !directory.is_dir() {
         return Ok(held);
     }
-    let charters = records(&directory, "charters")?;
-    let mut replica = match held {
-        Some(replica) => replica,
-        None => begin(&charters)?,
-    };
-    let admit = read(&directory, "admit")?;
-    let admit = UnverifiedStatement::decode(&admit).map_err(HandoverError::Malformed)?;
-    let admit = admit.verify(&replica.org()).map_err(|_| HandoverError::OtherOrg)?;
-    let Payload::Admit(admitted) = admit.payload() else { return Err(HandoverError::Admit) };
-    let rest = records(&directory, "records")?;
-    take(&mut replica, charters.into_iter().chain(rest).chain([Record::from(&admit)]).collect())?;
+    let [charters, admit, records] = ["charters", "admit", "records"].map(|name| read(&directory, name));
+    let (replica, admitted) = check(&charters?, &admit?, &records?, held)?;
     // The machine that was admitted may have other keys since.
     let ours = keys.whose(&replica.roster()).map_err(HandoverError::Keys)?.first();
-    if ours != admitted.node {
+    if ours != admitted {
         return Err(HandoverError::Keys(KeysError::Foreign));
     }
     let bundle = read(&directory, "bundle.pem")?;
     TrustBundle::read(&bundle).map_err(HandoverError::Bundle)?;
     write(state_dir, &bundle).map_err(|source| HandoverError::File { name: "bundle.pem", source })?;
     Ok(Some(replica))
+}
+
+/// What the files `charters`, `admit` and `records` say, with the node key that was admitted. Pure.
+///
+/// # Errors
+/// [`HandoverError`].
+pub fn check(
+    charters: &[u8],
+    admit: &[u8],
+    records: &[u8],
+    held: Option<Replica>,
+) -> Result<(Replica, PublicKey), HandoverError> {
+    let decode = |bytes| Records::decode_all(bytes).map_err(HandoverError::Malformed);
+    let charters = decode(charters)?;
+    let mut replica = match held {
+        Some(replica) => replica,
+        None => begin(&charters)?,
+    };
+    let admit = UnverifiedStatement::decode(admit).map_err(HandoverError::Malformed)?;
+    let admit = admit.verify(&replica.org()).map_err(|_| HandoverError::OtherOrg)?;
+    let Payload::Admit(admitted) = admit.payload() else { return Err(HandoverError::Admit) };
+    let admitted = admitted.node;
+    let rest = decode(records)?;
+    take(&mut replica, charters.into_iter().chain(rest).chain([Record::from(&admit)]).collect())?;
+    Ok((replica, admitted))
 }
 
 /// What was handed over is on disk: the directory goes.
@@ -170,10 +186,6 @@ fn take(replica: &mut Replica, mut records: Vec<Record>) -> Result<(), HandoverE
         }
         records = waiting;
     }
-}
-
-fn records(directory: &Path, name: &'static str) -> Result<Vec<Record>, HandoverError> {
-    Records::decode_all(&read(directory, name)?).map_err(HandoverError::Malformed)
 }
 
 fn read(directory: &Path, name: &'static str) -> Result<Vec<u8>, HandoverError> {

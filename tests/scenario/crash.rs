@@ -1,6 +1,6 @@
 //! Programs that are killed in the middle of their work.
 
-use std::{collections::BTreeSet, fs, path::Path, thread, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, sync::mpsc, thread, time::Duration};
 
 use control::local::{Answer, Request};
 use identity::StatementId;
@@ -14,8 +14,9 @@ use crate::harness::{self, invites, member};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes invites on the first machine until one is not acknowledged; adds the ids of those that were.
-fn make_invites(org: &Org, acknowledged: &mut BTreeSet<String>) {
+/// Makes invites on the first machine until one is not acknowledged; adds the ids of those that were, and
+/// tells of each.
+fn make_invites(org: &Org, acknowledged: &mut BTreeSet<String>, tell: &mpsc::Sender<()>) {
     loop {
         let ended = org.muster(0, &["--json", "--no-input", "invite", "create"]).unwrap();
         if !ended.status.success() {
@@ -23,6 +24,8 @@ fn make_invites(org: &Org, acknowledged: &mut BTreeSet<String>) {
         }
         let made: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
         acknowledged.insert(made["id"].as_str().unwrap().to_owned());
+        // After the kill nobody listens.
+        tell.send(()).unwrap_or_default();
     }
 }
 
@@ -38,12 +41,15 @@ fn a_killed_musterd_keeps_every_change_it_acknowledged() -> Result<(), lab::Sand
         for round in 0..12 {
             let daemon = org.take_musterd(0).unwrap();
             thread::scope(|scope| {
-                // Every round at another moment of the same work.
+                // Every round at another moment of the same work, which is under way: how fast it goes is the
+                // machine's affair.
+                let (tell, made) = mpsc::channel();
                 let killer = scope.spawn(move || {
-                    thread::sleep(Duration::from_millis(300 + 23 * round));
+                    made.recv_timeout(PATIENCE).unwrap();
+                    thread::sleep(Duration::from_millis(23 * round));
                     daemon.kill()
                 });
-                make_invites(&org, &mut acknowledged);
+                make_invites(&org, &mut acknowledged, &tell);
                 killer.join().unwrap();
             });
             org.start_musterd(0).unwrap();

@@ -15,11 +15,11 @@ use org_trust::{
 };
 use tokio::{
     net::{TcpSocket, TcpStream},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use transport::{
     ClientTls,
-    client::{GatewaySession, authenticate, nonce, secure},
+    client::{DialError, GatewaySession, authenticate, nonce, secure},
 };
 
 use super::{Believed, block_on, hold::Hold};
@@ -72,8 +72,20 @@ impl Front {
         format!("muster-auth/1 pubkey={own} to={to} nonce={nonce} bind=tls action=enrol")
     }
 
-    /// Honest as far as VERDICT.
+    /// Honest as far as VERDICT. A gateway that compares lists first is asked again, as preboot does.
     pub(super) async fn session(&self, key: &SecretKey) -> GatewaySession {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.dial(key).await {
+                Err(error) if error.code() == Code::HealFirst && Instant::now() < until => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                outcome => return outcome.unwrap(),
+            }
+        }
+    }
+
+    async fn dial(&self, key: &SecretKey) -> Result<GatewaySession, DialError> {
         let until = Instant::now() + Duration::from_secs(10);
         let (stream, exporter) = secure(&self.tls, &self.host, self.tcp().await, until).await.unwrap();
         let action = Action::new("enrol", &[]).unwrap();
@@ -81,11 +93,22 @@ impl Front {
         let dial = Dial { org: self.invite.org(), key, to, binding: Binding::Tls(exporter), action };
         let pending = dial.start(nonce().unwrap()).unwrap();
         let held = (Heads([0; 32]), 0);
-        authenticate(stream, &self.host, pending, held, 64 * 1024, until).await.unwrap().0
+        authenticate(stream, &self.host, pending, held, 64 * 1024, until).await.map(|(session, _)| session)
     }
 
-    /// What a request is answered.
+    /// What a request is answered, by a gateway that is in step.
     pub(super) async fn ask(&self, key: &SecretKey, request: Vec<u8>) -> Answer {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let answer = self.ask_once(key, request.clone()).await;
+            if answer != Answer::Refused(Code::HealFirst) || Instant::now() > until {
+                return answer;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn ask_once(&self, key: &SecretKey, request: Vec<u8>) -> Answer {
         let mut session = self.session(key).await;
         drop(session.send(request).await);
         match timeout(Duration::from_secs(6), session.recv()).await.expect("left open") {
