@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use identity::{Name, Tag};
 use serde::Deserialize;
 
+pub(crate) use image::{Image, ImageNode, ImagePreboot};
 pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
 pub(crate) use roles::{
     Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, OrgKeysAt,
@@ -14,6 +15,7 @@ pub(crate) use roles::{
 
 use crate::{duration, output::Format};
 
+mod image;
 mod members;
 mod roles;
 
@@ -153,6 +155,9 @@ pub(crate) enum Command {
         /// Name, or the first digits of its key
         node: String,
     },
+    /// What machines boot
+    #[command(subcommand)]
+    Image(Image),
     /// Find out what went wrong
     #[command(subcommand)]
     Debug(Debug),

@@ -60,7 +60,7 @@ impl Founding {
             .map_err(|e| Failure::new(Code::ChangeMalformed, e))?;
 
         Ok(Self {
-            org_keys: OrgKeys { org, name: names.org, root, tls_ca: ca.key() },
+            org_keys: OrgKeys { org, name: names.org, root, tls_ca: ca.key(), release: random::key()? },
             admin: AdminKey { org, name: names.admin, key: admin },
             ca,
             genesis,

@@ -32,6 +32,8 @@ pub(crate) struct OrgKeys {
     pub(crate) root: SecretKey,
     /// PKCS #8.
     pub(crate) tls_ca: Zeroizing<Vec<u8>>,
+    /// Signs node images.
+    pub(crate) release: SecretKey,
 }
 
 /// The key of one admin on one device.
@@ -46,9 +48,10 @@ impl OrgKeys {
     pub(crate) fn encrypt(&self, passphrase: SecretString) -> Outcome<String> {
         let root = self.root.expose_seed(|seed| Zeroizing::new(encode_hex(seed)));
         let tls_ca = Zeroizing::new(encode_hex(&self.tls_ca));
+        let release = self.release.expose_seed(|seed| Zeroizing::new(encode_hex(seed)));
         let text = Zeroizing::new(format!(
-            "{ORG_KEYS}\norg {}\nname {}\nroot {}\ntls-ca {}\n",
-            self.org, self.name, *root, *tls_ca
+            "{ORG_KEYS}\norg {}\nname {}\nroot {}\ntls-ca {}\nrelease {}\n",
+            self.org, self.name, *root, *tls_ca, *release
         ));
         encrypt(text.as_bytes(), passphrase)
     }
@@ -73,7 +76,8 @@ impl OrgKeys {
         for pair in digits.chunks(2) {
             tls_ca.extend(identity::decode_hex::<1>(pair).ok()?);
         }
-        lines.next().is_none().then_some(Self { org, name, root, tls_ca })
+        let release = seed(field(&mut lines, "release")?)?;
+        lines.next().is_none().then_some(Self { org, name, root, tls_ca, release })
     }
 }
 
@@ -187,9 +191,10 @@ mod tests {
     #[test]
     fn org_keys_read_back_and_nothing_else_does() {
         let keys = format!(
-            "{ORG_KEYS}\norg {}\nname acme\nroot {}\ntls-ca 0102ff\n",
+            "{ORG_KEYS}\norg {}\nname acme\nroot {}\ntls-ca 0102ff\nrelease {}\n",
             "05".repeat(32),
-            "07".repeat(32)
+            "07".repeat(32),
+            "09".repeat(32)
         );
         let read = OrgKeys::decode(&keys).unwrap();
         assert_eq!((read.name.as_str(), read.tls_ca.as_slice()), ("acme", &[1u8, 2, 255][..]));

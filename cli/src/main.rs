@@ -17,6 +17,7 @@ mod files;
 mod founding;
 mod gateway;
 mod handover;
+mod image;
 mod invite;
 mod join;
 mod journal;
@@ -127,6 +128,7 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Session(Session::List) => machine::sessions(everywhere),
         Command::Ping { node, count } => machine::ping(everywhere, node, *count),
         Command::Link { node } => machine::link(everywhere, node),
+        Command::Image(command) => image::run(everywhere, command),
         Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
         Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),
     };

@@ -7,12 +7,16 @@
 //! It trusts what it has pinned: the org's first settings, each later one by the signatures that the
 //! one before asks for, and the newest that it has seen, which is sealed with the boot key. It judges
 //! no member, makes no key where one was sealed before, and opens no shell.
+//!
+//! As the first process of an image it does the rest as well, from mounting the kernel's file systems to
+//! starting the node image ([`machine`]).
 
 mod console;
 mod failure;
 mod files;
 mod gateway;
 mod keys;
+mod machine;
 mod pinned;
 mod settings;
 mod start;
@@ -32,8 +36,11 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let arguments = Arguments::parse();
     tracing::debug!(quiet, ?hardened, "started");
+    if machine::is_first_process() {
+        return machine::run();
+    }
+    let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -42,8 +49,8 @@ fn main() -> ExitCode {
         }
     };
     let mut console = Console::default();
-    match runtime.block_on(start::start(&arguments, &mut console)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match runtime.block_on(Box::pin(start::start(&arguments, None, &mut console))) {
+        Ok(_) => ExitCode::SUCCESS,
         Err(failure) => {
             console.failure(&failure);
             ExitCode::from(failure.code.exit_status())

@@ -19,6 +19,7 @@ use transport::Address;
 use crate::{
     failure::{Failure, Outcome},
     files,
+    start::Image,
 };
 
 /// The directory `preboot` in the state directory, checked.
@@ -40,6 +41,29 @@ impl Pinned {
             gateways: addresses(invite.gateways().iter().map(String::as_str))?,
             admit: None,
         })
+    }
+
+    /// Takes in what an image pins: newer settings, more gateways. An image of another org is none of
+    /// this machine's.
+    pub(crate) fn join(&mut self, image: &Image) -> Outcome<()> {
+        if image.chain.org() != self.org() {
+            let detail = format_args!(
+                "the image is of org {}, this is of {}",
+                image.chain.org().short(),
+                self.org().short()
+            )
+            .to_string();
+            return Err(Failure::new(Code::ImageOtherOrg, detail));
+        }
+        if image.chain.get(&self.chain.head().id()).is_some() {
+            self.chain = image.chain.clone();
+        }
+        for gateway in addresses(image.gateways.iter().map(String::as_str))? {
+            if !self.gateways.contains(&gateway) {
+                self.gateways.push(gateway);
+            }
+        }
+        Ok(())
     }
 
     /// What is pinned in this state directory, if anything is.
@@ -130,7 +154,8 @@ pub(crate) fn is_key_of(admit: &Admit, org: &OrgId, boot: &PublicKey, records: &
     false
 }
 
-fn read_chain(bytes: &[u8]) -> Option<CharterChain> {
+/// A chain of settings in a file of records, verified from the first on.
+pub(crate) fn read_chain(bytes: &[u8]) -> Option<CharterChain> {
     let mut charters = Records::decode_all(bytes).ok()?.into_iter().map(|record| match record {
         Record::Charter(bytes) => UnverifiedCharter::decode(&bytes).ok(),
         Record::Statement(_) | Record::Report(_) => None,

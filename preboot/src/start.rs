@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use identity::{
-    Code, Name,
+    Code, Name, OrgId,
     limits::{BUNDLE_BYTES_MAX, MANIFEST_BYTES_MAX},
 };
 use org_trust::{
@@ -22,17 +22,32 @@ use crate::{
     settings::{Arguments, Settings},
 };
 
-/// Everything, from nothing or from whatever an earlier start left.
-pub(crate) async fn start(arguments: &Arguments, console: &mut Console) -> Outcome<()> {
+/// What an image pins, which stands above what an invite or a disk says.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) chain: CharterChain,
+    pub(crate) gateways: Vec<String>,
+}
+
+/// Everything, from nothing or from whatever an earlier start left. The org, and the lowest generation
+/// that this machine boots.
+pub(crate) async fn start(
+    arguments: &Arguments,
+    image: Option<Image>,
+    console: &mut Console,
+) -> Outcome<(OrgId, u32)> {
     let settings = Settings::of(arguments)?;
     let state = settings.state.as_path();
     files::create_directory(state)?;
     let mut pinned = Pinned::load(state)?;
+    if let (Some(pinned), Some(image)) = (&mut pinned, &image) {
+        pinned.join(image)?;
+    }
     console.checkpoint(format_args!("state in {}", state.display()));
     let invite = read_invite(arguments.invite.as_deref(), pinned.as_ref(), console)?;
     let mut member = match pinned.take() {
         Some(pinned) => pinned,
-        None => first(arguments, &settings, invite.as_ref(), console)?,
+        None => first(arguments, &settings, invite.as_ref(), image.as_ref(), console)?,
     };
     let store = KeyStore::open(state, &settings.storage)?;
     let (mut boot, admit) = match member.admit.take() {
@@ -47,7 +62,8 @@ pub(crate) async fn start(arguments: &Arguments, console: &mut Console) -> Outco
         }
     };
     member.admit = Some(admit);
-    returning(arguments, &store, state, &mut member, &mut boot, console).await
+    returning(arguments, &store, state, &mut member, &mut boot, console).await?;
+    Ok((member.org(), boot.floor()))
 }
 
 /// The invite, if one is given and still of use. Once this machine is a member only its org is looked at.
@@ -86,6 +102,7 @@ fn first(
     arguments: &Arguments,
     settings: &Settings,
     invite: Option<&CheckedInvite>,
+    image: Option<&Image>,
     console: &mut Console,
 ) -> Outcome<Pinned> {
     let state = settings.state.as_path();
@@ -101,7 +118,10 @@ fn first(
             Some(TrustBundle::read(&file).map_err(|why| Failure::new(why.code(), why))?)
         }
     };
-    let pinned = Pinned::of(invite, bundle)?;
+    let mut pinned = Pinned::of(invite, bundle)?;
+    if let Some(image) = image {
+        pinned.join(image)?;
+    }
     pinned.store(state)?;
     console
         .checkpoint(format_args!("org settings, version {}, and trust bundle kept", version(&pinned.chain)));

@@ -206,9 +206,9 @@ impl Bench {
         let all = base.iter().copied().chain([config.to_str().unwrap()]);
         let arguments =
             Arguments::try_parse_from(all.chain(storage.iter().copied()).chain(more.iter().copied()));
-        let result = Box::pin(start(&arguments.unwrap(), &mut Console::default())).await;
+        let result = Box::pin(start(&arguments.unwrap(), None, &mut Console::default())).await;
         fs::remove_file(config).unwrap();
-        result
+        result.map(|_| ())
     }
 
     async fn join(&self) -> Outcome<()> {

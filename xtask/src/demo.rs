@@ -66,7 +66,12 @@ pub(crate) fn enter(who: &str, profile: Profile) -> Result<Sandbox, Failure> {
 
 /// What the demo and the tests need from Debian: said, then installed.
 pub(crate) fn packages() -> Result<(), Failure> {
-    let missing = packages::missing(&[Purpose::Build, Purpose::Lab, Purpose::Run]);
+    install(&[Purpose::Build, Purpose::Lab, Purpose::Run])
+}
+
+/// The same for other purposes.
+pub(crate) fn install(purposes: &[Purpose]) -> Result<(), Failure> {
+    let missing = packages::missing(purposes);
     if missing.is_empty() {
         return Ok(());
     }
@@ -81,7 +86,8 @@ pub(crate) enum Profile {
     Release,
 }
 
-fn build(profile: Profile) -> Result<(), Failure> {
+/// Builds the programs that are shipped.
+pub(crate) fn build(profile: Profile) -> Result<(), Failure> {
     let mut command = machine::cargo();
     command.args(["build", "--quiet"]);
     if profile == Profile::Release {

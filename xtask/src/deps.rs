@@ -17,6 +17,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("control", &["identity"]),
     ("overlay", &["identity"]),
     ("tpm-seal", &[]),
+    ("boot-image", &["identity"]),
     ("member-crdt", &["org-trust", "identity"]),
     ("transport", &["conn-auth", "org-trust", "identity"]),
     (
@@ -24,10 +25,20 @@ const LAW: &[(&str, &[&str])] = &[
         &["overlay", "member-crdt", "transport", "control", "conn-auth", "org-trust", "tpm-seal", "identity"],
     ),
     ("muster-gateway", &["transport", "control", "identity"]),
-    ("muster-preboot", &["transport", "conn-auth", "org-trust", "tpm-seal", "identity"]),
+    ("muster-preboot", &["transport", "conn-auth", "org-trust", "tpm-seal", "boot-image", "identity"]),
     (
         "muster",
-        &["member-crdt", "transport", "control", "conn-auth", "org-trust", "tpm-seal", "lab", "identity"],
+        &[
+            "member-crdt",
+            "transport",
+            "control",
+            "conn-auth",
+            "org-trust",
+            "tpm-seal",
+            "boot-image",
+            "lab",
+            "identity",
+        ],
     ),
 ];
 
@@ -51,7 +62,8 @@ const ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// Pure crates: no I/O, clock, randomness or threads, so none of these either.
-const PURE: &[&str] = &["identity", "conn-auth", "org-trust", "control", "overlay", "member-crdt"];
+const PURE: &[&str] =
+    &["identity", "conn-auth", "org-trust", "control", "overlay", "member-crdt", "boot-image"];
 const IMPURE: &[&str] = &["tokio", "rand", "getrandom", "rustix", "libc", "tracing", "tempfile"];
 
 /// Crates that say nothing by their name.

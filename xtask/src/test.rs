@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use lab::packages::Purpose;
 
 use crate::{
     demo, deps, fuzz,
@@ -24,6 +25,9 @@ pub(crate) struct Options {
     /// Also formatting, clippy and fuzzing, as CI does
     #[arg(long)]
     strict: bool,
+    /// Instead: whole machines that boot images, in QEMU; minutes on a quiet machine
+    #[arg(long, conflicts_with_all = ["only", "strict"])]
+    boot: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -50,6 +54,8 @@ enum Part {
     Scenario,
     /// The demo with five machines, and that it fails when nobody enforces
     Demo,
+    /// Machines that boot images of an org
+    Boot,
     /// Every reader of bytes under the fuzzer for 20 s, two at a time
     Fuzz,
 }
@@ -79,6 +85,9 @@ struct Count {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     demo::packages()?;
     let mut parts: Vec<Part> = options.only.clone();
+    if options.boot {
+        parts.push(Part::Boot);
+    }
     if parts.is_empty() {
         parts.extend(if options.strict { &STRICT[..] } else { &[] });
         parts.extend(USUAL);
@@ -145,6 +154,13 @@ fn run_part(part: Part, count: &mut Count) -> Result<(), Failure> {
             demo::check_fails_without_enforcement()?;
             count.passed += 1;
             Ok(())
+        }
+        Part::Boot => {
+            demo::install(&[Purpose::Boot])?;
+            demo::build(demo::Profile::Dev)?;
+            // One machine at a time has a core to itself, and its times mean something.
+            let suite = ["--package", "muster-tests", "--features", "boot", "--test", "boot", "--no-capture"];
+            counted(&mut tests(&suite), count)
         }
         Part::Fuzz => {
             let totals = fuzz::search(&fuzz::Options::each(FUZZ_SECONDS))?;

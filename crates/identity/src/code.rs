@@ -2,7 +2,7 @@
 //!
 //! Numbers never change their meaning and are never used again. The thousands tell where to look:
 //! 1 handshake, 14 standing, 2 changes to the member list, 3 invites and enrolment, 4 keys and TPM,
-//! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage.
+//! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage, 8 images and booting.
 
 use core::fmt;
 
@@ -372,6 +372,37 @@ codes! {
     NeedsYes = 7008, exit 2, "this wants a clear yes",
         "The command cannot be undone, or locks somebody out, and nobody was there to be asked.",
         "Read what it says, then add --yes.";
+    // Images and booting.
+    ImageIncomplete = 8001, exit 65, "the image lacks something of its org",
+        "A file that every image carries is missing or malformed: the image was not made by `muster image preboot`.",
+        "Make the image anew, and look at it with `muster image verify FILE`.";
+    ImageOtherOrg = 8002, exit 65, "the image belongs to another org",
+        "The disk holds the state of a machine of one org and was started by the image of another.",
+        "Start the image of the disk's org, or give this image an empty disk.";
+    NoStateDisk = 8003, exit 69, "no disk for this machine's state",
+        "No disk, or more than one, carries an ext4 file system with the label muster-state.",
+        "Make one: `mkfs.ext4 -L muster-state DEVICE`. A disk of another kind may need a driver that the image lacks.";
+    NoNetwork = 8004, exit 75, "no network",
+        "No Ethernet interface got an address, by DHCP or by router advertisement.",
+        "Check cable and DHCP server; an interface of another kind may need a driver that the image lacks.";
+    NodeImageMissing = 8005, exit 69, "no node image",
+        "No FAT file system holds muster/node.release and muster/node.squashfs.",
+        "Put both beside the image that boots: `muster image node` makes them.";
+    NodeImageInvalid = 8006, exit 65, "the node image is not one that the org released",
+        "The signature of the org's release key does not hold, or the image is not the one that it signed.",
+        "Copy both files again from where they were made. If they are right there, somebody changed the disk.";
+    GenerationTooOld = 8007, exit 77, "the node image is older than this machine allows",
+        "This machine has run a newer release, and starts none before it.",
+        "Put the newest node image on the disk.";
+    KernelRefused = 8008, exit 71, "the kernel refused",
+        "A mount, a module or another request to the kernel failed while booting.",
+        "Check that kernel and modules of the image belong together: make the image anew.";
+    ImageInputs = 8009, exit 65, "an image cannot be made of this",
+        "A kernel, stub, module, program or library is missing, or is not what it should be.",
+        "Install what is named, or name it by its option; see images/README.md.";
+    InviteTooOpen = 8010, exit 77, "the invite would let in whoever has the image",
+        "An image is copied, and the invite in it with it; this one lets several machines join without approval.",
+        "Make one with `muster invite create --approval` or for one machine, or accept it with --bearer.";
 }
 
 impl Code {

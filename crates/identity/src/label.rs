@@ -80,6 +80,8 @@ registry! { Label:
     GATEWAY_NODE = "muster gateway request v1 node key\n";
     /// The same by the role key: it is there.
     GATEWAY_ROLE = "muster gateway request v1 role key possession\n";
+    /// The org's release key signs a node image.
+    GENERATION = "muster generation v1 release signature\n";
     /// Any key, once after it was made or unsealed: proves that seed and public key belong together.
     SELF_TEST = "muster self test v1 of a key just unsealed\n";
 }

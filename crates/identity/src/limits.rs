@@ -230,3 +230,13 @@ pub const REFUSALS_KEPT_MAX: usize = 4096;
 pub const KEY_FILE_WORK_FACTOR: u8 = 17;
 /// The largest work factor a key file may ask of us.
 pub const KEY_FILE_WORK_FACTOR_MAX: u8 = 20;
+
+// Images
+
+/// An unpacked initramfs: preboot with its libraries and modules is 15 MiB, and builds without stripping
+/// some times that.
+pub const INITRAMFS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A node image, copied into memory before it is used.
+pub const NODE_IMAGE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// What stands beside a node image and is signed.
+pub const GENERATION_BYTES_MAX: usize = 1024;

@@ -39,6 +39,7 @@ pub mod probe;
 mod program;
 mod sandbox;
 mod swtpm;
+pub mod vm;
 mod watch;
 
 pub use command::CommandError;

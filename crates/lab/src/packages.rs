@@ -16,6 +16,8 @@ pub enum Purpose {
     Lab,
     /// Running what was built.
     Run,
+    /// Making images and booting them in emulated machines.
+    Boot,
 }
 
 /// Packages that are not there, each once.
@@ -127,6 +129,18 @@ const fn package(purpose: Purpose, name: &'static str, sign: Sign) -> Package {
 }
 
 const PACKAGES: &[Package] = &[
+    package(Purpose::Boot, "binutils", Sign::Program("strip")),
+    package(Purpose::Boot, "busybox-static", Sign::File("/usr/share/doc/busybox-static")),
+    package(Purpose::Boot, "dosfstools", Sign::Program("mkfs.vfat")),
+    package(Purpose::Boot, "e2fsprogs", Sign::Program("mkfs.ext4")),
+    package(Purpose::Boot, "linux-image-cloud-amd64", Sign::File("/usr/share/doc/linux-image-cloud-amd64")),
+    package(Purpose::Boot, "mtools", Sign::Program("mcopy")),
+    package(Purpose::Boot, "openssl", Sign::Program("openssl")),
+    package(Purpose::Boot, "ovmf", Sign::File("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")),
+    package(Purpose::Boot, "qemu-system-x86", Sign::Program("qemu-system-x86_64")),
+    package(Purpose::Boot, "sbsigntool", Sign::Program("sbsign")),
+    package(Purpose::Boot, "squashfs-tools", Sign::Program("mksquashfs")),
+    package(Purpose::Boot, "systemd-boot-efi", Sign::File("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")),
     package(Purpose::Build, "gcc", Sign::Program("cc")),
     package(Purpose::Build, "libtss2-dev", Sign::File("/usr/include/tss2/tss2_esys.h")),
     package(Purpose::Build, "pkg-config", Sign::Program("pkg-config")),

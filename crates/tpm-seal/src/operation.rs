@@ -2,18 +2,19 @@
 //!
 //! The context flushes every session and transient object when it is dropped, on error paths too.
 
+use sha2::{Digest as _, Sha256};
 use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::response_code::{Tss2ResponseCode, Tss2ResponseCodeKind};
 use tss_esapi::constants::{CapabilityType, CommandCode, PropertyTag, SessionType};
-use tss_esapi::handles::{KeyHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::handles::{KeyHandle, PcrHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    CapabilityData, Digest, EccPoint, KeyedHashScheme, Private, Public, PublicBuilder,
-    PublicEccParametersBuilder, PublicKeyedHashParameters, SensitiveData, SymmetricDefinition,
-    SymmetricDefinitionObject,
+    CapabilityData, Digest, DigestValues, EccPoint, KeyedHashScheme, PcrSelectionListBuilder, PcrSlot,
+    Private, Public, PublicBuilder, PublicEccParametersBuilder, PublicKeyedHashParameters, SensitiveData,
+    SymmetricDefinition, SymmetricDefinitionObject,
 };
 use tss_esapi::traits::{Marshall as _, UnMarshall as _};
 use tss_esapi::{Context, Error};
@@ -93,6 +94,30 @@ pub(crate) fn unseal(context: &mut Context, blob: &SealedBlob) -> Result<Zeroizi
         .execute_with_session(Some(session), |context| context.unseal(object.into()))
         .map_err(tss("unseal"))?;
     Ok(Zeroizing::new(secret.value().to_vec()))
+}
+
+/// Adds the hash of these bytes to a register.
+pub(crate) fn extend(context: &mut Context, register: u8, event: &[u8]) -> Result<(), Stop> {
+    let wrong = "name the register";
+    let handle = PcrHandle::try_from(u32::from(register)).map_err(tss(wrong))?;
+    let digest = Digest::try_from(Sha256::digest(event).as_slice()).map_err(tss(wrong))?;
+    let mut values = DigestValues::new();
+    values.set(HashingAlgorithm::Sha256, digest);
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| context.pcr_extend(handle, values))
+        .map_err(tss("extend the register"))
+}
+
+/// What a register holds.
+pub(crate) fn register(context: &mut Context, register: u8) -> Result<[u8; 32], Stop> {
+    let slot = PcrSlot::try_from(1_u32 << register.min(31)).map_err(tss("name the register"))?;
+    let selection = PcrSelectionListBuilder::new()
+        .with_selection(HashingAlgorithm::Sha256, &[slot])
+        .build()
+        .map_err(tss("name the register"))?;
+    let (_, _, values) = context.pcr_read(selection).map_err(tss("read the register"))?;
+    let value = values.value().first().and_then(|digest| digest.value().try_into().ok());
+    value.ok_or(Stop::Unexpected("the TPM has no SHA-256 bank"))
 }
 
 /// What swtpm and the reference implementation under it call themselves.

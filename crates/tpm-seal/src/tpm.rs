@@ -72,6 +72,23 @@ impl Tpm {
         self.with_context(|context| operation::unseal(context, blob))
     }
 
+    /// Adds the hash of these bytes to a register of the SHA-256 bank. What is sealed to its value before
+    /// does not open again until the machine starts anew.
+    ///
+    /// # Errors
+    /// See [`TpmError`].
+    pub fn extend(&self, register: u8, event: &[u8]) -> Result<(), TpmError> {
+        self.with_context(|context| operation::extend(context, register, event))
+    }
+
+    /// The value of a register of the SHA-256 bank.
+    ///
+    /// # Errors
+    /// See [`TpmError`].
+    pub fn register(&self, register: u8) -> Result<[u8; 32], TpmError> {
+        self.with_context(|context| operation::register(context, register))
+    }
+
     /// One operation: the process-wide lock, the device, a fresh context whose end flushes everything
     /// made in it, and a bounded number of tries where the TPM asks for that.
     fn with_context<T>(

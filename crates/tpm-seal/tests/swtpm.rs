@@ -55,6 +55,22 @@ fn every_length_up_to_128_bytes_is_sealed_and_no_other() {
 }
 
 #[test]
+fn a_register_is_extended_by_a_hash_and_only_a_power_cycle_empties_it() {
+    use sha2::Digest as _;
+    let mut machine = Machine::new();
+    assert_eq!(machine.tpm.register(11).unwrap(), [0; 32]);
+    machine.tpm.extend(11, b"event").unwrap();
+    let mut hash = sha2::Sha256::new();
+    hash.update([0; 32]);
+    hash.update(sha2::Sha256::digest(b"event"));
+    let expected: [u8; 32] = hash.finalize().into();
+    assert_eq!(machine.tpm.register(11).unwrap(), expected);
+    assert_eq!(machine.tpm.register(12).unwrap(), [0; 32]);
+    machine.swtpm.power_cycle().unwrap();
+    assert_eq!(machine.tpm.register(11).unwrap(), [0; 32]);
+}
+
+#[test]
 fn another_tpm_is_told_as_replaced() {
     let (one, other) = (Machine::new(), Machine::new());
     let blob = one.tpm.seal(PAYLOAD, None).unwrap();

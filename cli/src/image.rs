@@ -1,0 +1,56 @@
+//! `muster image`: what machines boot.
+
+mod inputs;
+mod node;
+mod preboot;
+mod tools;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use identity::Code;
+
+use crate::{
+    args::{Everywhere, Image, OrgKeysAt},
+    failure::{Failure, Outcome},
+    key_file::OrgKeys,
+    org_keys,
+    profile::{Admin, ORG_KEYS_FILE, PROFILE_FILE, Profile},
+};
+
+/// Runs one of the commands.
+pub(crate) fn run(everywhere: &Everywhere, command: &Image) -> Outcome<()> {
+    match command {
+        Image::Preboot(args) => preboot::run(everywhere, args),
+        Image::Node(args) => node::run(everywhere, args),
+        Image::Verify { file } => verify::run(everywhere, file),
+    }
+}
+
+/// The org that an image is made for, and its keys.
+fn org(everywhere: &Everywhere, directory: Option<&Path>, at: &OrgKeysAt) -> Outcome<(Profile, OrgKeys)> {
+    let (profile, path) = match directory {
+        Some(directory) => {
+            let path = at.org_keys.clone().unwrap_or_else(|| directory.join(ORG_KEYS_FILE));
+            (Profile::read(&directory.join(PROFILE_FILE))?, path)
+        }
+        None => (Admin::find(everywhere)?.profile, org_keys::path(everywhere, at)?),
+    };
+    let keys = org_keys::unlock(everywhere, at, &path, profile.org())?;
+    Ok((profile, keys))
+}
+
+/// Where our programs are: as said, or beside this one.
+fn programs(given: Option<&Path>) -> Outcome<PathBuf> {
+    match given {
+        Some(directory) => Ok(directory.to_owned()),
+        None => {
+            let own = std::env::current_exe().map_err(|e| Failure::new(Code::FileProblem, e))?;
+            Ok(own.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf))
+        }
+    }
+}
+
+fn unusable(why: impl core::fmt::Display) -> Failure {
+    Failure::new(Code::ImageInputs, why)
+}

@@ -1,0 +1,132 @@
+//! `muster image node`: the OS that preboot hands over to, and the signature of the org on it.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
+
+use boot_image::{Archive, Entry};
+use org_trust::Generation;
+use serde_json::json;
+
+use super::{
+    inputs, programs,
+    tools::{self, Scratch},
+    unusable,
+};
+use crate::{
+    args::{Everywhere, ImageNode},
+    failure::{Failure, Outcome},
+    files, output,
+};
+
+pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
+    let (profile, keys) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
+    let (image, signed) = (args.out.join("node.squashfs"), args.out.join("node.release"));
+    let scratch = Scratch::beside(&image)?;
+    let settings = match &args.settings {
+        Some(path) => inputs::read(path)?,
+        None => SETTINGS.as_bytes().to_vec(),
+    };
+    let from = programs(args.programs.as_deref())?;
+    let mut tree = Archive::default();
+    for name in ["musterd", "muster"] {
+        inputs::program(&mut tree, &format!("usr/bin/{name}"), &from.join(name), &scratch)?;
+    }
+    tree.file("bin/busybox", inputs::read(&args.busybox)?, true);
+    tree.link("sbin/init", "/bin/busybox");
+    tree.file("etc/inittab", INITTAB.as_bytes().to_vec(), false);
+    tree.file("etc/muster/muster.toml", settings, false);
+    tree.file("etc/os-release", os_release(args.release).into_bytes(), false);
+    // What is mounted over, and what programs expect.
+    for dir in ["dev", "persist", "proc", "root", "run", "sys", "tmp", "var"] {
+        tree.directory(dir);
+    }
+    let root = scratch.path().join("root");
+    write(&tree, &root)?;
+    let packed = scratch.path().join("node.squashfs");
+    let same_each_time = ["-all-root", "-all-time", "0", "-mkfs-time", "0", "-no-xattrs", "-noappend"];
+    let arguments = [root.as_os_str(), packed.as_os_str()].into_iter();
+    let arguments = arguments.chain(same_each_time.iter().chain(COMPRESSION).map(|word| word.as_ref()));
+    tools::run("mksquashfs", "squashfs-tools", arguments)?;
+    let bytes = inputs::read(&packed)?;
+
+    let generation = Generation {
+        number: args.release,
+        image: *blake3::hash(&bytes).as_bytes(),
+        image_bytes: u64::try_from(bytes.len()).map_err(unusable)?,
+    };
+    files::replace(&image, files::PUBLIC, &bytes)?;
+    files::replace(&signed, files::PUBLIC, &generation.sign(&profile.org(), &keys.release))?;
+    let hash = identity::encode_hex(&generation.image);
+    let value = json!({
+        "file": image,
+        "signature": signed,
+        "release": generation.number,
+        "bytes": generation.image_bytes,
+        "blake3": hash.as_str(),
+        "org": profile.org().to_string(),
+    });
+    output::print(everywhere.format(), value, || {
+        output::columns(
+            ["IMAGE", &image.display().to_string()],
+            &[
+                ["signature".into(), signed.display().to_string()],
+                ["release".into(), generation.number.to_string()],
+                ["size".into(), format!("{} bytes", generation.image_bytes)],
+                ["BLAKE3".into(), hash.clone()],
+            ],
+        )
+    });
+    Ok(())
+}
+
+/// Writes a tree into a directory, with the modes it is to have.
+fn write(tree: &Archive, root: &Path) -> Outcome<()> {
+    fs::create_dir(root).map_err(|e| Failure::file(root, &e))?;
+    for (name, entry) in tree.iter() {
+        let path = root.join(name);
+        let mode = match entry {
+            Entry::File { executable: false, .. } => 0o644,
+            Entry::Directory | Entry::File { .. } | Entry::Link(_) => 0o755,
+        };
+        let written = match entry {
+            Entry::Directory => fs::create_dir(&path),
+            Entry::File { content, .. } => fs::write(&path, content),
+            Entry::Link(target) => symlink(target, &path),
+        };
+        let is_link = matches!(entry, Entry::Link(_));
+        written
+            .and_then(
+                |()| if is_link { Ok(()) } else { fs::set_permissions(&path, Permissions::from_mode(mode)) },
+            )
+            .map_err(|e| Failure::file(&path, &e))?;
+    }
+    Ok(())
+}
+
+fn os_release(release: u32) -> String {
+    format!(
+        "ID=muster-node\nNAME=\"muster node\"\nVERSION_ID={}\nIMAGE_VERSION={release}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// busybox's init starts musterd and starts it again when it ends. Nothing else runs.
+const INITTAB: &str = "\
+::respawn:/usr/bin/musterd
+::ctrlaltdel:/bin/busybox reboot
+::shutdown:/bin/busybox sync
+";
+const SETTINGS: &str = "\
+state_dir = \"/persist/muster\"
+
+[keys]
+storage = \"tpm\"
+tpm = \"/dev/tpmrm0\"
+
+[control]
+socket = \"/run/muster/musterd.sock\"
+";
+const COMPRESSION: &[&str] = &["-comp", "zstd", "-no-progress", "-quiet"];

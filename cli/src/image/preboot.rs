@@ -1,0 +1,175 @@
+//! `muster image preboot`: kernel, initramfs and everything pinned, as one file that firmware starts.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use boot_image::{Archive, LEAVE_PREBOOT, Pcr, Pins, Uki};
+use identity::Code;
+use org_trust::{CharterChain, CheckedInvite, Record, Records, TrustBundle};
+use serde_json::json;
+use tokio::time::Instant;
+use transport::{Address, ClientTls, client};
+
+use super::{
+    inputs::{self, Kernel},
+    programs,
+    tools::{self, Scratch},
+    unusable,
+};
+use crate::{
+    args::{Everywhere, ImagePreboot},
+    failure::{Failure, Outcome},
+    files, invite, output,
+    profile::Profile,
+};
+
+pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
+    let (profile, keys) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
+    let bundle = TrustBundle::read(profile.bundle.as_bytes()).map_err(bundle_invalid)?;
+    let bundle = TrustBundle::accepted(Some(&bundle), profile.charter()).map_err(bundle_invalid)?;
+    let invite = match &args.invite {
+        Some(path) => Some(checked_invite(path, &profile, args.bearer)?),
+        None => None,
+    };
+    let mut chain = profile.chain.clone();
+    if !args.offline {
+        ask_gateways(&profile.gateways, &bundle, &mut chain)?;
+    }
+    let pins = Pins {
+        settings: Records::batches(chain.iter().map(Record::from), usize::MAX).flatten().collect(),
+        bundle: bundle.to_pem(),
+        gateways: profile.gateways.clone(),
+        release: keys.release.public(),
+        built_unix_s: time(),
+        invite: invite.map(|(line, _)| line),
+    };
+
+    let scratch = Scratch::beside(&args.out)?;
+    let kernel = Kernel::find(args.made_of.kernel.as_deref(), args.made_of.modules.as_deref())?;
+    let mut archive = Archive::default();
+    let from = programs(args.made_of.programs.as_deref())?.join("muster-preboot");
+    inputs::program(&mut archive, "init", &from, &scratch)?;
+    kernel.put_modules(&mut archive, &args.made_of.module)?;
+    pins.put(&mut archive);
+
+    let mut uki = Uki::new(&inputs::read(&args.made_of.stub)?).map_err(unusable)?;
+    for (name, content) in [
+        (".osrel", os_release(&profile).into_bytes()),
+        (".cmdline", COMMAND_LINE.as_bytes().to_vec()),
+        (".initrd", archive.pack().map_err(unusable)?),
+        (".linux", inputs::read(&kernel.image)?),
+    ] {
+        uki.add(name, content).map_err(unusable)?;
+    }
+    let mut file = uki.assemble().map_err(unusable)?;
+    let signed = match (&args.secure_boot_key, &args.secure_boot_cert) {
+        (Some(key), Some(certificate)) => {
+            file = sign(&file, key, certificate, &scratch)?;
+            true
+        }
+        _ => false,
+    };
+    files::replace(&args.out, files::SECRET, &file)?;
+
+    let pcr = Pcr::of_image(&uki);
+    let value = json!({
+        "file": args.out,
+        "bytes": file.len(),
+        "org": profile.org().to_string(),
+        "kernel": kernel.release,
+        "secure_boot": signed,
+        "pcr11": { "preboot": pcr.to_string(), "node": pcr.extended(LEAVE_PREBOOT).to_string() },
+    });
+    output::print(everywhere.format(), value, || {
+        output::columns(
+            ["IMAGE", &args.out.display().to_string()],
+            &[
+                ["size".into(), format!("{} bytes", file.len())],
+                ["kernel".into(), kernel.release.clone()],
+                ["PCR 11".into(), pcr.to_string()],
+                ["Secure Boot".into(), if signed { "signed" } else { "not signed" }.into()],
+            ],
+        )
+    });
+    if !signed {
+        output::talk(
+            "Not signed for Secure Boot: whoever has the machine can start something else on it, and every \
+             member is shown that its keys are not bound to what was booted.",
+        );
+    }
+    Ok(())
+}
+
+/// An invite in an image lets in whoever gets hold of the image.
+fn checked_invite(path: &Path, profile: &Profile, bearer: bool) -> Outcome<(String, CheckedInvite)> {
+    let text = invite::read(&path.display().to_string())?;
+    let checked = invite::check(&text)?;
+    if checked.org() != profile.org() {
+        return Err(Failure::new(Code::InviteOtherOrg, path.display()));
+    }
+    let open = checked.invite().uses > 1 && !checked.invite().approval;
+    if open && !bearer {
+        let uses = checked.invite().uses;
+        return Err(Failure::new(Code::InviteTooOpen, format_args!("{uses} machines, without approval")));
+    }
+    Ok((text.trim().to_owned(), checked))
+}
+
+/// What a machine will do first, done here: a gateway that it will not accept is better found now. `chain`
+/// is then the newest that a gateway has.
+fn ask_gateways(gateways: &[String], bundle: &TrustBundle, chain: &mut CharterChain) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::new(Code::FileProblem, e))?;
+    let tls = ClientTls::new(bundle.certificates().iter().map(|anchor| anchor.der()))
+        .map_err(|why| Failure::new(why.code(), why))?;
+    for text in gateways {
+        let address = Address::parse(text)
+            .map_err(|e| Failure::new(Code::ConfigBadValue, format_args!("gateway {text:?}: {e}")))?;
+        let asked = runtime.block_on(async {
+            let until = Instant::now() + PATIENCE;
+            let stream = client::connect(&address, until).await?;
+            let (mut stream, _) = client::secure(&tls, address.host(), stream, until).await?;
+            client::walk(&mut stream, &address, chain, until).await
+        });
+        asked.map_err(|why: client::DialError| {
+            Failure::new(why.code(), format_args!("{text}: {why}")).remedy(
+                "A machine that starts this image would not get past it. --offline makes the image even so.",
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn sign(file: &[u8], key: &Path, certificate: &Path, scratch: &Scratch) -> Outcome<Vec<u8>> {
+    let (from, to) = (scratch.path().join("unsigned.efi"), scratch.path().join("signed.efi"));
+    fs::write(&from, file).map_err(|e| Failure::file(&from, &e))?;
+    let arguments =
+        [Path::new("--key"), key, Path::new("--cert"), certificate, Path::new("--output"), &to, &from];
+    tools::run("sbsign", "sbsigntool", arguments)?;
+    inputs::read(&to)
+}
+
+fn os_release(profile: &Profile) -> String {
+    format!(
+        "ID=muster-preboot\nNAME=\"muster preboot\"\nVERSION_ID={}\nPRETTY_NAME=\"muster preboot of {}\"\n",
+        env!("CARGO_PKG_VERSION"),
+        profile.charter().name
+    )
+}
+
+/// As reproducible builds have it, so that the same inputs give the same image.
+fn time() -> u64 {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+fn bundle_invalid(why: org_trust::BundleError) -> Failure {
+    Failure::new(Code::BundleInvalid, why)
+}
+
+/// For the kernel; muster-preboot reads none of it. A panic starts the machine anew after half a minute.
+const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 quiet panic=30";
+const PATIENCE: Duration = Duration::from_secs(15);

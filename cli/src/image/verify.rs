@@ -1,0 +1,90 @@
+//! `muster image verify`: what an image holds, by what is in it and nothing else.
+
+use std::path::Path;
+
+use boot_image::{Archive, LEAVE_PREBOOT, Pcr, Pins, Uki};
+use identity::Code;
+use org_trust::{CharterChain, Record, Records, TrustBundle, UnverifiedCharter};
+use serde_json::json;
+
+use super::{inputs, unusable};
+use crate::{
+    args::Everywhere,
+    failure::{Failure, Outcome},
+    invite, output,
+};
+
+pub(super) fn run(everywhere: &Everywhere, file: &Path) -> Outcome<()> {
+    let bytes = inputs::read(file)?;
+    let at = |why: &dyn core::fmt::Display| unusable(format_args!("{}: {why}", file.display()));
+    let uki = Uki::read(&bytes).map_err(|e| at(&e))?;
+    let part = |name| uki.part(name).ok_or_else(|| at(&format_args!("no {name} in it")));
+    let archive = Archive::unpack(part(".initrd")?).map_err(|e| at(&e))?;
+    let command_line = String::from_utf8_lossy(part(".cmdline")?).into_owned();
+    let pins = Pins::of(&archive).map_err(|e| Failure::new(Code::ImageIncomplete, e))?;
+    let chain = settings(&pins.settings)
+        .ok_or_else(|| Failure::new(Code::ImageIncomplete, "the org's settings in it do not hold"))?;
+    let bundle =
+        TrustBundle::read(pins.bundle.as_bytes()).map_err(|e| Failure::new(Code::BundleInvalid, e))?;
+    let invite = pins.invite.as_deref().map(invite::check).transpose()?;
+    if invite.as_ref().is_some_and(|invite| invite.org() != chain.org()) {
+        return Err(Failure::new(Code::InviteOtherOrg, file.display()));
+    }
+    let charter = chain.head().charter();
+    let pcr = Pcr::of_image(&uki);
+    let (preboot, node) = (pcr.to_string(), pcr.extended(LEAVE_PREBOOT).to_string());
+    let cas: Vec<&str> = bundle.certificates().iter().map(|anchor| anchor.subject()).collect();
+    let uses = invite.as_ref().map(|invite| invite.invite().uses);
+    let parts: serde_json::Map<_, _> =
+        uki.parts().map(|(name, content)| (name.to_owned(), json!(content.len()))).collect();
+    let value = json!({
+        "file": file,
+        "org": { "id": chain.org().to_string(), "name": charter.name.as_str(), "settings": charter.version },
+        "gateways": pins.gateways,
+        "tls_cas": cas,
+        "release_key": pins.release.to_string(),
+        "built_unix_s": pins.built_unix_s,
+        "invite": invite.as_ref().map(|invite| json!({
+            "id": invite.id().to_string(),
+            "uses": invite.invite().uses,
+            "approval": invite.invite().approval,
+        })),
+        "command_line": command_line,
+        "parts": parts,
+        "pcr11": { "preboot": preboot, "node": node },
+    });
+    output::print(everywhere.format(), value, || {
+        let invite = match uses {
+            None => "none".to_owned(),
+            Some(1) => "for one machine".to_owned(),
+            Some(uses) => format!("for {uses} machines"),
+        };
+        output::columns(
+            ["ORG", charter.name.as_str()],
+            &[
+                ["org id".into(), chain.org().to_string()],
+                ["settings".into(), format!("version {}", charter.version)],
+                ["gateways".into(), pins.gateways.join(", ")],
+                ["TLS CAs".into(), cas.join(", ")],
+                ["release key".into(), pins.release.to_string()],
+                ["invite".into(), invite],
+                ["command line".into(), command_line.clone()],
+                ["PCR 11".into(), preboot.clone()],
+                ["PCR 11 after".into(), node.clone()],
+            ],
+        )
+    });
+    Ok(())
+}
+
+fn settings(records: &[u8]) -> Option<CharterChain> {
+    let mut charters = Records::decode_all(records).ok()?.into_iter().map(|record| match record {
+        Record::Charter(bytes) => UnverifiedCharter::decode(&bytes).ok(),
+        Record::Statement(_) | Record::Report(_) => None,
+    });
+    let mut chain = CharterChain::start(charters.next()??.verify_genesis().ok()?).ok()?;
+    for next in charters {
+        chain.extend(next?).ok()?;
+    }
+    Some(chain)
+}

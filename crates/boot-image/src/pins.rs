@@ -1,0 +1,150 @@
+//! What an image holds of its org: files in the initramfs, and so in the measurement. None of it is
+//! secret but an invite, and none of it comes from a command line.
+
+use core::fmt;
+
+use identity::{PublicKey, limits::MANIFEST_BYTES_MAX};
+
+use crate::archive::Archive;
+
+/// The files of one image. They are bytes here; whoever uses them verifies them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    /// Every version of the org's settings, oldest first, as a file of records.
+    pub settings: Vec<u8>,
+    /// The CA certificates that gateways are checked against, PEM.
+    pub bundle: String,
+    /// Addresses of gateways.
+    pub gateways: Vec<String>,
+    /// The key that signs node images.
+    pub release: PublicKey,
+    /// No clock of a machine is before this.
+    pub built_unix_s: u64,
+    /// The line with which a machine joins at its first start; one without it must find one elsewhere.
+    pub invite: Option<String>,
+}
+
+/// Where they are in the initramfs.
+pub const PINS_DIRECTORY: &str = "muster";
+
+impl Pins {
+    /// Puts them into an initramfs.
+    pub fn put(&self, archive: &mut Archive) {
+        let gateways: String = self.gateways.iter().map(|gateway| format!("{gateway}\n")).collect();
+        let mut put = |name: &str, content: Vec<u8>| {
+            archive.file(&format!("{PINS_DIRECTORY}/{name}"), content, false);
+        };
+        put(SETTINGS, self.settings.clone());
+        put(BUNDLE, self.bundle.clone().into_bytes());
+        put(GATEWAYS, gateways.into_bytes());
+        put(RELEASE, format!("{}\n", self.release).into_bytes());
+        put(BUILT, format!("{}\n", self.built_unix_s).into_bytes());
+        if let Some(invite) = &self.invite {
+            put(INVITE, format!("{}\n", invite.trim()).into_bytes());
+        }
+    }
+
+    /// Reads them; `file` gives the content of one by its name.
+    ///
+    /// # Errors
+    /// One is missing, or not what this crate writes.
+    pub fn read(mut file: impl FnMut(&'static str) -> Option<Vec<u8>>) -> Result<Self, PinsError> {
+        let mut needed = |name| file(name).ok_or(PinsError::Missing(name));
+        let text = |name, bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| PinsError::Malformed(name));
+        let settings = needed(SETTINGS)?;
+        let bundle = text(BUNDLE, needed(BUNDLE)?)?;
+        let gateways: Vec<String> = text(GATEWAYS, needed(GATEWAYS)?)?.lines().map(str::to_owned).collect();
+        if gateways.is_empty() {
+            return Err(PinsError::Malformed(GATEWAYS));
+        }
+        let release = PublicKey::from_hex(text(RELEASE, needed(RELEASE)?)?.trim_end());
+        let built = text(BUILT, needed(BUILT)?)?;
+        let invite = file(INVITE).map(|bytes| text(INVITE, bytes)).transpose()?;
+        if invite.as_ref().is_some_and(|line| line.len() > 2 * MANIFEST_BYTES_MAX) {
+            return Err(PinsError::Malformed(INVITE));
+        }
+        Ok(Self {
+            settings,
+            bundle,
+            gateways,
+            release: release.map_err(|_| PinsError::Malformed(RELEASE))?,
+            built_unix_s: built.trim_end().parse().map_err(|_| PinsError::Malformed(BUILT))?,
+            invite: invite.map(|line| line.trim().to_owned()),
+        })
+    }
+
+    /// Reads them from an initramfs.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of(archive: &Archive) -> Result<Self, PinsError> {
+        Self::read(|name| archive.content(&format!("{PINS_DIRECTORY}/{name}")).map(<[u8]>::to_vec))
+    }
+}
+
+/// Why an image's pins cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PinsError {
+    /// A file that is not what it should be.
+    Malformed(&'static str),
+    /// A file that is not there.
+    Missing(&'static str),
+}
+
+impl fmt::Display for PinsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(name) => write!(f, "{PINS_DIRECTORY}/{name} in the image is malformed"),
+            Self::Missing(name) => write!(f, "{PINS_DIRECTORY}/{name} is missing in the image"),
+        }
+    }
+}
+
+impl core::error::Error for PinsError {}
+
+const SETTINGS: &str = "settings";
+const BUNDLE: &str = "bundle.pem";
+const GATEWAYS: &str = "gateways";
+const RELEASE: &str = "release-key";
+const BUILT: &str = "built";
+const INVITE: &str = "invite";
+
+#[cfg(test)]
+mod tests {
+    use identity::SecretKey;
+
+    use super::*;
+
+    fn pins() -> Pins {
+        Pins {
+            settings: vec![1, 2, 3],
+            bundle: "pem".to_owned(),
+            gateways: vec!["gw.example:7443".to_owned()],
+            release: SecretKey::from_seed(&[7; 32]).public(),
+            built_unix_s: 1_800_000_000,
+            invite: Some("muster-invite-1:x".to_owned()),
+        }
+    }
+
+    #[test]
+    fn pins_read_back_from_the_image() {
+        for pins in [pins(), Pins { invite: None, ..pins() }] {
+            let mut archive = Archive::default();
+            pins.put(&mut archive);
+            assert_eq!(Pins::of(&Archive::unpack(&archive.pack().unwrap()).unwrap()), Ok(pins));
+        }
+    }
+
+    #[test]
+    fn a_missing_or_wrong_pin_is_named() {
+        let mut archive = Archive::default();
+        assert_eq!(Pins::of(&archive), Err(PinsError::Missing(SETTINGS)));
+        pins().put(&mut archive);
+        for (name, content) in [(GATEWAYS, ""), (RELEASE, "77"), (BUILT, "soon")] {
+            let mut wrong = archive.clone();
+            wrong.file(&format!("{PINS_DIRECTORY}/{name}"), content.as_bytes().to_vec(), false);
+            assert_eq!(Pins::of(&wrong), Err(PinsError::Malformed(name)));
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Whole machines: firmware, TPM, disks, and whatever they boot, in QEMU.
+//!
+//! Always emulated in full: a `/dev/kvm` that opens says nothing about whether a machine starts in it
+//! (design: a hypervisor below may take the request and hang).
+
+use core::fmt;
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Daemon, Host, Program, ProgramError, Ready};
+
+/// What the machine's firmware insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// It starts anything.
+    Open,
+    /// Secure Boot, with Debian's test key in its databases ([`SECURE_BOOT_CERTIFICATE`]).
+    SecureBoot,
+}
+
+/// The certificate of Debian's test key for Secure Boot.
+pub const SECURE_BOOT_CERTIFICATE: &str = "/usr/share/ovmf/PkKek-1-snakeoil.pem";
+/// The key, under the passphrase `snakeoil`.
+pub const SECURE_BOOT_KEY: &str = "/usr/share/ovmf/PkKek-1-snakeoil.key";
+
+/// A machine that is switched off: its TPM, the firmware's variables and its disks, in a directory.
+#[derive(Debug)]
+pub struct Vm {
+    dir: PathBuf,
+    firmware: Firmware,
+}
+
+/// A machine that runs. Dropping it cuts its power.
+#[derive(Debug)]
+pub struct Running {
+    // Dropped first: without its TPM the machine would see a failing one.
+    qemu: Daemon,
+    _tpm: Daemon,
+    since: Instant,
+}
+
+impl Vm {
+    /// A new machine: a fresh TPM, an empty disk for its state, nothing to boot.
+    ///
+    /// # Errors
+    /// A program is missing or fails, or the disk does.
+    pub fn make(dir: &Path, firmware: Firmware) -> Result<Self, VmError> {
+        let tpm = dir.join("tpm");
+        DirBuilder::new().recursive(true).mode(0o700).create(&tpm).map_err(file(&tpm))?;
+        let dir = fs::canonicalize(dir).map_err(file(dir))?;
+        let state = dir.join("tpm").display().to_string();
+        // One bank of registers: the firmware hashes everything once for each.
+        let setup = ["--tpm2", "--tpmstate", &state, "--pcr-banks", "sha256", "--overwrite"];
+        run(Program::new("swtpm_setup").args(setup))?;
+        let variables = Path::new(OVMF).join(match firmware {
+            Firmware::Open => "OVMF_VARS_4M.fd",
+            Firmware::SecureBoot => "OVMF_VARS_4M.snakeoil.fd",
+        });
+        fs::copy(&variables, dir.join("variables.fd")).map_err(file(&variables))?;
+        let vm = Self { dir, firmware };
+        vm.empty_state()?;
+        Ok(vm)
+    }
+
+    /// Gives it an empty disk for its state.
+    ///
+    /// # Errors
+    /// The disk cannot be made.
+    pub fn empty_state(&self) -> Result<(), VmError> {
+        let path = self.state_disk();
+        File::create(&path).and_then(|disk| disk.set_len(STATE_BYTES)).map_err(file(&path))?;
+        run(Program::new("mkfs.ext4").args(["-q", "-L", "muster-state"]).arg(&path))
+    }
+
+    /// Puts these files on the disk that it boots from, in place of any there.
+    ///
+    /// # Errors
+    /// A file is missing, or the disk cannot be made.
+    pub fn insert(&self, files: &[(&Path, &str)]) -> Result<(), VmError> {
+        let disk = self.boot_disk();
+        File::create(&disk).and_then(|disk| disk.set_len(BOOT_BYTES)).map_err(file(&disk))?;
+        run(Program::new("mkfs.vfat").args(["-F", "32", "-n", "MUSTER"]).arg(&disk))?;
+        for dir in ["::/EFI", "::/EFI/BOOT", "::/muster"] {
+            run(Program::new("mmd").arg("-i").arg(&disk).arg(dir))?;
+        }
+        for (from, to) in files {
+            run(Program::new("mcopy").arg("-i").arg(&disk).arg(from).arg(format!("::/{to}")))?;
+        }
+        Ok(())
+    }
+
+    /// Where its disks, its TPM and what it wrote to its console are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The disk with its state.
+    #[must_use]
+    pub fn state_disk(&self) -> PathBuf {
+        self.dir.join("state.img")
+    }
+
+    fn boot_disk(&self) -> PathBuf {
+        self.dir.join("boot.img")
+    }
+
+    /// Switches it on, in the network of a host. The machine's own port 51820 is the host's.
+    ///
+    /// # Errors
+    /// QEMU or the TPM does not start.
+    pub fn power_on(&self, host: &Host) -> Result<Running, VmError> {
+        let socket = self.dir.join("tpm.sock");
+        let _was_there = fs::remove_file(&socket);
+        let (state, control) = (self.dir.join("tpm"), socket.display().to_string());
+        let tpm = Program::new("swtpm")
+            .args(["socket", "--tpm2", "--terminate", "--tpmstate", &format!("dir={}", state.display())])
+            .args(["--ctrl", &format!("type=unixio,path={control}")])
+            .log(self.dir.join("tpm.log"))
+            .spawn(&Ready::AtOnce, START)
+            .map_err(VmError::Program)?;
+        let until = Instant::now() + START;
+        while !socket.exists() {
+            if Instant::now() > until {
+                return Err(VmError::File { path: socket, source: io::ErrorKind::NotFound.into() });
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let since = Instant::now();
+        let qemu = host.namespace().program("qemu-system-x86_64").args(self.arguments(&control));
+        let qemu = qemu.log(self.dir.join("console.log")).spawn(&Ready::AtOnce, START);
+        Ok(Running { qemu: qemu.map_err(VmError::Program)?, _tpm: tpm, since })
+    }
+
+    fn arguments(&self, tpm: &str) -> Vec<String> {
+        let (code, machine) = match self.firmware {
+            Firmware::Open => ("OVMF_CODE_4M.fd", "q35"),
+            Firmware::SecureBoot => ("OVMF_CODE_4M.secboot.fd", "q35,smm=on"),
+        };
+        let disk = |path: &Path, id: &str| format!("if=none,id={id},format=raw,file={}", path.display());
+        let mut words = vec!["-machine", machine, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024"]
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        let mut more = |line: &str, value: String| words.extend([line.to_owned(), value]);
+        if self.firmware == Firmware::SecureBoot {
+            more("-global", "driver=cfi.pflash01,property=secure,value=on".to_owned());
+            more("-global", "ICH9-LPC.disable_s3=1".to_owned());
+        }
+        more("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF}/{code}"));
+        let variables = self.dir.join("variables.fd");
+        more("-drive", format!("if=pflash,unit=1,format=raw,file={}", variables.display()));
+        more("-drive", disk(&self.boot_disk(), "boot"));
+        more("-device", "virtio-blk-pci,drive=boot,bootindex=0".to_owned());
+        more("-drive", disk(&self.state_disk(), "state"));
+        more("-device", "virtio-blk-pci,drive=state".to_owned());
+        more("-chardev", format!("socket,id=tpm,path={tpm}"));
+        more("-tpmdev", "emulator,id=tpm0,chardev=tpm".to_owned());
+        more("-device", "tpm-crb,tpmdev=tpm0".to_owned());
+        more("-netdev", "user,id=net,hostfwd=udp::51820-:51820".to_owned());
+        more("-device", "virtio-net-pci,netdev=net,romfile=".to_owned());
+        more("-display", "none".to_owned());
+        more("-monitor", "none".to_owned());
+        more("-serial", "stdio".to_owned());
+        words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+        words
+    }
+}
+
+impl Running {
+    /// Waits for a line on its console; how long after switching on it came.
+    ///
+    /// # Errors
+    /// The machine switched itself off, or the time since switching on has passed.
+    pub fn wait_for(&mut self, text: &str, since_power_on: Duration) -> Result<Duration, ProgramError> {
+        let left = (self.since + since_power_on).saturating_duration_since(Instant::now());
+        self.qemu.wait_for_line(text, left)?;
+        Ok(self.since.elapsed())
+    }
+
+    /// What its console showed.
+    #[must_use]
+    pub fn console(&self) -> String {
+        self.qemu.output()
+    }
+
+    /// Cuts the power.
+    pub fn cut_power(self) {
+        self.qemu.kill();
+    }
+}
+
+fn run(program: Program) -> Result<(), VmError> {
+    program.run(TOOLS).and_then(crate::Ended::ok).map(|_| ()).map_err(VmError::Program)
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> VmError {
+    let path = path.to_owned();
+    move |source| VmError::File { path, source }
+}
+
+/// Why there is no machine, or it does not start.
+#[non_exhaustive]
+pub enum VmError {
+    /// The operating system refused.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// A program failed.
+    Program(ProgramError),
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Program(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// As [`fmt::Display`]: an `unwrap` in a test shows what was said.
+impl fmt::Debug for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl core::error::Error for VmError {}
+
+const OVMF: &str = "/usr/share/OVMF";
+const STATE_BYTES: u64 = 64 * 1024 * 1024;
+const BOOT_BYTES: u64 = 160 * 1024 * 1024;
+/// For programs that end by themselves.
+const TOOLS: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(10);

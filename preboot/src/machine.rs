@@ -1,0 +1,167 @@
+//! The machine itself, when this program is the first process of an image: from the kernel to the node
+//! image, with nothing but what the image pins.
+//!
+//! The kernel's command line is not read: who can change it changes nothing here. There is no shell and
+//! no way to one.
+
+mod clock;
+mod dhcp;
+mod disk;
+mod kernel;
+mod lease;
+mod network;
+mod node_image;
+mod root;
+
+use std::{
+    io::BufRead as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::mpsc,
+    time::Duration,
+};
+
+use boot_image::{LEAVE_PREBOOT, PINS_DIRECTORY, Pcr, Pins};
+use identity::{Code, limits::INITRAMFS_BYTES_MAX};
+use rustix::system::RebootCommand;
+use tpm_seal::Tpm;
+
+use crate::{
+    console::Console,
+    failure::{Failure, Outcome},
+    files,
+    pinned::read_chain,
+    settings::Arguments,
+    start::{Image, start},
+};
+
+/// Whether this process is the first one, and so has the machine to itself.
+pub(crate) fn is_first_process() -> bool {
+    std::process::id() == 1
+}
+
+/// Boots. Returns only when it does not get as far as the node image.
+pub(crate) fn run() -> ExitCode {
+    let mut console = Console::default();
+    let failure = match boot(&mut console) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    console.failure(&failure);
+    if let Err(why) = leave_phase() {
+        console.note(format_args!("the TPM's register could not be extended: {why}"));
+    }
+    recover(&console, failure.passes())
+}
+
+fn boot(console: &mut Console) -> Outcome<core::convert::Infallible> {
+    kernel::mount_own()?;
+    console.open_all();
+    console.checkpoint(format_args!("muster-preboot {} on {}", env!("CARGO_PKG_VERSION"), kernel::release()));
+    let loaded = kernel::load_modules(console)?;
+    console.checkpoint(format_args!("{loaded} kernel modules loaded"));
+
+    let measured = Pcr::from(Tpm::open(Path::new(TPM))?.register(PHASE_REGISTER)?);
+    console.checkpoint(format_args!("the TPM measured this image as {measured}"));
+
+    let pins = Pins::read(pin).map_err(|why| Failure::new(Code::ImageIncomplete, why))?;
+    let wrong = || Failure::new(Code::ImageIncomplete, "the org's settings in the image do not hold");
+    let chain = read_chain(&pins.settings).ok_or_else(wrong)?;
+    let org = chain.head().charter().name.clone();
+    console.checkpoint(format_args!("image of org {org}, id {}", chain.org().short()));
+    if let Some(moved) = clock::not_before(pins.built_unix_s)? {
+        console.note(format_args!(
+            "the clock was {} days behind the image and was set",
+            moved.as_secs() / 86_400
+        ));
+    }
+
+    disk::mount_state()?;
+    console.checkpoint("disk of this machine's state mounted");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::file(Path::new("/"), &e))?;
+    let state = PathBuf::from(STATE);
+    let release = pins.release;
+    let (org, floor) = runtime.block_on(async {
+        network::up(console).await?;
+        let arguments = Arguments {
+            state: Some(state.clone()),
+            invite: pins.invite.is_some().then(|| pin_path("invite")),
+            bundle: Some(pin_path("bundle.pem")),
+            config: None,
+            name: None,
+            tpm: Some(PathBuf::from(TPM)),
+            key_storage: None,
+            attempts: ATTEMPTS,
+        };
+        let image = Image { chain, gateways: pins.gateways };
+        Box::pin(start(&arguments, Some(image), console)).await
+    })?;
+    drop(runtime);
+
+    let image = node_image::find(&org, &release, floor)?;
+    console.checkpoint(format_args!(
+        "node image, release {}, {} bytes, is the one that was signed",
+        image.number, image.bytes
+    ));
+    // From here on nothing that is sealed to this phase opens until the machine starts anew.
+    leave_phase()?;
+    root::switch(&image, console)
+}
+
+/// Says to the TPM that preboot is over.
+fn leave_phase() -> Outcome<()> {
+    Ok(Tpm::open(Path::new(TPM))?.extend(PHASE_REGISTER, LEAVE_PREBOOT)?)
+}
+
+fn pin(name: &'static str) -> Option<Vec<u8>> {
+    files::read(&pin_path(name), INITRAMFS_BYTES_MAX).ok().flatten()
+}
+
+fn pin_path(name: &str) -> PathBuf {
+    Path::new("/").join(PINS_DIRECTORY).join(name)
+}
+
+/// What is left to do after a failure: try again, by itself where that may help, or switch off. The
+/// machine starts anew for it, so that the TPM's registers do.
+fn recover(console: &Console, passes: bool) -> ExitCode {
+    console.note("Enter tries again, o and Enter switches off");
+    if passes {
+        console.note(format_args!("by itself it tries again in {} s", AGAIN_AFTER.as_secs()));
+    }
+    let (sender, typed) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let line = match passes {
+        true => typed.recv_timeout(AGAIN_AFTER).unwrap_or_default(),
+        // Without anybody at the console, and nothing that time would mend, it stays as it is.
+        false => typed.recv().unwrap_or_else(|_| {
+            loop {
+                std::thread::park();
+            }
+        }),
+    };
+    rustix::fs::sync();
+    let command = if line.trim() == "o" { RebootCommand::PowerOff } else { RebootCommand::Restart };
+    match rustix::system::reboot(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console.note(format_args!("the kernel does not start anew: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where the disk with this machine's state is, before and after the change of the root.
+const PERSIST: &str = "/persist";
+const STATE: &str = "/persist/muster";
+const TPM: &str = "/dev/tpmrm0";
+/// The register of what is booted.
+const PHASE_REGISTER: u8 = 11;
+const ATTEMPTS: u32 = 5;
+const AGAIN_AFTER: Duration = Duration::from_secs(60);

@@ -1,0 +1,107 @@
+//! Disks: which one holds this machine's state, and which one the image came from.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use identity::Code;
+use rustix::mount::MountFlags;
+
+use super::{PERSIST, kernel::mount_at};
+use crate::failure::{Failure, Outcome};
+
+/// What the first bytes of a disk or partition say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// FAT: perhaps the one that firmware started from.
+    Fat,
+    /// ext4 with the label of a muster machine's state.
+    State,
+}
+
+/// Mounts the disk with this machine's state. Disks take their time to show after their driver has
+/// started.
+pub(crate) fn mount_state() -> Outcome<()> {
+    let until = Instant::now() + DISKS_COME_WITHIN;
+    let found = loop {
+        let mut found = disks(Kind::State)?;
+        match (found.pop(), found.is_empty()) {
+            (Some(one), true) => break one,
+            (Some(_), false) => {
+                let detail = format_args!("several disks are labelled {LABEL}").to_string();
+                return Err(Failure::new(Code::NoStateDisk, detail));
+            }
+            (None, _) if Instant::now() > until => {
+                return Err(Failure::new(Code::NoStateDisk, format_args!("none is labelled {LABEL}")));
+            }
+            (None, _) => thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount_at(&found.to_string_lossy(), PERSIST, "ext4", flags, c"")
+}
+
+/// All disks and partitions of a kind.
+pub(crate) fn disks(kind: Kind) -> Outcome<Vec<PathBuf>> {
+    let class = Path::new("/sys/class/block");
+    let listing = fs::read_dir(class).map_err(|e| Failure::file(class, &e))?;
+    let mut found: Vec<PathBuf> = listing
+        .flatten()
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .filter(|device| kind_of(device) == Some(kind))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+fn kind_of(device: &Path) -> Option<Kind> {
+    let mut head = [0; HEAD_BYTES];
+    File::open(device).ok()?.read_exact_at(&mut head, 0).ok()?;
+    kind_of_head(&head)
+}
+
+fn kind_of_head(head: &[u8; HEAD_BYTES]) -> Option<Kind> {
+    let field = |at: usize, bytes: usize| head.get(at..at + bytes);
+    if field(0x438, 2) == Some(&EXT_MAGIC) {
+        let label = field(0x478, 16)?.split(|byte| *byte == 0).next()?;
+        return (label == LABEL.as_bytes()).then_some(Kind::State);
+    }
+    let fat = field(0x52, 5) == Some(b"FAT32") || field(0x36, 3) == Some(b"FAT");
+    (fat && field(510, 2) == Some(&[0x55, 0xaa])).then_some(Kind::Fat)
+}
+
+/// The label of the file system with a machine's state.
+const LABEL: &str = "muster-state";
+const EXT_MAGIC: [u8; 2] = [0x53, 0xef];
+const HEAD_BYTES: usize = 2048;
+const DISKS_COME_WITHIN: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_labelled_file_system_is_this_machines_state() {
+        let mut head = [0; HEAD_BYTES];
+        assert_eq!(kind_of_head(&head), None);
+        head[0x438..0x43a].copy_from_slice(&EXT_MAGIC);
+        assert_eq!(kind_of_head(&head), None);
+        head[0x478..0x478 + LABEL.len()].copy_from_slice(LABEL.as_bytes());
+        assert_eq!(kind_of_head(&head), Some(Kind::State));
+        head[0x478 + LABEL.len()] = b'2';
+        assert_eq!(kind_of_head(&head), None, "muster-state2 is somebody else's");
+    }
+
+    #[test]
+    fn a_fat_file_system_is_told_by_its_boot_sector() {
+        let mut head = [0; HEAD_BYTES];
+        head[0x52..0x57].copy_from_slice(b"FAT32");
+        assert_eq!(kind_of_head(&head), None);
+        head[510..512].copy_from_slice(&[0x55, 0xaa]);
+        assert_eq!(kind_of_head(&head), Some(Kind::Fat));
+    }
+}

@@ -1,0 +1,119 @@
+//! The way to the gateway: every Ethernet interface comes up, and one of them has to get an address. The
+//! kernel takes IPv6 addresses and routes from router advertisements by itself.
+
+use std::{fs, net::Ipv4Addr, path::Path};
+
+use identity::Code;
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use tokio::task::JoinSet;
+
+use super::{dhcp::Lease, lease};
+use crate::{
+    console::Console,
+    failure::{Failure, Outcome},
+};
+
+/// Brings the network up.
+pub(crate) async fn up(console: &mut Console) -> Outcome<()> {
+    let failed = |why: &dyn core::fmt::Display| Failure::new(Code::NoNetwork, why);
+    let (connection, netlink, _) = rtnetlink::new_connection().map_err(|e| failed(&e))?;
+    let connection = tokio::spawn(connection);
+    let mut asking = JoinSet::new();
+    for interface in interfaces() {
+        let link = LinkUnspec::new_with_index(interface.index).up().build();
+        netlink.link().set(link).execute().await.map_err(|e| failed(&e))?;
+        if !interface.is_loopback {
+            asking.spawn(async move {
+                let lease = lease::ask(&interface.name, interface.hardware).await?;
+                Ok::<_, Failure>((interface, lease))
+            });
+        }
+    }
+    let mut last = Failure::new(Code::NoNetwork, "no Ethernet interface");
+    while let Some(asked) = asking.join_next().await {
+        match asked.map_err(|e| failed(&e))? {
+            Ok((interface, lease)) => {
+                configure(&netlink, &interface, &lease).await.map_err(|e| failed(&e))?;
+                write_name_servers(&lease.name_servers)?;
+                let (name, address) = (&interface.name, lease.address);
+                console.checkpoint(format_args!("network: {name} has {address}/{}", lease.prefix));
+                connection.abort();
+                return Ok(());
+            }
+            Err(failure) => {
+                console.note(&failure);
+                last = failure;
+            }
+        }
+    }
+    connection.abort();
+    match global_address6() {
+        Some(address) => {
+            console.checkpoint(format_args!("network: {address} by router advertisement"));
+            Ok(())
+        }
+        None => Err(last),
+    }
+}
+
+struct Interface {
+    name: String,
+    index: u32,
+    hardware: [u8; 6],
+    is_loopback: bool,
+}
+
+fn interfaces() -> Vec<Interface> {
+    let listing = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut found: Vec<_> = listing.filter_map(|entry| interface(&entry.path())).collect();
+    found.sort_by_key(|interface| interface.index);
+    found
+}
+
+fn interface(path: &Path) -> Option<Interface> {
+    let read = |name: &str| fs::read_to_string(path.join(name)).ok();
+    let kind = read("type")?;
+    let is_loopback = kind.trim() == LOOPBACK;
+    if !is_loopback && kind.trim() != ETHERNET {
+        return None;
+    }
+    let text = read("address")?;
+    let mut hardware = [0; 6];
+    for (byte, digits) in hardware.iter_mut().zip(text.trim().split(':')) {
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(Interface {
+        name: path.file_name()?.to_str()?.to_owned(),
+        index: read("ifindex")?.trim().parse().ok()?,
+        hardware,
+        is_loopback,
+    })
+}
+
+async fn configure(netlink: &Handle, interface: &Interface, lease: &Lease) -> Result<(), rtnetlink::Error> {
+    netlink.address().add(interface.index, lease.address.into(), lease.prefix).execute().await?;
+    if let Some(router) = lease.routers.first() {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(*router).build();
+        netlink.route().add(route).execute().await?;
+    }
+    Ok(())
+}
+
+fn write_name_servers(servers: &[Ipv4Addr]) -> Outcome<()> {
+    let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let path = Path::new("/etc/resolv.conf");
+    fs::create_dir_all("/etc").and_then(|()| fs::write(path, text)).map_err(|e| Failure::file(path, &e))
+}
+
+/// An address that reaches beyond the link; the fourth column is its scope, 00 for global.
+fn global_address6() -> Option<String> {
+    let listing = fs::read_to_string("/proc/net/if_inet6").ok()?;
+    listing.lines().find_map(|line| {
+        let mut columns = line.split_whitespace();
+        let address = columns.next()?;
+        (columns.nth(2)? == "00").then(|| address.to_owned())
+    })
+}
+
+const ETHERNET: &str = "1";
+const LOOPBACK: &str = "772";
