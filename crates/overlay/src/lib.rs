@@ -2,7 +2,11 @@
 //!
 //! Members stand on two rings, in the orders of two hashes of their keys. Each keeps a session with the
 //! first member behind it on either that it can reach. One ring alone connects everybody who is up; the
-//! two together are a random graph in which the way between any two is short. Liveness is nobody's verdict: who cannot be reached is tried again later and stays a member.
+//! two together are a random graph in which the way between any two is short. A large org has a third
+//! ring, whose sessions only flood.
+//!
+//! [`Swim`] tells sooner than a session does which of these members answer. Liveness is nobody's verdict:
+//! who cannot be reached is tried again later and stays a member.
 //!
 //! [`Overlay`] is shaped by polling: give it what happened by `handle_*` with the time, then take
 //! [`Overlay::poll_output`] until it is empty, and call [`Overlay::handle_timeout`] at
