@@ -156,8 +156,9 @@ pub struct NextKeys {
 }
 
 impl NextKeys {
-    #[cfg(test)]
-    pub(crate) const fn of(node: SecretKey, wireguard: SecretKey, boot: SecretKey) -> Self {
+    /// These, from wherever they are kept.
+    #[must_use]
+    pub const fn of(node: SecretKey, wireguard: SecretKey, boot: SecretKey) -> Self {
         Self { node, wireguard, boot }
     }
 

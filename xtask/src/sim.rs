@@ -16,7 +16,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "5-25")]
     nodes: String,
     /// Virtual seconds during which things go wrong
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 45)]
     seconds: u64,
     /// One object instead of lines
     #[arg(long)]

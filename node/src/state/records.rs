@@ -106,6 +106,8 @@ impl State {
                 }
                 Ok(report) => {
                     let (node, body) = (report.claimed().node(), report.claimed().body());
+                    // It has applied something since it said that this machine is none of us.
+                    self.shut_out_by.remove(&self.first_of(node));
                     Weight::Report { moved: self.members.moved(&self.first_of(node), &body.endpoints) }
                 }
                 Err(_) => Weight::Other,

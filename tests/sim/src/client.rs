@@ -11,7 +11,11 @@ pub(crate) enum Errand {
     /// The list, for a machine whose disk is lost.
     Boot { tries: u32 },
     /// To hand in what an admin signed.
-    Submit(Vec<Record>),
+    Submit {
+        records: Vec<Record>,
+        /// The gateway's disk of the time, by number.
+        disk: u32,
+    },
 }
 
 /// How it went.
@@ -30,7 +34,7 @@ impl Errand {
         match self {
             Self::Enrol { .. } => "enrol",
             Self::Boot { .. } => "boot",
-            Self::Submit(_) => "submit",
+            Self::Submit { .. } => "submit",
         }
     }
 }

@@ -10,6 +10,8 @@ use rand::{RngExt as _, rngs::StdRng};
 pub(crate) struct Mood {
     /// Nothing more fits.
     pub(crate) is_full: bool,
+    /// It fails, reading and writing: EIO.
+    pub(crate) fails: bool,
     /// It says that bytes are durable and they are not.
     pub(crate) forgets_syncs: bool,
     /// The machine stops after this many more operations.
@@ -22,6 +24,8 @@ struct Files {
     durable: Option<Vec<u8>>,
     new: Option<Vec<u8>>,
     is_renamed: bool,
+    /// A sync failed: what was to be written then is lost, and no later sync of the file knows of it.
+    is_dropped: bool,
     acknowledged: Option<Vec<u8>>,
     mood: Mood,
     /// A sync was lied about since the last time the machine stopped.
@@ -85,7 +89,8 @@ impl SimDisk {
         let old = files.durable.clone();
         let mut members = if files.is_renamed && !keeps_rename { old.clone() } else { files.members.clone() };
         let length = old.as_ref().map_or(0, Vec::len);
-        if files.has_lied && rng.random_bool(0.7) {
+        let forgets = files.has_lied && rng.random_bool(0.7);
+        if forgets || files.is_dropped && !files.is_renamed {
             members = old;
         } else if let Some(bytes) = members.as_mut().filter(|bytes| !files.is_renamed && bytes.len() > length)
         {
@@ -114,6 +119,9 @@ impl SimDisk {
             Some(left) => *left -= 1,
             None => {}
         }
+        if files.mood.fails {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         if writes && files.mood.is_full {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -123,6 +131,9 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.0.borrow().mood.fails {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         Ok(self.0.borrow().members.clone())
     }
 
@@ -145,8 +156,14 @@ impl Disk for SimDisk {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        if self.0.borrow().mood.fails {
+            // As Linux does: what could not be written counts as written from then on.
+            self.0.borrow_mut().is_dropped = true;
+        }
         self.step(false, |files| {
-            if files.mood.forgets_syncs {
+            if files.is_dropped {
+                // It says so and they are not.
+            } else if files.mood.forgets_syncs {
                 files.has_lied = true;
             } else {
                 files.durable = files.members.clone();
@@ -166,6 +183,7 @@ impl Disk for SimDisk {
         self.step(false, |files| {
             files.members = files.new.take();
             files.is_renamed = true;
+            files.is_dropped = false;
         })
     }
 
@@ -184,3 +202,6 @@ impl Disk for SimDisk {
         self.step(true, |files| files.acknowledged = Some(bytes.to_vec()))
     }
 }
+
+/// The number of "input/output error" on Linux.
+const EIO: i32 = 5;

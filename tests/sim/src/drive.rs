@@ -8,7 +8,7 @@ use control::{
     text::Text,
 };
 use identity::{
-    Code,
+    Code, PublicKey, WireGuardKey,
     limits::{CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, HANDSHAKE_DEADLINE_MS},
 };
 use musterd::{
@@ -31,11 +31,11 @@ use crate::{
 impl World {
     /// A member dials another through its tunnel.
     pub(crate) fn dial(&mut self, from: Party, order: Order) {
-        let Some(to) = self.machines.iter().position(|machine| machine.node == order.node) else { return };
+        let Some((to, node, server)) = self.reached_by(from, &order) else { return };
         let keys = self.machines[from].keys;
-        let binding = Binding::WireGuard { client: self.machines[from].wireguard, server: order.wireguard };
+        let binding = Binding::WireGuard { client: self.machines[from].wireguard, server };
         let action = Action::new(order.purpose.action(), &[]).expect("a known action");
-        let dial = Dial { org: self.org.id, key: &keys.node, to: To::Key(order.node), binding, action };
+        let dial = Dial { org: self.org.id, key: &keys.node, to: To::Key(node), binding, action };
         let pending = dial.start(self.rng.random()).expect("another machine");
         let hello = pending.hello().as_bytes().to_vec();
         let patience = if order.purpose == Purpose::Sync { 5 * SECOND } else { 40 * SECOND };
@@ -46,6 +46,24 @@ impl World {
         self.totals.dials += 1;
         self.send(connection, DIALLER, Message::Line(hello));
         self.after(DIAL_DEADLINE_MS * MS, Event::GiveUp { connection, side: DIALLER });
+    }
+
+    /// The machine at the other end of the tunnel, and the keys that the tunnel shows it to use. Of two
+    /// that use one key it is the one that was heard last.
+    fn reached_by(&self, from: Party, order: &Order) -> Option<(Party, PublicKey, WireGuardKey)> {
+        let pairs = [(order.node, order.wireguard)].into_iter().chain(order.earlier.iter().copied());
+        for (node, wireguard) in pairs {
+            let users = || (0..self.machines.len()).filter(|m| self.machines[*m].node == node);
+            let learned = self.machines[from].running().and_then(|running| running.learned.get(&wireguard));
+            let heard = users().find(|user| learned == Some(&self.machines[*user].endpoint));
+            let there = || users().find(|user| self.machines[*user].running().is_some());
+            if let Some(user) = heard.or_else(there).or_else(|| users().next()) {
+                return Some((user, node, wireguard));
+            }
+        }
+        // It uses none of them any more.
+        let to = self.oracle.nodes.get(&order.node).copied()?;
+        Some((to, order.node, order.wireguard))
     }
 
     pub(crate) fn connect(
@@ -178,7 +196,7 @@ impl World {
     fn is_there(&self, party: Party) -> bool {
         match self.machines.get(party).map(|machine| &machine.phase) {
             // An admin's device; a machine that is a client only.
-            None | Some(Phase::Up(_) | Phase::Outside | Phase::Damaged) => true,
+            None | Some(Phase::Up(_) | Phase::Outside | Phase::Booting | Phase::Damaged) => true,
             Some(Phase::Down | Phase::Gone) => false,
         }
     }

@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     ClockJump,
     Crash,
     Restart(Party),
-    /// A disk is full, lies or rots for a while.
+    /// A disk is full, fails, lies or rots for a while.
     Disk,
     DiskIsWell(Party),
     /// A machine is elsewhere.
@@ -127,13 +127,14 @@ impl World {
     fn spoil(&mut self, machine: Party) {
         let lasts = self.rng.random_range(SECOND..30 * SECOND);
         let disk: SimDisk = self.machines[machine].disk.clone();
-        let kind = self.rng.random_range(0..5);
+        let kind = self.rng.random_range(0..7);
         self.trace.note(self.now, "disk", [machine, kind], &[], || {
-            ["full", "full", "forgets", "forgets", "rots"][kind].to_owned()
+            ["full", "full", "forgets", "forgets", "rots", "fails", "fails"][kind].to_owned()
         });
         match kind {
             0 | 1 => disk.mood(|mood| mood.is_full = true),
             2 | 3 => disk.mood(|mood| mood.forgets_syncs = true),
+            5 | 6 => disk.mood(|mood| mood.fails = true),
             _ => {
                 disk.rot(&mut self.rng);
                 self.machines[machine].disk_is_spoiled = true;

@@ -6,12 +6,14 @@ use identity::Heads;
 use rand::RngExt as _;
 
 use crate::{
+    client::Errand,
     invariants::Violation,
     machine::Phase,
     network::Party,
     plan::{Options, Sabotage},
     totals::Totals,
-    world::{SECOND, World},
+    workload::Work,
+    world::{Event, SECOND, World},
 };
 
 /// How a run went.
@@ -52,6 +54,14 @@ impl World {
         let began = self.now;
         self.is_calm = true;
         self.network.heal();
+        for theft in 0..self.thefts.len() {
+            self.undo(theft);
+        }
+        for machine in 0..self.machines.len() {
+            if self.machines[machine].is_copy {
+                self.copy_ends(machine);
+            }
+        }
         for machine in 0..self.machines.len() {
             self.machines[machine].disk.mood(|mood| *mood = crate::disk::Mood::default());
             if matches!(self.machines[machine].phase, Phase::Down) {
@@ -65,6 +75,7 @@ impl World {
             if self.machines[0].running().is_some() && is_due {
                 is_handed_in = true;
                 self.hand_in_again();
+                self.bring_back();
             }
             self.run_until(self.now + SECOND);
             let waited = self.now - began;
@@ -98,13 +109,42 @@ impl World {
         let Some(gateway) = self.machines[0].running() else { return Vec::new() };
         let roster = gateway.state.replica().roster();
         let is_member = |machine: &Party| {
-            roster.get(&self.machines[*machine].node).is_some_and(member_crdt::Member::is_good)
+            roster.member_of(&self.machines[*machine].first).is_some_and(member_crdt::Member::is_good)
         };
         self.up()
             .filter(is_member)
             .filter(|machine| self.machines[*machine].is_honest())
-            .filter(|machine| !self.oracle.has_gone(&self.machines[*machine].node))
+            .filter(|machine| !self.oracle.has_gone(*machine) && !self.machines[*machine].is_copy)
             .collect()
+    }
+
+    /// A machine that was told by a thief's word that it is none of us talks to nobody, and hears no
+    /// better: it is started through a gateway. The first gateway gets the settings by hand.
+    fn bring_back(&mut self) {
+        let is_good = |seer: Party, machine: Party| {
+            self.machines[seer].running().is_some_and(|running| {
+                let roster = running.state.replica().roster();
+                roster.member_of(&self.machines[machine].first).is_some_and(member_crdt::Member::is_good)
+            })
+        };
+        if !is_good(0, 0) {
+            return self.bring_all(0);
+        }
+        let lost = |machine: &Party| {
+            let knows = self.machines[*machine].running().is_some_and(|running| {
+                let roster = running.state.replica().roster();
+                let me = roster.member_of(&self.machines[*machine].first);
+                me.is_none_or(|me| matches!(me.state, member_crdt::MemberState::Revoked { .. }))
+            });
+            knows && !self.machines[*machine].is_copy && is_good(0, *machine)
+        };
+        let lost: Vec<Party> = self.up().filter(lost).collect();
+        for machine in lost {
+            self.crash(machine, SECOND);
+            self.machines[machine].phase = Phase::Booting;
+            self.totals.brought_back += 1;
+            self.after(SECOND, Event::Work(Work::Errand(machine, Errand::Boot { tries: 0 })));
+        }
     }
 
     fn heads(&self, machine: Party) -> Option<(Heads, [u8; 32])> {
@@ -146,7 +186,12 @@ impl World {
         if writing > 0 {
             apart.push(format!("{writing} with a write under way"));
         }
-        let damaged = self.machines.iter().filter(|machine| matches!(machine.phase, Phase::Damaged)).count();
+        // Who is suspended gets none.
+        let wants_a_list = |number: &Party| {
+            let phase = &self.machines[*number].phase;
+            matches!(phase, Phase::Damaged | Phase::Booting) && !self.oracle.is_suspended(*number)
+        };
+        let damaged = (0..self.machines.len()).filter(wants_a_list).count();
         if damaged > 0 {
             apart.push(format!("{damaged} without a list"));
         }

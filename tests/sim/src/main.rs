@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long, default_value = "5-25", value_parser = nodes)]
     nodes: RangeInclusive<usize>,
     /// Virtual seconds during which things go wrong
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 45)]
     seconds: u64,
     /// One object instead of lines
     #[arg(long)]

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use identity::{PublicKey, StatementId};
-use org_trust::Statement;
+use identity::{CharterId, PublicKey, StatementId};
+use org_trust::{Payload, Statement};
 
 use crate::{
     machine::{Machine, Org},
@@ -14,27 +14,47 @@ use crate::{
 pub(crate) struct Oracle {
     /// What admins signed.
     pub(crate) statements: BTreeSet<StatementId>,
-    /// Which admins revoked a key.
-    pub(crate) revokes: BTreeMap<PublicKey, BTreeSet<PublicKey>>,
+    /// What thieves signed with keys that were an admin's or a gateway's, and that they had all it takes for.
+    pub(crate) stolen: BTreeSet<StatementId>,
+    /// The settings that the holder of the org's keys signed.
+    pub(crate) settings: BTreeSet<CharterId>,
+    /// Which admins revoked a machine.
+    pub(crate) revokes: BTreeMap<Party, BTreeSet<PublicKey>>,
+    /// Suspensions by admins, and those that admins ended.
+    pub(crate) suspends: BTreeMap<Party, BTreeSet<StatementId>>,
+    pub(crate) resumed: BTreeSet<StatementId>,
     /// Invites, their uses and redeemers.
-    pub(crate) invites: BTreeMap<StatementId, (u32, PublicKey)>,
+    pub(crate) invites: BTreeMap<StatementId, InviteMade>,
     pub(crate) cancelled: BTreeSet<StatementId>,
     /// Newcomers that were given an invite.
     pub(crate) invited: BTreeSet<Party>,
     /// Machines that were told to leave.
-    pub(crate) leaving: BTreeSet<PublicKey>,
+    pub(crate) leaving: BTreeSet<Party>,
     /// Where a change was taken, unless it took that very machine out of the org.
     pub(crate) taken_by: BTreeMap<StatementId, Party>,
     pub(crate) threshold: usize,
+    /// Every key that a machine has or had.
     pub(crate) nodes: BTreeMap<PublicKey, Party>,
+    /// Every key that was a gateway's.
     pub(crate) gateways: BTreeSet<PublicKey>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InviteMade {
+    pub(crate) number: usize,
+    pub(crate) uses: u32,
+    pub(crate) redeemer: PublicKey,
 }
 
 impl Oracle {
     pub(crate) fn new(org: &Org, machines: &[Machine], threshold: u8) -> Self {
         Self {
             statements: BTreeSet::new(),
+            stolen: BTreeSet::new(),
+            settings: BTreeSet::from([org.chain.genesis().id()]),
             revokes: BTreeMap::new(),
+            suspends: BTreeMap::new(),
+            resumed: BTreeSet::new(),
             invites: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             invited: BTreeSet::new(),
@@ -46,17 +66,47 @@ impl Oracle {
         }
     }
 
+    /// An admin signed it.
     pub(crate) fn signed(&mut self, statement: &Statement) {
-        self.statements.insert(statement.id());
+        let id = statement.id();
+        self.statements.insert(id);
+        match statement.payload() {
+            Payload::Revoke(revoke) => {
+                if let Some(number) = self.nodes.get(&revoke.node) {
+                    self.revokes.entry(*number).or_default().insert(*statement.author());
+                }
+            }
+            Payload::Suspend(suspend) => {
+                if let Some(number) = self.nodes.get(&suspend.node) {
+                    self.suspends.entry(*number).or_default().insert(id);
+                }
+            }
+            Payload::Resume(resume) => self.resumed.extend(&resume.suspends),
+            Payload::Cancel(cancel) => {
+                self.cancelled.insert(cancel.invite);
+            }
+            Payload::Admit(_)
+            | Payload::Invite(_)
+            | Payload::Leave
+            | Payload::Assign(_)
+            | Payload::Rotate(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_) => {}
+        }
     }
 
     /// Whether enough admins revoked it.
-    pub(crate) fn is_revoked(&self, node: &PublicKey) -> bool {
-        self.revokes.get(node).is_some_and(|admins| admins.len() >= self.threshold)
+    pub(crate) fn is_revoked(&self, number: Party) -> bool {
+        self.revokes.get(&number).is_some_and(|admins| admins.len() >= self.threshold)
     }
 
-    /// Whether it was revoked by anybody, or told to leave.
-    pub(crate) fn has_gone(&self, node: &PublicKey) -> bool {
-        self.revokes.contains_key(node) || self.leaving.contains(node)
+    /// Whether it was revoked by any admin, or told to leave.
+    pub(crate) fn has_gone(&self, number: Party) -> bool {
+        self.revokes.contains_key(&number) || self.leaving.contains(&number)
+    }
+
+    /// Whether an admin suspended it and none ended that.
+    pub(crate) fn is_suspended(&self, number: Party) -> bool {
+        self.suspends.get(&number).is_some_and(|ids| !ids.is_subset(&self.resumed))
     }
 }

@@ -30,8 +30,16 @@ impl Default for Options {
 pub enum Sabotage {
     /// Every machine says that a write is done before it is.
     AcknowledgesTooEarly,
+    /// Approvals are signed, and no admin knows of them.
+    ApprovalsAreForged,
+    /// The checks believe that no assignment replaces another.
+    AssignmentsAreMisread,
+    /// New settings have no CA that signs.
+    CaIsRetired,
     /// Gateways look at the date of invites, and invites have one: clocks decide.
     ClocksDecide,
+    /// Machines go on without noticing that two use one key.
+    CopiesAreOverlooked,
     /// Every disk forgets what it was told to keep.
     DisksForget,
     /// Disks rot, and nobody says so.
@@ -40,13 +48,23 @@ pub enum Sabotage {
     GatesStayOpen,
     /// A machine's replica is given a change by an admin's key that no admin signed.
     KeyIsStolen,
+    /// Machines get keys, and nobody knows that they are theirs.
+    KeysAreForeign,
+    /// What the settings take away from a removed key goes on counting.
+    RemovalsChangeNothing,
+    /// The ends of suspensions are signed, and no admin knows of them.
+    ResumesAreForged,
     /// Revocations are taken out of every frame.
     RevocationsAreWithheld,
+    /// The org's settings are signed, and their holder does not know of them.
+    SettingsAreForged,
+    /// Nobody undoes what thieves did.
+    TheftsGoUnnoticed,
     /// The checks believe that one revocation less is enough.
     ThresholdIsMisread,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) members: usize,
     pub(crate) newcomers: usize,
@@ -65,6 +83,12 @@ pub(crate) struct Plan {
     pub(crate) changes: usize,
     pub(crate) traffic: usize,
     pub(crate) probes: usize,
+    /// Keys that are stolen, in turn: whether it is a gateway's, else an admin's.
+    pub(crate) thefts: Vec<bool>,
+    /// Machines of thieves.
+    pub(crate) rogues: usize,
+    /// Machines that are started twice from one disk.
+    pub(crate) copies: usize,
 }
 
 impl Plan {
@@ -78,10 +102,16 @@ impl Plan {
         let is_calm = rng.random_bool(0.2);
         let mut draw = |most: usize| if is_calm { 0 } else { rng.random_range(0..=most) };
         let (partitions, crashes) = (draw(20.min(3 * minutes)), draw(50.min(8 * minutes)));
-        let (disk_faults, moves) = (draw(2 * minutes), draw(minutes));
+        let (disk_faults, moves) = (draw(3 * minutes), draw(minutes));
         let clock_jumps = rng.random_range(0..=2 * minutes);
         let loss = if is_calm { 0.0 } else { [0.0, 0.01, 0.05, 0.1, 0.3][rng.random_range(0..5)] };
         let duplicate = rng.random_range(0.0..0.05);
+        let thefts: Vec<bool> = (0..minutes)
+            .map(|_| rng.random_range(0..5))
+            .filter(|draw| *draw < 2)
+            .map(|draw| draw == 0)
+            .collect();
+        let copies = usize::from(rng.random_bool(0.2));
         let least = rng.random_range(200..=40_000);
         let most = least + [5_000, 50_000, 500_000, 3_000_000][rng.random_range(0..4)];
         Self {
@@ -99,9 +129,12 @@ impl Plan {
             disk_faults,
             clock_jumps,
             moves,
-            changes: 6 * minutes + newcomers,
+            changes: 9 * minutes + newcomers,
             traffic: 20 * minutes,
             probes: 20 * minutes,
+            rogues: if thefts.is_empty() { 0 } else { 3 },
+            thefts,
+            copies,
         }
     }
 }

@@ -62,8 +62,30 @@ totals! {
     packets,
     /// Changes that admins signed.
     statements,
-    /// Of them revocations.
+    /// Of them revocations by admins.
     revokes,
+    /// Suspensions by admins.
+    suspends,
+    /// Ends of suspensions.
+    resumes,
+    /// Names, roles and labels given by admins.
+    assigns,
+    /// Invites whose machines wait for an admin.
+    approvals,
+    /// Machines that an admin approved.
+    approved,
+    /// New settings of the org.
+    settings,
+    /// Machines that got new keys.
+    rotations,
+    /// Keys of admins and gateways that were stolen.
+    thefts,
+    /// Machines that were started twice from one disk.
+    copies,
+    /// Times that a machine saw two of them take turns.
+    copies_noticed,
+    /// Machines that a change had shut out and that came back by a start through a gateway.
+    brought_back,
     /// Changes acknowledged to a program or an admin's device.
     acknowledged,
     /// Changes that took the machine out that they were handed in at, and that others had then.
@@ -84,7 +106,7 @@ totals! {
     writes,
     /// Of them refused by the disk.
     writes_refused,
-    /// Disks that were full, lied or rotted for a while.
+    /// Disks that were full, failed, lied or rotted for a while.
     disk_faults,
     /// Disks that did not read back and were filled by a gateway.
     disks_lost,

@@ -1,16 +1,17 @@
 //! All machines, the time they share, and what happens next.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use identity::{BootNonce, PublicKey};
+use identity::BootNonce;
 use member_crdt::Replica;
 use musterd::{
     sessions::Purpose,
     state::{Beginning, Decision, Effect, Now, Outside, Socket, State},
-    store::Store,
+    store::{Store, StoreError},
+    tunnel::TunnelPeer,
     writer,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -20,13 +21,13 @@ use crate::{
     connection::{Connection, ConnectionId},
     faults::Fault,
     invariants::Violation,
-    machine::{Machine, OnDisk, Org, Phase, Running},
+    machine::{Machine, OnDisk, Org, Phase, Revoked, Running},
     network::{Network, Party},
     oracle::Oracle,
     plan::{Options, Plan, Sabotage},
     totals::Totals,
     trace::Trace,
-    workload::{Admin, Submission, Work},
+    workload::{Admin, Submission, Theft, Work},
 };
 
 /// What is due.
@@ -96,6 +97,14 @@ pub(crate) struct World {
     pub(crate) next_connection: ConnectionId,
     pub(crate) network: Network,
     pub(crate) admins: Vec<Admin>,
+    /// Whom settings name that are being made.
+    pub(crate) new_admins: Vec<Admin>,
+    pub(crate) settings_acknowledged: bool,
+    pub(crate) thefts: Vec<Theft>,
+    /// Machines of thieves that were used, counted each time.
+    pub(crate) rogues_used: usize,
+    /// Machines of which there was a copy.
+    pub(crate) copied: BTreeSet<Party>,
     pub(crate) submissions: Vec<Submission>,
     pub(crate) oracle: Oracle,
     pub(crate) plan: Plan,
@@ -122,7 +131,7 @@ impl World {
     pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let plan = Plan::new(seed, options);
         let rng = |stream: u64| StdRng::seed_from_u64(seed ^ (stream << 56));
-        let machines: Vec<Machine> = (0..plan.members + plan.newcomers)
+        let machines: Vec<Machine> = (0..plan.members + plan.newcomers + plan.rogues + plan.copies)
             .map(|number| Machine::new(seed, number, number < plan.gateways))
             .collect();
         let (org, admins) = crate::workload::found(seed, &plan, &machines);
@@ -140,6 +149,11 @@ impl World {
             next_connection: 1,
             network,
             admins,
+            new_admins: Vec::new(),
+            settings_acknowledged: true,
+            thefts: Vec::new(),
+            rogues_used: 0,
+            copied: BTreeSet::new(),
             submissions: Vec::new(),
             plan,
             sabotage: options.sabotage,
@@ -152,7 +166,7 @@ impl World {
             faults_end: options.seconds * SECOND,
             is_calm: false,
         };
-        world.totals.machines = world.machines.len() as u64;
+        world.totals.machines = (world.plan.members + world.plan.newcomers) as u64;
         world.begin_members();
         world.schedule_work();
         world.schedule_faults(options.clock_jumps);
@@ -250,6 +264,10 @@ impl World {
         }
         self.check_machine(machine);
         self.set_alarm(machine);
+        if self.machines[machine].running().is_some_and(|running| running.state.wants_restart()) {
+            let incarnation = self.machines[machine].incarnation;
+            self.after(0, Event::Work(Work::Restart(machine, incarnation)));
+        }
     }
 
     fn perform(&mut self, machine: Party, effect: Effect) {
@@ -273,15 +291,19 @@ impl World {
                 }
             }
             Effect::Dial(order) => self.dial(machine, *order),
-            // Nobody becomes a gateway here.
-            Effect::MakeRoleKey(_) | Effect::Keys(_) => {}
+            Effect::Keys(order) => self.order_keys(machine, order),
+            Effect::MakeRoleKey(order) => self.order_role_key(machine, order),
             Effect::OpenGate(member) => {
                 if running.peers.contains_key(&member) {
                     running.gates.insert(member);
                 }
             }
             Effect::Peers(peers) => {
-                running.peers = peers.into_iter().map(|peer| (peer.wireguard, peer)).collect();
+                let by_key = |peer: TunnelPeer| {
+                    let keys = [peer.wireguard].into_iter().chain(peer.earlier.clone());
+                    keys.map(|key| (key, peer.clone())).collect::<Vec<_>>()
+                };
+                running.peers = peers.into_iter().flat_map(by_key).collect();
                 let peers = &running.peers;
                 if !keeps_gates {
                     running.gates.retain(|member| peers.contains_key(member));
@@ -299,7 +321,7 @@ impl World {
         let Some(running) = self.machines[machine].running_mut() else { return };
         let replica = running.state.replica();
         let on_disk = OnDisk {
-            revoked: revoked(replica).collect(),
+            revoked: revoked(replica),
             tips: replica.report_tips(),
             settings: replica.chain().head().charter().version,
         };
@@ -376,10 +398,20 @@ impl World {
     /// Starts what is on a machine's disk, or begins with a list that it was given.
     pub(crate) fn start(&mut self, machine: Party, given: Option<Replica>) {
         let number = machine;
-        let was_given = given.is_some();
+        // What it started with through a gateway has its own disk in it.
+        let was_given = given.is_some() && !matches!(self.machines[machine].phase, Phase::Booting);
         let (org, machine) = (self.org.id, &mut self.machines[machine]);
         machine.incarnation += 1;
         let opened = Store::open(machine.disk.clone());
+        if let Err(StoreError::Disk(why)) = &opened
+            && machine.disk.mood(|mood| mood.fails)
+        {
+            // Whoever looks after the daemons starts it again after a while.
+            let why = why.to_string();
+            self.trace.note(self.now, "unread", [number, 0], &[], || why);
+            machine.phase = Phase::Down;
+            return self.after(2 * SECOND, Event::Fault(Fault::Restart(number)));
+        }
         let read = opened.map_err(|why| why.to_string()).and_then(|(mut store, contents)| match given {
             Some(mut replica) => {
                 let document = replica.save().map_err(|why| why.to_string())?;
@@ -399,26 +431,35 @@ impl World {
                 return self.does_not_start(number, &why);
             }
         };
+        let roster = replica.roster();
+        let Some(beside) = self.open_keys(number, &roster) else {
+            // An old list, from before it got these keys: it has to be given a newer one.
+            self.trace.note(self.now, "foreign", [number, 0], &[], String::new);
+            return self.needs_a_list(number);
+        };
+        let machine = &mut self.machines[number];
         if was_given {
             machine.memory.forget_disk();
         }
         if self.sabotage == Some(Sabotage::DisksForget) {
             machine.disk.mood(|mood| mood.forgets_syncs = true);
         }
-        let has_front = machine.keys.gateway().is_some();
+        let has_front = machine.role.is_some();
+        let boot_nonce = BootNonce(self.rng.random());
         let beginning = Beginning {
-            keys: machine.keys.daemon(),
-            boot_nonce: BootNonce(self.rng.random()),
+            keys: machine.daemon_keys(),
+            boot_nonce,
             randomness: StdRng::from_seed(self.rng.random()),
             endpoints: vec![machine.endpoint],
             replace,
             replica,
-            beside: musterd::keys::Beside::default(),
+            beside,
         };
-        let incarnation = machine.incarnation;
         let now = self.now_of(number);
         let state = State::new(beginning, now);
         self.trace.note(self.now, "start", [number, 0], state.replica().heads().as_bytes(), String::new);
+        // What was noticed of copies is not on the disk.
+        self.machines[number].memory.starts_seen.clear();
         self.check_start(number, state.replica(), was_given, refused);
         let roster = state.replica().roster();
         self.machines[number].phase = Phase::Up(Box::new(Running {
@@ -433,22 +474,44 @@ impl World {
             handshaken: BTreeMap::new(),
             write: None,
             ends: Default::default(),
-            front: has_front.then(|| {
-                let (socket, queue, _) = Socket::new(incarnation, FRONT_QUEUED_MAX);
-                (socket, queue)
-            }),
+            front: None,
+            boot_nonce,
+            keys_order: None,
+            role_order: None,
             wake_at: None,
             wakes: (0, 0),
             lost_at: BTreeMap::new(),
             out_at: None,
         }));
         self.totals.starts += 1;
+        if has_front {
+            self.open_front(number);
+        }
         self.settle(number);
+    }
+
+    /// The front of a gateway connects to its daemon.
+    pub(crate) fn open_front(&mut self, number: Party) {
+        let incarnation = self.machines[number].incarnation;
+        if let Some(running) = self.machines[number].running_mut()
+            && running.front.is_none()
+        {
+            let (socket, queue, _) = Socket::new(incarnation, FRONT_QUEUED_MAX);
+            running.front = Some((socket, queue));
+        }
     }
 
     /// A disk that does not read back: an operator wipes it and a gateway gives the list anew.
     fn does_not_start(&mut self, machine: Party, why: &str) {
         self.check_damage(machine, why);
+        self.needs_a_list(machine);
+    }
+
+    fn needs_a_list(&mut self, machine: Party) {
+        if self.machines[machine].is_copy {
+            self.machines[machine].phase = Phase::Gone;
+            return;
+        }
         self.machines[machine].phase = Phase::Damaged;
         self.machines[machine].disk.wipe();
         self.machines[machine].disk_is_spoiled = false;
@@ -461,10 +524,13 @@ impl World {
     pub(crate) fn crash(&mut self, machine: Party, wait: u64) {
         let Some(running) = self.machines[machine].running_mut() else { return };
         let ends = std::mem::take(&mut running.ends);
-        let write = running.write.take();
+        let (write, order) = (running.write.take(), running.keys_order.take());
         let torn = self.rng.random_range(0..8);
         if let Some((write, _)) = write {
             running.store_stops_after(torn, write);
+        }
+        if let Some(order) = order.filter(|_| torn % 2 == 0) {
+            self.on_keys_disk(machine, order);
         }
         self.machines[machine].phase = Phase::Down;
         let disk = self.machines[machine].disk.clone();
@@ -515,16 +581,15 @@ impl World {
     }
 }
 
-/// Keys that a list says are revoked.
-pub(crate) fn revoked(replica: &Replica) -> impl Iterator<Item = PublicKey> {
-    let roster = replica.roster();
-    let members: Vec<PublicKey> = roster
-        .members()
-        .into_iter()
-        .filter(|member| matches!(member.state, member_crdt::MemberState::Revoked { .. }))
-        .map(|member| member.node)
-        .collect();
-    members.into_iter()
+/// Keys that a list says are revoked, all of a machine's, and by what.
+pub(crate) fn revoked(replica: &Replica) -> Revoked {
+    let mut revoked = Revoked::new();
+    for member in replica.roster().members() {
+        if let member_crdt::MemberState::Revoked { ids, .. } = &member.state {
+            revoked.extend(member.nodes().map(|node| (node, ids.clone())));
+        }
+    }
+    revoked
 }
 
 impl Running {

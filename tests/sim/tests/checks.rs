@@ -57,3 +57,57 @@ fn a_threshold_that_is_misread_is_noticed() {
     let noticed = noticed(Some(Sabotage::ThresholdIsMisread));
     assert!(noticed.contains("invariant_enough_admins_revoke"), "{noticed:?}");
 }
+
+#[test]
+fn what_a_thief_signed_and_nobody_undid_is_noticed() {
+    let noticed = noticed(Some(Sabotage::TheftsGoUnnoticed));
+    assert!(noticed.contains("invariant_thieves_gain_nothing"), "{noticed:?}");
+}
+
+#[test]
+fn a_removed_key_that_goes_on_counting_is_noticed() {
+    let noticed = noticed(Some(Sabotage::RemovalsChangeNothing));
+    assert!(noticed.contains("invariant_nothing_counts_beyond_a_cut"), "{noticed:?}");
+}
+
+#[test]
+fn settings_that_nobody_knows_of_are_noticed() {
+    let noticed = noticed(Some(Sabotage::SettingsAreForged));
+    assert!(noticed.contains("invariant_roles_follow_settings"), "{noticed:?}");
+}
+
+#[test]
+fn settings_without_a_ca_are_noticed() {
+    let noticed = noticed(Some(Sabotage::CaIsRetired));
+    assert!(noticed.contains("invariant_there_is_a_ca"), "{noticed:?}");
+}
+
+#[test]
+fn keys_that_are_nobodys_are_noticed() {
+    let noticed = noticed(Some(Sabotage::KeysAreForeign));
+    assert!(noticed.contains("invariant_a_lineage_lives_and_dies_as_one"), "{noticed:?}");
+}
+
+#[test]
+fn assignments_that_are_misread_are_noticed() {
+    let noticed = noticed(Some(Sabotage::AssignmentsAreMisread));
+    assert!(noticed.contains("invariant_concurrent_changes_take_away"), "{noticed:?}");
+}
+
+#[test]
+fn an_approval_by_nobody_is_noticed() {
+    let noticed = noticed(Some(Sabotage::ApprovalsAreForged));
+    assert!(noticed.contains("invariant_approval_is_an_admins"), "{noticed:?}");
+}
+
+#[test]
+fn a_suspension_that_ends_without_an_admin_is_noticed() {
+    let noticed = noticed(Some(Sabotage::ResumesAreForged));
+    assert!(noticed.contains("invariant_what_was_honest_counts"), "{noticed:?}");
+}
+
+#[test]
+fn copies_that_are_overlooked_are_noticed() {
+    let noticed = noticed(Some(Sabotage::CopiesAreOverlooked));
+    assert!(noticed.contains("invariant_copies_are_noticed"), "{noticed:?}");
+}

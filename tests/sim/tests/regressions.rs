@@ -5,7 +5,7 @@
 use muster_sim::{Options, run};
 
 /// Seed, most machines, virtual seconds of faults; then what it found.
-const SEEDS: [(u64, usize, u64, &str); 2] = [
+const SEEDS: [(u64, usize, u64, &str); 6] = [
     (
         3,
         25,
@@ -18,6 +18,20 @@ const SEEDS: [(u64, usize, u64, &str); 2] = [
         90,
         "status went on to say that a machine shut this one out which was no member any more itself",
     ),
+    (6, 25, 60, "the gate of a link stayed open for half a second when its machine came up with newer keys"),
+    (
+        7,
+        25,
+        60,
+        "status went on to say that this machine was revoked after settings had ended a thief's revocation",
+    ),
+    (
+        156,
+        25,
+        60,
+        "a machine that knew of its own suspension dialled on and refused the sessions that it got, for ever",
+    ),
+    (164, 25, 60, "the same word of a machine that had not heard of the settings yet when it said so"),
 ];
 
 #[test]

@@ -188,4 +188,10 @@ fn the_word_that_this_machine_is_revoked_is_not_shown_after_new_settings() {
     next.gateways.clear();
     bench.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], bench.now);
     assert_eq!(problems(&mut bench), 0);
+    // Nor after the one who said so has reported again: it may not have had the settings then.
+    bench.state.on_told(key, Code::Revoked, bench.now);
+    assert_eq!(problems(&mut bench), 1);
+    let report = signed_report(&bench.state.replica, 20, 1, 1);
+    bench.state.take(&[Record::from(&report)], bench.now);
+    assert_eq!(problems(&mut bench), 0);
 }
