@@ -103,7 +103,8 @@ pub struct Store<D> {
     disk: D,
     generation: u64,
     length: u64,
-    increments: u64,
+    /// Of it, what stands in whole frames: the header and the first.
+    whole: u64,
     broken: bool,
 }
 
@@ -127,7 +128,7 @@ impl<D: Disk> Store<D> {
         let Some(bytes) = disk.read().map_err(StoreError::Disk)? else {
             // Nothing was ever acknowledged: the first write is a whole file.
             return Ok((
-                Self { disk, generation: 0, length: 0, increments: 0, broken: true },
+                Self { disk, generation: 0, length: 0, whole: 0, broken: true },
                 Contents::default(),
             ));
         };
@@ -135,8 +136,8 @@ impl<D: Disk> Store<D> {
         let scan = Scan::new(&bytes).ok_or(StoreError::Damaged { at: 0 })?;
         let generation = scan.generation;
         let acknowledged = marker.and_then(|bytes| read_marker(&bytes, generation)).unwrap_or_default();
-        let (contents, length) = scan.run(acknowledged)?;
-        let mut store = Self { disk, generation, length, increments: length, broken: false };
+        let (contents, length, whole) = scan.run(acknowledged)?;
+        let mut store = Self { disk, generation, length, whole, broken: false };
         if contents.dropped > 0 {
             store.disk.truncate(length).map_err(StoreError::Disk)?;
             store.disk.sync().map_err(StoreError::Disk)?;
@@ -160,7 +161,6 @@ impl<D: Disk> Store<D> {
         self.broken = false;
         let written = u64::try_from(frame.len()).unwrap_or(u64::MAX);
         self.length = self.length.saturating_add(written);
-        self.increments = self.increments.saturating_add(written);
         self.acknowledge();
         Ok(())
     }
@@ -182,7 +182,7 @@ impl<D: Disk> Store<D> {
         self.broken = false;
         self.generation = generation;
         self.length = u64::try_from(file.len()).unwrap_or(u64::MAX);
-        self.increments = 0;
+        self.whole = self.length;
         self.acknowledge();
         Ok(())
     }
@@ -191,7 +191,8 @@ impl<D: Disk> Store<D> {
     /// failed write left no other way.
     #[must_use]
     pub fn wants_replacing(&self) -> bool {
-        self.broken || self.increments > INCREMENT_BYTES_MAX
+        let increments = self.length.saturating_sub(self.whole);
+        self.broken || increments > self.whole.max(INCREMENT_BYTES_MIN)
     }
 
     fn acknowledge(&mut self) {
@@ -222,7 +223,9 @@ impl<'a> Scan<'a> {
         (magic == MAGIC && whole).then_some(Self { bytes, generation, org })
     }
 
-    fn run(&self, acknowledged: u64) -> Result<(Contents, u64), StoreError> {
+    /// What is there, where it ends, and where its first frame does.
+    fn run(&self, acknowledged: u64) -> Result<(Contents, u64, u64), StoreError> {
+        let mut whole = 0;
         let mut contents = Contents { org: Some(self.org), ..Contents::default() };
         let mut at = HEADER_BYTES;
         while let Some(rest) = self.bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -230,7 +233,11 @@ impl<'a> Scan<'a> {
             match self.frame(offset, rest) {
                 Ok(body) => {
                     contents.document.extend_from_slice(body);
+                    let first = at == HEADER_BYTES;
                     at = at.saturating_add(FRAME_HEAD_BYTES).saturating_add(body.len());
+                    if first {
+                        whole = u64::try_from(at).unwrap_or(u64::MAX);
+                    }
                 }
                 // The file appears by a rename after fsync, so its first frame was acknowledged; and
                 // what is followed by another write was too.
@@ -239,7 +246,7 @@ impl<'a> Scan<'a> {
                 }
                 Err(Torn { .. }) => {
                     contents.dropped = u64::try_from(rest.len()).unwrap_or(u64::MAX);
-                    return Ok((contents, offset));
+                    return Ok((contents, offset, whole));
                 }
             }
         }
@@ -247,7 +254,7 @@ impl<'a> Scan<'a> {
         if length < acknowledged || at == HEADER_BYTES {
             return Err(StoreError::Damaged { at: length });
         }
-        Ok((contents, length))
+        Ok((contents, length, whole))
     }
 
     fn frame(&self, offset: u64, rest: &'a [u8]) -> Result<&'a [u8], Torn> {
@@ -326,5 +333,7 @@ const MAGIC: &[u8] = b"muster members 1\n";
 const HEADER_BYTES: usize = MAGIC.len() + 8 + 32 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 16;
 const FRAME_HEAD_BYTES: usize = 4 + CHECKSUM_BYTES;
-/// Increments beyond this are folded into a whole file: loading replays every one of them.
-const INCREMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Increments as long as the whole before them, but at least so long, are folded into a new whole: loading
+/// replays every one of them, and the document in memory keeps what they replaced. So a byte is written
+/// twice more at most, and memory holds at most as much history as list.
+const INCREMENT_BYTES_MIN: u64 = 256 * 1024;

@@ -32,6 +32,7 @@ mod command;
 mod daemon;
 pub mod fire;
 mod hosts;
+pub mod images;
 mod network;
 pub mod org;
 pub mod packages;

@@ -99,6 +99,18 @@ impl Bridge {
         Ok(hosts)
     }
 
+    /// A port for a machine that is emulated: a tap interface, whose name it returns. The machine gets its
+    /// address from [`crate::vm::serve_addresses`].
+    ///
+    /// # Errors
+    /// ip refused.
+    pub fn tap(&self, number: u8) -> Result<String, NetworkError> {
+        let name = format!("tap{number}");
+        let batch = format!("tuntap add dev {name} mode tap\nlink set {name} master {BRIDGE} up\n");
+        command::run_with_input("ip", ["-batch", "-"], &batch).map_err(NetworkError::Command)?;
+        Ok(name)
+    }
+
     /// Lets nothing pass between the two groups, in addition to the cuts that are there.
     ///
     /// # Errors
@@ -305,6 +317,6 @@ fn nft(script: &str) -> Result<(), NetworkError> {
     command::run_with_input("nft", ["-f", "-"], script).map(drop).map_err(NetworkError::Command)
 }
 
-const BRIDGE: &str = "lab0";
+pub(crate) const BRIDGE: &str = "lab0";
 const TABLE: &str = "lab";
 const HOSTS_MAX: u8 = 250;

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Daemon, Host, Program, ProgramError, Ready};
+use crate::{Bridge, Daemon, Host, NetworkError, Program, ProgramError, Ready, network::BRIDGE};
 
 /// What the machine's firmware insists on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +111,26 @@ impl Vm {
         self.dir.join("boot.img")
     }
 
-    /// Switches it on, in the network of a host. The machine's own port 51820 is the host's.
+    /// Switches it on behind a host, which it shares the address of: its port 51820 is the host's.
     ///
     /// # Errors
     /// QEMU or the TPM does not start.
     pub fn power_on(&self, host: &Host) -> Result<Running, VmError> {
+        let network = "user,id=net,hostfwd=udp::51820-:51820";
+        self.start(host.namespace().program("qemu-system-x86_64"), network, 1)
+    }
+
+    /// Switches it on with a cable to the bridge, as its machine `number`; see [`serve_addresses`].
+    ///
+    /// # Errors
+    /// The bridge, QEMU or the TPM does not start.
+    pub fn power_on_at(&self, bridge: &Bridge, number: u8) -> Result<Running, VmError> {
+        let tap = bridge.tap(number).map_err(VmError::Network)?;
+        let network = format!("tap,id=net,ifname={tap},script=no,downscript=no");
+        self.start(Program::new("qemu-system-x86_64"), &network, number)
+    }
+
+    fn start(&self, qemu: Program, network: &str, number: u8) -> Result<Running, VmError> {
         let socket = self.dir.join("tpm.sock");
         let _was_there = fs::remove_file(&socket);
         let (state, control) = (self.dir.join("tpm"), socket.display().to_string());
@@ -133,7 +148,8 @@ impl Vm {
             thread::sleep(Duration::from_millis(5));
         }
         let since = Instant::now();
-        let qemu = host.namespace().program("qemu-system-x86_64").args(self.arguments(&control));
+        let card = format!("virtio-net-pci,netdev=net,romfile=,mac=52:54:00:00:00:{number:02x}");
+        let qemu = qemu.args(self.arguments(&control)).args(["-netdev", network, "-device", &card]);
         let qemu = qemu.log(self.dir.join("console.log")).spawn(&Ready::AtOnce, START);
         Ok(Running { qemu: qemu.map_err(VmError::Program)?, _tpm: tpm, since })
     }
@@ -163,8 +179,6 @@ impl Vm {
         more("-chardev", format!("socket,id=tpm,path={tpm}"));
         more("-tpmdev", "emulator,id=tpm0,chardev=tpm".to_owned());
         more("-device", "tpm-crb,tpmdev=tpm0".to_owned());
-        more("-netdev", "user,id=net,hostfwd=udp::51820-:51820".to_owned());
-        more("-device", "virtio-net-pci,netdev=net,romfile=".to_owned());
         more("-display", "none".to_owned());
         more("-monitor", "none".to_owned());
         more("-serial", "stdio".to_owned());
@@ -196,6 +210,24 @@ impl Running {
     }
 }
 
+/// Gives addresses by DHCP to machines on the bridge, until it is dropped. Its files lie in `dir`.
+///
+/// # Errors
+/// busybox is missing, or refused.
+pub fn serve_addresses(_on: &Bridge, dir: &Path) -> Result<Daemon, VmError> {
+    let settings = format!(
+        "interface {BRIDGE}\nstart 10.77.0.251\nend 10.77.0.253\nlease_file {}\npidfile {}\n\
+         option subnet 255.255.255.0\noption lease 86400\n",
+        dir.join("leases").display(),
+        dir.join("udhcpd.pid").display(),
+    );
+    let path = dir.join("udhcpd.conf");
+    fs::write(&path, settings).map_err(file(&path))?;
+    // Nobody else has these addresses, so nobody is asked for long.
+    let program = Program::new("busybox").args(["udhcpd", "-f", "-a", "1"]).arg(&path);
+    program.log(dir.join("udhcpd.log")).spawn(&Ready::AtOnce, START).map_err(VmError::Program)
+}
+
 fn run(program: Program) -> Result<(), VmError> {
     program.run(TOOLS).and_then(crate::Ended::ok).map(|_| ()).map_err(VmError::Program)
 }
@@ -215,6 +247,8 @@ pub enum VmError {
         /// Its answer.
         source: io::Error,
     },
+    /// The bridge has no port for it.
+    Network(NetworkError),
     /// A program failed.
     Program(ProgramError),
 }
@@ -223,6 +257,7 @@ impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Network(error) => write!(f, "{error}"),
             Self::Program(error) => write!(f, "{error}"),
         }
     }

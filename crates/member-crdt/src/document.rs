@@ -77,7 +77,8 @@ pub(crate) struct Opened {
 impl Document {
     pub(crate) fn new(org: OrgId) -> Result<Self, DocumentError> {
         let mut doc = AutoCommit::new().with_actor(actor(&org));
-        let maps = write_frame(&mut doc, &org).map_err(DocumentError::Damaged)?;
+        let maps =
+            write_frame(&mut doc, ScalarValue::Bytes(org.0.to_vec())).map_err(DocumentError::Damaged)?;
         doc.commit_with(timeless());
         Ok(Self { doc, maps, pending: BTreeMap::new(), saved: Vec::new() })
     }
@@ -162,10 +163,26 @@ impl Document {
         Ok(bytes)
     }
 
-    /// Everything, with its history.
+    /// Everything that counts, in a new document: automerge keeps what was replaced for ever, and some
+    /// kilobytes of memory for each commit. No other document is ever merged with this one, so nobody
+    /// needs its history.
     pub(crate) fn save(&mut self) -> Result<Vec<u8>, DocumentError> {
         self.write_pending()?;
-        self.saved = self.doc.get_heads();
+        let org = scalar(&self.doc, "org")?;
+        let mut doc = AutoCommit::new().with_actor(self.doc.get_actor().clone());
+        let maps = write_frame(&mut doc, org).map_err(DocumentError::Damaged)?;
+        for (from, to) in self.maps.each().into_iter().zip(maps.each()) {
+            for item in self.doc.map_range(from, ..) {
+                if let Value::Scalar(value) = item.value.into_value()
+                    && !matches!(value.as_ref(), ScalarValue::Bytes(bytes) if bytes.is_empty())
+                {
+                    doc.put(to, item.key.as_ref(), value.into_owned()).map_err(DocumentError::Damaged)?;
+                }
+            }
+        }
+        doc.commit_with(timeless());
+        self.saved = doc.get_heads();
+        (self.doc, self.maps) = (doc, maps);
         Ok(self.doc.save())
     }
 
@@ -184,9 +201,15 @@ impl Document {
     }
 }
 
-fn write_frame(doc: &mut AutoCommit, org: &OrgId) -> Result<Maps, AutomergeError> {
+impl Maps {
+    const fn each(&self) -> [&ObjId; 4] {
+        [&self.charters, &self.statements, &self.reports, &self.clones]
+    }
+}
+
+fn write_frame(doc: &mut AutoCommit, org: ScalarValue) -> Result<Maps, AutomergeError> {
     doc.put(ROOT, "version", ScalarValue::Uint(VERSION))?;
-    doc.put(ROOT, "org", ScalarValue::Bytes(org.0.to_vec()))?;
+    doc.put(ROOT, "org", org)?;
     Ok(Maps {
         charters: doc.put_object(ROOT, "charters", ObjType::Map)?,
         statements: doc.put_object(ROOT, "statements", ObjType::Map)?,

@@ -383,6 +383,35 @@ fn people_find_members_by_name_or_the_beginning_of_a_key() {
 }
 
 #[test]
+fn a_whole_file_keeps_what_counts_and_none_of_what_was_replaced() {
+    use member_crdt::Replica;
+    let mut world = World::new(1, 1, 1);
+    let invite = world.invite(0, 0, 9);
+    world.admit(invite, Machine::new(0));
+    let mut replica = world.filled();
+    replica.belongs_to(key(Who::Node(0)).public());
+    let report_once = |replica: &mut Replica, seq| {
+        let report = world.report(0, seq, replica);
+        replica.apply(&Record::from(&report)).unwrap();
+        replica.save_incremental().unwrap()
+    };
+    report_once(&mut replica, 1);
+    let short = replica.save().unwrap().len();
+    for seq in 2..200 {
+        report_once(&mut replica, seq);
+    }
+    let mut file = replica.save().unwrap();
+    assert!(file.len() < short + 100, "{} bytes, and {short} with one report", file.len());
+    // What is appended to it reads back with it.
+    file.extend(report_once(&mut replica, 200));
+    let loaded = Replica::load(&file, &world.org).unwrap();
+    assert!(!loaded.torn);
+    assert_eq!(loaded.replica.heads(), replica.heads());
+    let newest = |replica: &Replica| replica.report_of(&key(Who::Node(0)).public()).unwrap().body().seq;
+    assert_eq!(newest(&loaded.replica), 200);
+}
+
+#[test]
 fn a_damaged_file_is_told_from_a_torn_and_a_foreign_one() {
     use member_crdt::{LoadError, Replica};
     let mut world = World::new(1, 1, 1);

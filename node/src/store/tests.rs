@@ -230,3 +230,26 @@ fn a_directory_belongs_to_one_process_and_reads_back() {
     let (_, contents) = Store::open(DirectoryDisk::open(&path).unwrap()).unwrap();
     assert_eq!(contents.document, b"onetwothree");
 }
+
+#[test]
+fn increments_are_folded_once_they_outgrow_the_whole_before_them() {
+    let disk = TestDisk::default();
+    let (mut store, _) = Store::open(disk.clone()).unwrap();
+    let some = vec![7; 100 * 1024];
+    let appends = |store: &mut Store<TestDisk>| {
+        let mut count = 0;
+        while !store.wants_replacing() {
+            store.append(&some).unwrap();
+            count += 1;
+        }
+        count
+    };
+    store.replace(&ORG, &[1]).unwrap();
+    assert_eq!(appends(&mut store), 3, "a small list is not folded for every change");
+    store.replace(&ORG, &vec![1; 1024 * 1024]).unwrap();
+    assert_eq!(appends(&mut store), 11);
+    // The same after a start: what was appended before it still counts.
+    assert!(Store::open(disk.clone()).unwrap().0.wants_replacing());
+    store.replace(&ORG, &vec![1; 1024 * 1024]).unwrap();
+    assert!(!Store::open(disk).unwrap().0.wants_replacing());
+}
