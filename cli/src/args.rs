@@ -158,6 +158,9 @@ pub(crate) enum Command {
     /// What machines boot
     #[command(subcommand)]
     Image(Image),
+    /// What this machine's keys are sealed to
+    #[command(subcommand)]
+    Tpm(TpmCommand),
     /// Find out what went wrong
     #[command(subcommand)]
     Debug(Debug),
@@ -386,11 +389,29 @@ pub(crate) enum Key {
         #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = duration::parse)]
         timeout: Duration,
     },
+    /// Give up keys that do not open any more: put them aside, and join anew
+    Recover {
+        /// Join with this invite at once: the line, a file with it, or `-` for stdin
+        #[arg(long, value_name = "INVITE")]
+        join: Option<String>,
+    },
     /// End the old keys that `muster key rotate --keep-old` kept
     Retire {
         /// How long to wait for the end of it; it goes on afterwards
         #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = duration::parse)]
         timeout: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TpmCommand {
+    /// Whether the keys open, and if not, which register differs and from what
+    Status,
+    /// Whether the keys would open under another image, and if not, why
+    Plan {
+        /// What `muster image preboot` made
+        #[arg(long, value_name = "FILE")]
+        uki: PathBuf,
     },
 }
 

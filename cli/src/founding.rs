@@ -60,7 +60,14 @@ impl Founding {
             .map_err(|e| Failure::new(Code::ChangeMalformed, e))?;
 
         Ok(Self {
-            org_keys: OrgKeys { org, name: names.org, root, tls_ca: ca.key(), release: random::key()? },
+            org_keys: OrgKeys {
+                org,
+                name: names.org,
+                root,
+                tls_ca: ca.key(),
+                release: random::key()?,
+                image: Some(random::image_key()?),
+            },
             admin: AdminKey { org, name: names.admin, key: admin },
             ca,
             genesis,

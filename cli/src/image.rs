@@ -1,5 +1,6 @@
 //! `muster image`: what machines boot.
 
+mod approvals;
 mod inputs;
 mod node;
 mod preboot;
@@ -8,12 +9,13 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use verify::Opened;
+
 use identity::Code;
 
 use crate::{
     args::{Everywhere, Image, OrgKeysAt},
     failure::{Failure, Outcome},
-    key_file::OrgKeys,
     org_keys,
     profile::{Admin, ORG_KEYS_FILE, PROFILE_FILE, Profile},
 };
@@ -27,17 +29,15 @@ pub(crate) fn run(everywhere: &Everywhere, command: &Image) -> Outcome<()> {
     }
 }
 
-/// The org that an image is made for, and its keys.
-fn org(everywhere: &Everywhere, directory: Option<&Path>, at: &OrgKeysAt) -> Outcome<(Profile, OrgKeys)> {
-    let (profile, path) = match directory {
+/// The org that an image is made for, and where its keys are.
+fn org(everywhere: &Everywhere, directory: Option<&Path>, at: &OrgKeysAt) -> Outcome<(Profile, PathBuf)> {
+    Ok(match directory {
         Some(directory) => {
             let path = at.org_keys.clone().unwrap_or_else(|| directory.join(ORG_KEYS_FILE));
             (Profile::read(&directory.join(PROFILE_FILE))?, path)
         }
         None => (Admin::find(everywhere)?.profile, org_keys::path(everywhere, at)?),
-    };
-    let keys = org_keys::unlock(everywhere, at, &path, profile.org())?;
-    Ok((profile, keys))
+    })
 }
 
 /// Where our programs are: as said, or beside this one.

@@ -106,10 +106,13 @@ pub(crate) fn leave(everywhere: &Everywhere) -> Outcome<()> {
     Ok(())
 }
 
+/// Stops the service, where systemd runs it.
+pub(crate) fn stop_service() -> Outcome<()> {
+    if Path::new(place::SYSTEMD).exists() { systemctl(&["disable", "--now", "musterd"]) } else { Ok(()) }
+}
+
 fn stop_and_delete(places: &Places, kept: &[PathBuf]) -> Outcome<()> {
-    if Path::new(place::SYSTEMD).exists() {
-        systemctl(&["disable", "--now", "musterd"])?;
-    }
+    stop_service()?;
     if Daemon::connect(&places.socket).is_ok() {
         talk("Stop musterd, then run `muster leave` again: it deletes this machine's keys.");
         return Ok(());

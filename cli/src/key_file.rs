@@ -9,6 +9,7 @@ use age::{
     scrypt,
     secrecy::SecretString,
 };
+use boot_image::ImageSecretKey;
 use identity::{Code, Name, OrgId, SecretKey, encode_hex, limits};
 use zeroize::Zeroizing;
 
@@ -34,6 +35,9 @@ pub(crate) struct OrgKeys {
     pub(crate) tls_ca: Zeroizing<Vec<u8>>,
     /// Signs node images.
     pub(crate) release: SecretKey,
+    /// Approves preboot images to the TPMs of machines; files of earlier builds lack it until the first
+    /// image is made.
+    pub(crate) image: Option<ImageSecretKey>,
 }
 
 /// The key of one admin on one device.
@@ -49,9 +53,11 @@ impl OrgKeys {
         let root = self.root.expose_seed(|seed| Zeroizing::new(encode_hex(seed)));
         let tls_ca = Zeroizing::new(encode_hex(&self.tls_ca));
         let release = self.release.expose_seed(|seed| Zeroizing::new(encode_hex(seed)));
+        let image = self.image.as_ref().map(|key| key.expose(|bytes| Zeroizing::new(encode_hex(bytes))));
+        let image = Zeroizing::new(image.map(|digits| format!("image {}\n", *digits)).unwrap_or_default());
         let text = Zeroizing::new(format!(
-            "{ORG_KEYS}\norg {}\nname {}\nroot {}\ntls-ca {}\nrelease {}\n",
-            self.org, self.name, *root, *tls_ca, *release
+            "{ORG_KEYS}\norg {}\nname {}\nroot {}\ntls-ca {}\nrelease {}\n{}",
+            self.org, self.name, *root, *tls_ca, *release, *image
         ));
         encrypt(text.as_bytes(), passphrase)
     }
@@ -77,7 +83,15 @@ impl OrgKeys {
             tls_ca.extend(identity::decode_hex::<1>(pair).ok()?);
         }
         let release = seed(field(&mut lines, "release")?)?;
-        lines.next().is_none().then_some(Self { org, name, root, tls_ca, release })
+        let image = match lines.next() {
+            None => None,
+            Some(line) => {
+                let digits = line.strip_prefix("image ")?;
+                let bytes = Zeroizing::new(identity::decode_hex::<32>(digits.as_bytes()).ok()?);
+                Some(ImageSecretKey::from_bytes(&bytes)?)
+            }
+        };
+        lines.next().is_none().then_some(Self { org, name, root, tls_ca, release, image })
     }
 }
 
@@ -199,7 +213,12 @@ mod tests {
         let read = OrgKeys::decode(&keys).unwrap();
         assert_eq!((read.name.as_str(), read.tls_ca.as_slice()), ("acme", &[1u8, 2, 255][..]));
         assert_eq!(read.root.public(), SecretKey::from_seed(&[7; 32]).public());
+        assert!(read.image.is_none(), "a file of an earlier build");
+        let with = format!("{keys}image {}\n", "06".repeat(32));
+        assert!(OrgKeys::decode(&with).unwrap().image.is_some());
+        assert!(OrgKeys::decode(&with.replace("06", "ff")).is_none(), "no number of the curve");
         assert!(OrgKeys::decode(&format!("{keys}more\n")).is_none());
+        assert!(OrgKeys::decode(&format!("{with}more\n")).is_none());
         assert!(OrgKeys::decode(&keys.replace("acme", "Acme")).is_none());
         assert!(OrgKeys::decode(&keys.replace("0102ff", "0102f")).is_none());
     }

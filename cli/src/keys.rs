@@ -29,7 +29,8 @@ pub(crate) fn failed(error: CustodyError) -> Failure {
     Failure::new(code(error.kind()), detail)
 }
 
-fn tpm_failed(error: TpmError) -> Failure {
+/// The same of a TPM.
+pub(crate) fn tpm_failed(error: TpmError) -> Failure {
     let failure = Failure::new(code(error.kind()), chain(&error));
     if error.kind() == Kind::Absent {
         failure.remedy(format_args!(
@@ -45,9 +46,13 @@ fn code(kind: Kind) -> Code {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum may grow; the TPM's words are printed")]
     match kind {
         Kind::Absent | Kind::NotADevice => Code::TpmAbsent,
+        Kind::Beside => Code::AddedToImage,
         Kind::Busy => Code::TpmBusy,
         Kind::Damaged => Code::SealedKeyDamaged,
         Kind::Disk => Code::FileProblem,
+        Kind::Firmware => Code::FirmwareChanged,
+        Kind::Image => Code::ImageNotApproved,
+        Kind::ImageKey => Code::OtherImageKey,
         Kind::Malformed => Code::KeyFileMalformed,
         Kind::Missing => Code::KeysMissing,
         Kind::OtherStorage => Code::KeyFileNotAllowed,

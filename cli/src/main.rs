@@ -38,6 +38,7 @@ mod pending;
 mod place;
 mod profile;
 mod random;
+mod recover;
 mod recovery_sheet;
 mod remote;
 mod removal;
@@ -45,6 +46,7 @@ mod revoke;
 mod settings;
 mod status;
 mod tls_keys;
+mod tpm;
 mod view;
 mod yaml;
 
@@ -54,7 +56,7 @@ use clap::{Parser as _, error::ErrorKind};
 use identity::Code;
 
 use crate::{
-    args::{Admin, Cli, Command, Debug, Gateway, Invite, Key, Member, Org, Pending, Session},
+    args::{Admin, Cli, Command, Debug, Gateway, Invite, Key, Member, Org, Pending, Session, TpmCommand},
     failure::{Failure, Outcome},
     output::Format,
 };
@@ -124,11 +126,14 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Key(Key::Rotate { keep_old, timeout }) => {
             return key::rotate(everywhere, *keep_old, *timeout);
         }
+        Command::Key(Key::Recover { join }) => recover::run(everywhere, join.as_deref()),
         Command::Key(Key::Retire { timeout }) => return key::retire(everywhere, *timeout),
         Command::Session(Session::List) => machine::sessions(everywhere),
         Command::Ping { node, count } => machine::ping(everywhere, node, *count),
         Command::Link { node } => machine::link(everywhere, node),
         Command::Image(command) => image::run(everywhere, command),
+        Command::Tpm(TpmCommand::Status) => return tpm::status(everywhere),
+        Command::Tpm(TpmCommand::Plan { uki }) => return tpm::plan(everywhere, uki),
         Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
         Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),
     };

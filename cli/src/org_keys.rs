@@ -2,14 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use age::secrecy::SecretString;
+use boot_image::ImageSecretKey;
 use identity::{Code, OrgId};
 
 use crate::{
     args::{Everywhere, OrgKeysAt},
     failure::{Failure, Outcome},
+    files,
     key_file::{self, OrgKeys},
+    output::talk,
     passphrase::Source,
     profile::{Admin, ORG_KEYS_FILE},
+    random,
 };
 
 /// Where the file should be: as the command line says, or beside the admin key.
@@ -24,6 +29,37 @@ pub(crate) fn path(everywhere: &Everywhere, at: &OrgKeysAt) -> Outcome<PathBuf> 
 
 /// Opens the file.
 pub(crate) fn unlock(everywhere: &Everywhere, at: &OrgKeysAt, path: &Path, org: OrgId) -> Outcome<OrgKeys> {
+    open(everywhere, at, path, org).map(|(keys, _)| keys)
+}
+
+/// Opens the file and takes its image key; makes one where an earlier build founded the org.
+pub(crate) fn unlock_image_key(
+    everywhere: &Everywhere,
+    at: &OrgKeysAt,
+    path: &Path,
+    org: OrgId,
+) -> Outcome<(OrgKeys, ImageSecretKey)> {
+    let (mut keys, passphrase) = open(everywhere, at, path, org)?;
+    if keys.image.is_none() {
+        keys.image = Some(random::image_key()?);
+        files::replace(path, files::SECRET, keys.encrypt(passphrase)?.as_bytes())?;
+        talk(&format!(
+            "{} has an image key from now on. Copies of the file and the recovery sheet lack it: machines \
+             that boot this org's images open their keys to images that it approved and to no others. Copy \
+             and print the file anew.",
+            path.display()
+        ));
+    }
+    let image = keys.image.take().ok_or_else(|| Failure::new(Code::KeyFileMalformed, path.display()))?;
+    Ok((keys, image))
+}
+
+fn open(
+    everywhere: &Everywhere,
+    at: &OrgKeysAt,
+    path: &Path,
+    org: OrgId,
+) -> Outcome<(OrgKeys, SecretString)> {
     if !path.exists() {
         return Err(
             Failure::new(Code::FileProblem, format_args!("{} is not there", path.display())).remedy(BRING)
@@ -34,12 +70,13 @@ pub(crate) fn unlock(everywhere: &Everywhere, at: &OrgKeysAt, path: &Path, org: 
         Some(file) => Source::file_only(file),
         None => Source::org_keys(everywhere.passphrase_file.as_deref(), everywhere.no_input),
     };
-    let opened = OrgKeys::open(path, &file, source.existing(&path.display().to_string())?);
+    let passphrase = source.existing(&path.display().to_string())?;
+    let opened = OrgKeys::open(path, &file, passphrase.clone());
     let keys = opened.map_err(|failure| {
         if failure.code() == Code::WrongPassphrase { failure.remedy(OWN_PASSPHRASE) } else { failure }
     })?;
     if keys.org == org {
-        Ok(keys)
+        Ok((keys, passphrase))
     } else {
         Err(Failure::new(
             Code::KeyFileMalformed,

@@ -1,5 +1,6 @@
 //! Randomness from the operating system, and nothing in its place.
 
+use boot_image::ImageSecretKey;
 use identity::{Code, SecretKey};
 use rand::{TryRng as _, rngs::SysRng};
 use zeroize::Zeroizing;
@@ -18,4 +19,14 @@ pub(crate) fn bytes<const N: usize>() -> Outcome<Zeroizing<[u8; N]>> {
 /// A fresh key.
 pub(crate) fn key() -> Outcome<SecretKey> {
     Ok(SecretKey::from_seed(&*bytes()?))
+}
+
+/// A fresh image key.
+pub(crate) fn image_key() -> Outcome<ImageSecretKey> {
+    loop {
+        // One draw in 2^32 is no number of the curve.
+        if let Some(key) = ImageSecretKey::from_bytes(&*bytes()?) {
+            return Ok(key);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use identity::{Code, Label, SecretKey};
 use org_trust::NodeKeys;
-use tpm_seal::{BootSecrets, Custody, CustodyError, Kind, NodeSecrets, Seed, Tpm, TpmError};
+use tpm_seal::{Custody, CustodyError, Kind, NextBoot, NodeSecrets, Phase, Seed, Tpm, TpmError};
 
 use member_crdt::{Member, Roster};
 
@@ -60,10 +60,14 @@ impl KeysError {
         };
         match kind {
             Kind::Absent | Kind::NotADevice => Code::TpmAbsent,
+            Kind::Beside => Code::AddedToImage,
             Kind::Busy => Code::TpmBusy,
             Kind::Damaged | Kind::Malformed => Code::SealedKeyDamaged,
             Kind::Disk => Code::FileProblem,
             Kind::Failure => Code::TpmFailure,
+            Kind::Firmware => Code::FirmwareChanged,
+            Kind::Image => Code::ImageNotApproved,
+            Kind::ImageKey => Code::OtherImageKey,
             Kind::Missing => Code::KeysMissing,
             Kind::OtherStorage => Code::KeyFileNotAllowed,
             Kind::Replaced => Code::TpmReplaced,
@@ -264,7 +268,7 @@ impl Keys {
 pub fn beside(config: &Config) -> Result<Beside, KeysError> {
     let next = next_directory(config);
     let node = Custody::is_kept::<NodeSecrets>(&next).map_err(KeysError::Custody)?;
-    let boot = Custody::is_kept::<BootSecrets>(&next).map_err(KeysError::Custody)?;
+    let boot = Custody::is_kept::<NextBoot>(&next).map_err(KeysError::Custody)?;
     let marked = |name| next.join(name).exists();
     Ok(Beside { next: node && boot, known: marked(KNOWN), keep_old: marked(KEEP_OLD) })
 }
@@ -277,44 +281,50 @@ fn make_next(custody: &Custody, keys: &Path, next: &Path) -> Result<NextKeys, Ke
     sync(keys)?;
     let had = |there: bool| if there { next } else { keys };
     let node_made = Custody::is_kept::<NodeSecrets>(next).map_err(KeysError::Custody)?;
-    let boot_made = Custody::is_kept::<BootSecrets>(next).map_err(KeysError::Custody)?;
+    let boot_made = Custody::is_kept::<NextBoot>(next).map_err(KeysError::Custody)?;
     let mut node: NodeSecrets = custody.load(had(node_made)).map_err(KeysError::Custody)?;
     if !node_made {
         node.identity = Seed::new(&rand::random());
         node.wireguard = Seed::new(&rand::random());
     }
-    let mut boot: BootSecrets = custody.load(had(boot_made)).map_err(KeysError::Custody)?;
-    if !boot_made {
-        boot.boot = Seed::new(&rand::random());
-    }
-    store_next(custody, keys, next, &mut node, &mut boot)?;
+    store_next_node(custody, keys, next, &mut node)?;
+    let boot: NextBoot = if boot_made {
+        custody.load(next).map_err(KeysError::Custody)?
+    } else {
+        let boot = NextBoot { boot: Seed::new(&rand::random()) };
+        // Until the promotion it opens in this phase, in which it may be needed again.
+        custody.store_for(Phase::Node, next, &boot).map_err(KeysError::Custody)?;
+        custody.test(next, &boot).map_err(KeysError::Custody)?;
+        boot
+    };
     let key = |seed: &Seed| tested(seed.expose(SecretKey::from_seed));
     Ok(NextKeys { node: key(&node.identity)?, wireguard: key(&node.wireguard)?, boot: key(&boot.boot)? })
 }
 
 /// Stores the new secrets, with what they have in common with the old ones as it is now.
-fn store_next(
+fn store_next_node(
     custody: &Custody,
     keys: &Path,
     next: &Path,
     node: &mut NodeSecrets,
-    boot: &mut BootSecrets,
 ) -> Result<(), KeysError> {
     let old: NodeSecrets = custody.load(keys).map_err(KeysError::Custody)?;
     node.gateway = old.gateway;
     custody.store(next, node).map_err(KeysError::Custody)?;
-    custody.test(next, node).map_err(KeysError::Custody)?;
-    let old: BootSecrets = custody.load(keys).map_err(KeysError::Custody)?;
-    (boot.preboot_secret, boot.anchor, boot.floor) = (old.preboot_secret, old.anchor, old.floor);
-    custody.store(next, boot).map_err(KeysError::Custody)?;
-    custody.test(next, boot).map_err(KeysError::Custody)
+    custody.test(next, node).map_err(KeysError::Custody)
 }
 
+/// What the boot phase keeps does not open here. Its new key is sealed for that phase and laid beside, and
+/// is taken in at the next start.
 fn promote(custody: &Custody, keys: &Path, next: &Path) -> Result<(), KeysError> {
     if Custody::is_kept::<NodeSecrets>(next).map_err(KeysError::Custody)? {
         let mut node = custody.load(next).map_err(KeysError::Custody)?;
-        let mut boot = custody.load(next).map_err(KeysError::Custody)?;
-        store_next(custody, keys, next, &mut node, &mut boot)?;
+        store_next_node(custody, keys, next, &mut node)?;
+        if !custody.is_bound_to::<NextBoot>(Phase::Preboot, next).map_err(KeysError::Custody)? {
+            let boot: NextBoot = custody.load(next).map_err(KeysError::Custody)?;
+            custody.store_for(Phase::Preboot, next, &boot).map_err(KeysError::Custody)?;
+        }
+        custody.will_open::<NextBoot>(Phase::Preboot, next).map_err(KeysError::Custody)?;
     }
     if next.is_dir() { move_next(keys, next) } else { Ok(()) }
 }
@@ -322,7 +332,7 @@ fn promote(custody: &Custody, keys: &Path, next: &Path) -> Result<(), KeysError>
 /// The node's half first; [`Keys::settle`] counts on it.
 fn move_next(keys: &Path, next: &Path) -> Result<(), KeysError> {
     Custody::take_over::<NodeSecrets>(next, keys).map_err(KeysError::Custody)?;
-    Custody::take_over::<BootSecrets>(next, keys).map_err(KeysError::Custody)?;
+    Custody::take_over::<NextBoot>(next, keys).map_err(KeysError::Custody)?;
     fs::remove_dir_all(next).map_err(|source| disk("remove", next, source))?;
     sync(keys)
 }
@@ -362,7 +372,10 @@ fn next_directory(config: &Config) -> PathBuf {
 fn custody(config: &Config) -> Result<Custody, KeysError> {
     Ok(match config.storage {
         Storage::File => Custody::File,
-        Storage::Tpm => Custody::Tpm(Tpm::open(&config.tpm).map_err(KeysError::Tpm)?),
+        Storage::Tpm => {
+            let tpm = Tpm::open(&config.tpm).map_err(KeysError::Tpm)?;
+            Custody::sealed(tpm, &directory(config)).map_err(KeysError::Custody)?
+        }
     })
 }
 
@@ -372,6 +385,8 @@ fn directory(config: &Config) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use tpm_seal::BootSecrets;
+
     use super::*;
 
     #[test]
@@ -407,7 +422,7 @@ mod tests {
             KeysDone::Done(_) => panic!("not made"),
         };
         let made = make();
-        fs::remove_file(next.join("boot.key")).unwrap();
+        fs::remove_file(next.join("next-boot.key")).unwrap();
         assert!(!beside(&config).unwrap().next, "the power went between the two");
         assert_eq!(make(), made, "two rotations of one key would void both");
         // The gateway's key and the anchor came in between.
@@ -420,8 +435,11 @@ mod tests {
         Keys::settle(&config).unwrap();
         assert!(!next.exists());
         assert_eq!(Keys::load(&config).unwrap().node.public(), made);
+        // What the boot phase keeps is its own; its new key lies beside it.
         let boot: BootSecrets = Custody::File.load(&keys).unwrap();
-        assert!(boot.boot != seed(5) && boot.preboot_secret == seed(4) && boot.anchor == [9; 32]);
+        assert!(boot.boot == seed(5) && boot.preboot_secret == seed(4) && boot.anchor == [9; 32]);
+        let renewed: NextBoot = Custody::File.load(&keys).unwrap();
+        assert!(renewed.boot != seed(5));
         KeysOrder::Promote.carry_out(&config).unwrap();
     }
 

@@ -54,10 +54,14 @@ impl From<DialError> for Failure {
 const fn code_of(kind: Kind) -> Code {
     match kind {
         Kind::Absent | Kind::NotADevice => Code::TpmAbsent,
+        Kind::Beside => Code::AddedToImage,
         Kind::Busy => Code::TpmBusy,
         Kind::Damaged | Kind::Malformed => Code::SealedKeyDamaged,
         Kind::Disk => Code::FileProblem,
         Kind::Failure => Code::TpmFailure,
+        Kind::Firmware => Code::FirmwareChanged,
+        Kind::Image => Code::ImageNotApproved,
+        Kind::ImageKey => Code::OtherImageKey,
         Kind::Missing => Code::KeysMissing,
         Kind::OtherStorage => Code::KeyFileNotAllowed,
         Kind::Replaced => Code::TpmReplaced,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use identity::{CharterId, Code, Label, SecretKey};
 use org_trust::{Assurance, NodeKeys};
 use rand::TryRng as _;
-use tpm_seal::{BootSecrets, Custody, NodeSecrets, Seed, Tpm};
+use tpm_seal::{Approvals, BootSecrets, Custody, NextBoot, NodeSecrets, Phase, Seed, Tpm};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -17,6 +17,15 @@ pub(crate) enum Storage {
     File,
     /// Sealed by this TPM.
     Tpm(PathBuf),
+}
+
+/// What an image binds the keys to.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    pub(crate) approvals: Approvals,
+    /// Whether firmware starts nothing but what the org has signed. Without that any system can show the
+    /// TPM the registers of this one.
+    pub(crate) secure_boot: bool,
 }
 
 /// Where the sealed objects are, and how.
@@ -43,18 +52,31 @@ pub(crate) struct Node {
 
 impl KeyStore {
     /// The store of a state directory. Touches the TPM, if that is where keys are.
-    pub(crate) fn open(state: &Path, storage: &Storage) -> Outcome<Self> {
+    pub(crate) fn open(state: &Path, storage: &Storage, binding: Option<&Binding>) -> Outcome<Self> {
+        let directory = state.join("keys");
         let (custody, assurance) = match storage {
             Storage::File => (Custody::File, Assurance::File),
             Storage::Tpm(device) => {
                 let tpm = Tpm::open(device)?;
-                // Without the phases of an image nothing binds the keys to what was booted.
-                let assurance =
-                    if tpm.is_software()? { Assurance::TpmSoftware } else { Assurance::TpmUnbound };
-                (Custody::Tpm(tpm), assurance)
+                let software = tpm.is_software()?;
+                let assurance = match binding {
+                    _ if software => Assurance::TpmSoftware,
+                    Some(Binding { secure_boot: true, .. }) => Assurance::Tpm,
+                    Some(_) | None => Assurance::TpmUnbound,
+                };
+                let custody = match binding {
+                    None => Custody::Tpm(tpm),
+                    Some(binding) => {
+                        crate::files::create_directory(&directory)?;
+                        // musterd needs them when preboot is over.
+                        binding.approvals.keep(&directory)?;
+                        Custody::Image(tpm, Box::new(binding.approvals.clone()))
+                    }
+                };
+                (custody, assurance)
             }
         };
-        Ok(Self { directory: state.join("keys"), custody, assurance })
+        Ok(Self { directory, custody, assurance })
     }
 
     /// How the keys are kept, as the member list will show it.
@@ -84,17 +106,41 @@ impl KeyStore {
         }
         if !node_kept {
             let secrets = NodeSecrets { identity: seed()?, wireguard: seed()?, gateway: None };
-            self.custody.store(&self.directory, &secrets)?;
+            // For this phase until the admission is on disk: a start that was broken off asks again with
+            // the same keys.
+            self.custody.store_for(Phase::Preboot, &self.directory, &secrets)?;
             self.custody.test(&self.directory, &secrets)?;
         }
         Ok((self.boot()?, self.node()?))
     }
 
-    /// Opens the boot phase's secrets.
+    /// Opens the boot phase's secrets. Takes in a boot key that musterd made since, and binds to the image
+    /// what was sealed without one.
     pub(crate) fn boot(&self) -> Outcome<Boot> {
-        let secrets: BootSecrets = self.custody.load(&self.directory)?;
+        let mut secrets: BootSecrets = self.custody.load(&self.directory)?;
+        let renewed = Custody::is_kept::<NextBoot>(&self.directory)?;
+        if renewed {
+            secrets.boot = self.custody.load::<NextBoot>(&self.directory)?.boot;
+        }
+        if renewed || !self.custody.is_bound_to::<BootSecrets>(Phase::Preboot, &self.directory)? {
+            self.custody.store(&self.directory, &secrets)?;
+            self.custody.test(&self.directory, &secrets)?;
+            Custody::forget::<NextBoot>(&self.directory)?;
+        }
         let key = tested(secrets.boot.expose(SecretKey::from_seed))?;
         Ok(Boot { secrets, key })
+    }
+
+    /// Binds the node's half to the node phase, if it is not yet. Once this machine is a member, nothing
+    /// needs it before that phase.
+    pub(crate) fn settle_node(&self) -> Outcome<bool> {
+        if self.custody.is_bound_to::<NodeSecrets>(Phase::Node, &self.directory)? {
+            return Ok(false);
+        }
+        let secrets: NodeSecrets = self.custody.load(&self.directory)?;
+        self.custody.store(&self.directory, &secrets)?;
+        self.custody.will_open::<NodeSecrets>(Phase::Node, &self.directory)?;
+        Ok(true)
     }
 
     /// Opens the node phase's secrets.

@@ -12,6 +12,7 @@ mod lease;
 mod network;
 mod node_image;
 mod root;
+mod secure_boot;
 
 use std::{
     io::BufRead as _,
@@ -22,14 +23,15 @@ use std::{
 };
 
 use boot_image::{LEAVE_PREBOOT, PINS_DIRECTORY, Pcr, Pins};
-use identity::{Code, limits::INITRAMFS_BYTES_MAX};
+use identity::{Code, HashContext, OrgId, limits::INITRAMFS_BYTES_MAX};
 use rustix::system::RebootCommand;
-use tpm_seal::Tpm;
+use tpm_seal::{Approvals, Tpm};
 
 use crate::{
     console::Console,
     failure::{Failure, Outcome},
     files,
+    keys::Binding,
     pinned::read_chain,
     settings::Arguments,
     start::{Image, start},
@@ -76,6 +78,15 @@ fn boot(console: &mut Console) -> Outcome<core::convert::Infallible> {
         ));
     }
 
+    let approvals = approvals(&pins, &chain.org(), measured)?;
+    let weakness = secure_boot::weakness(pins.secure_boot.as_ref());
+    match weakness {
+        None => console.checkpoint("Secure Boot starts nothing here but what the org signed"),
+        // Keys of such a machine are sealed to registers that any other system can show as well.
+        Some(why) => console.checkpoint(format_args!("{why}: keys are not bound to what is booted")),
+    }
+    let binding = Binding { approvals, secure_boot: weakness.is_none() };
+
     disk::mount_state()?;
     console.checkpoint("disk of this machine's state mounted");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -94,7 +105,7 @@ fn boot(console: &mut Console) -> Outcome<core::convert::Infallible> {
             key_storage: None,
             attempts: ATTEMPTS,
         };
-        let image = Image { chain, gateways: pins.gateways };
+        let image = Image { chain, gateways: pins.gateways, binding };
         Box::pin(start(&arguments, Some(image), console)).await
     })?;
     drop(runtime);
@@ -112,6 +123,26 @@ fn boot(console: &mut Console) -> Outcome<core::convert::Infallible> {
 /// Says to the TPM that preboot is over.
 fn leave_phase() -> Outcome<()> {
     Ok(Tpm::open(Path::new(TPM))?.extend(PHASE_REGISTER, LEAVE_PREBOOT)?)
+}
+
+/// What the image brings for the TPM. They stand outside the measurement, which they are about; the TPM
+/// holds them to the key, and this to the org.
+fn approvals(pins: &Pins, org: &OrgId, measured: Pcr) -> Outcome<Approvals> {
+    let incomplete = |why: &str| Failure::new(Code::ImageIncomplete, format_args!("its approvals {why}"));
+    let bytes =
+        files::read(Path::new(APPROVALS), Approvals::BYTES)?.ok_or_else(|| incomplete("are missing"))?;
+    let approvals = Approvals::decode(&bytes).map_err(|_| incomplete("are damaged"))?;
+    let phases = [&approvals.preboot, &approvals.node].map(|approval| approval.phase);
+    let wanted = [HashContext::IMAGE_PREBOOT_PHASE, HashContext::IMAGE_NODE_PHASE];
+    if approvals.key.0 != pins.image_key || phases != wanted.map(|context| context.hash(&[org.as_bytes()])) {
+        return Err(incomplete("are another key's or another org's"));
+    }
+    let images = [&approvals.preboot, &approvals.node].map(|approval| approval.image);
+    if images != [measured, measured.extended(LEAVE_PREBOOT)].map(|pcr| *pcr.as_bytes()) {
+        let detail = "the TPM measured something else than the approvals in the image are for";
+        return Err(Failure::new(Code::ImageNotApproved, detail));
+    }
+    Ok(approvals)
 }
 
 fn pin(name: &'static str) -> Option<Vec<u8>> {
@@ -163,5 +194,7 @@ const STATE: &str = "/persist/muster";
 const TPM: &str = "/dev/tpmrm0";
 /// The register of what is booted.
 const PHASE_REGISTER: u8 = 11;
+/// Where systemd's stub lays the section `.pcrsig`.
+const APPROVALS: &str = "/.extra/tpm2-pcr-signature.json";
 const ATTEMPTS: u32 = 5;
 const AGAIN_AFTER: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ use crate::{
     console::Console,
     failure::{Failure, Outcome},
     files, gateway,
-    keys::{Boot, KeyStore, Node},
+    keys::{Binding, Boot, KeyStore, Node},
     pinned::{Pinned, admit_of, is_key_of},
     settings::{Arguments, Settings},
 };
@@ -27,6 +27,7 @@ use crate::{
 pub(crate) struct Image {
     pub(crate) chain: CharterChain,
     pub(crate) gateways: Vec<String>,
+    pub(crate) binding: Binding,
 }
 
 /// Everything, from nothing or from whatever an earlier start left. The org, and the lowest generation
@@ -49,11 +50,17 @@ pub(crate) async fn start(
         Some(pinned) => pinned,
         None => first(arguments, &settings, invite.as_ref(), image.as_ref(), console)?,
     };
-    let store = KeyStore::open(state, &settings.storage)?;
+    let store = KeyStore::open(state, &settings.storage, image.as_ref().map(|image| &image.binding))?;
     let (mut boot, admit) = match member.admit.take() {
         Some(admit) => {
             let boot = store.boot()?;
             console.checkpoint("keys open");
+            match store.settle_node() {
+                Ok(false) => {}
+                Ok(true) => console.note("the node's keys are bound to this org's images from now on"),
+                // musterd names it, on a machine that can be asked.
+                Err(failure) => console.note(format_args!("the node's keys: {failure}")),
+            }
             (boot, admit)
         }
         None => {
@@ -163,6 +170,7 @@ async fn enrol(
     member.chain = chain;
     member.admit = Some(admit.clone());
     member.store(&settings.state)?;
+    store.settle_node()?;
     advance(store, member, &mut boot)?;
     Ok((boot, admit))
 }

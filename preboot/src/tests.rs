@@ -2,9 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap, fs, net::SocketAddr, path::Path, rc::Rc};
 
+use boot_image::{ImageSecretKey, LEAVE_PREBOOT, Pcr};
 use clap::Parser as _;
 use conn_auth::{Accept, Binding, Holder, Reference, Standing};
-use identity::{CharterId, Code, Heads, Name, PublicKey, SecretKey};
+use identity::{CharterId, Code, HashContext, Heads, Name, OrgId, PublicKey, SecretKey};
 use org_trust::{
     Admin, CaState, Charter, CharterChain, EnrolRequest, Gateway, Invite, InviteManifest, Lane, Payload,
     Place, Record, Records, Reply, Request as Question, Statement, TlsCa, TrustBundle, UnverifiedCharter,
@@ -15,9 +16,18 @@ use tokio::{
     task::LocalSet,
     time::Instant,
 };
+use tpm_seal::{
+    Approval, Approvals, BootSecrets, Custody, ImageKey, Kind, NextBoot, NodeSecrets, Phase, Seed, Tpm,
+};
 use transport::{Deadlines, Incoming, Request, ServerTls, Status, after_of, encode_charters};
 
-use crate::{console::Console, failure::Outcome, settings::Arguments, start::start};
+use crate::{
+    console::Console,
+    failure::Outcome,
+    keys::Binding as ImageBinding,
+    settings::Arguments,
+    start::{Image, start},
+};
 
 fn seed(byte: u8) -> SecretKey {
     SecretKey::from_seed(&[byte; 32])
@@ -38,6 +48,8 @@ struct Held {
     barred: Option<Code>,
     /// Requests to enrol.
     asked: u32,
+    /// The connection ends when the machine asks for its admission.
+    silent: bool,
 }
 
 struct Bench {
@@ -81,7 +93,7 @@ fn org(salt: u8, address: SocketAddr) -> (Held, String) {
     let manifest =
         InviteManifest::new(&chain, &bundle, vec![address.to_string()], &invite, &seed(6)).unwrap();
     let line = manifest.to_line().to_string();
-    (Held { chain, invite, tls, admits: BTreeMap::new(), barred: None, asked: 0 }, line)
+    (Held { chain, invite, tls, admits: BTreeMap::new(), barred: None, asked: 0, silent: false }, line)
 }
 
 fn signed(chain: &CharterChain, author: u8, seq: u64, prev: [u8; 32], payload: Payload) -> Statement {
@@ -153,6 +165,7 @@ async fn serve(held: Rc<RefCell<Held>>, tcp: TcpStream) -> Option<()> {
         }
     };
     let answers = match Question::decode(&session.recv().await.ok()?).ok()? {
+        Question::Enrol(_) if held.borrow().silent => return None,
         Question::Enrol(bytes) => vec![Reply::Admitted(held.borrow_mut().enrol(&bytes).bytes().to_vec())],
         Question::Boot { .. } => {
             let held = held.borrow();
@@ -198,6 +211,10 @@ impl Bench {
     }
 
     async fn run_with(&self, storage: &[&str], more: &[&str]) -> Outcome<()> {
+        self.run_by(None, storage, more).await
+    }
+
+    async fn run_by(&self, image: Option<Image>, storage: &[&str], more: &[&str]) -> Outcome<()> {
         let state = self.state.path().to_str().unwrap();
         // No configuration of this host, and no waiting.
         let config = self.state.path().with_extension("toml");
@@ -206,9 +223,25 @@ impl Bench {
         let all = base.iter().copied().chain([config.to_str().unwrap()]);
         let arguments =
             Arguments::try_parse_from(all.chain(storage.iter().copied()).chain(more.iter().copied()));
-        let result = Box::pin(start(&arguments.unwrap(), None, &mut Console::default())).await;
+        let result = Box::pin(start(&arguments.unwrap(), image, &mut Console::default())).await;
         fs::remove_file(config).unwrap();
         result.map(|_| ())
+    }
+
+    /// As the first process of an image does: measured by firmware and stub, with the image's approvals.
+    async fn boot(&self, tpm: &lab::Swtpm, version: &[u8], more: &[&str]) -> Outcome<()> {
+        let device = Tpm::open(tpm.device()).unwrap();
+        device.extend(11, version).unwrap();
+        let chain = self.held.borrow().chain.clone();
+        let binding = ImageBinding { approvals: approvals(&chain.org(), version), secure_boot: true };
+        let image = Image { chain, gateways: vec![self.address.to_string()], binding };
+        let done = self.run_by(Some(image), &["--tpm", text(tpm.device())], more).await;
+        device.extend(11, LEAVE_PREBOOT).unwrap();
+        done
+    }
+
+    fn keys_directory(&self) -> std::path::PathBuf {
+        self.state.path().join("keys")
     }
 
     async fn join(&self) -> Outcome<()> {
@@ -414,4 +447,96 @@ async fn keys_sealed_by_a_tpm_open_at_the_next_start_and_not_in_another_tpm() {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// What the org's image key approves of an image.
+fn approvals(org: &OrgId, version: &[u8]) -> Approvals {
+    let key = ImageSecretKey::from_bytes(&[6; 32]).unwrap();
+    let approval = |context: HashContext, image: Pcr| {
+        let phase = context.hash(&[org.as_bytes()]);
+        let unsigned = Approval { phase, image: *image.as_bytes(), signature: [0; 64] };
+        Approval { signature: key.sign(&unsigned.message()), ..unsigned }
+    };
+    let measured = Pcr::ZERO.extended(version);
+    Approvals {
+        key: ImageKey(key.public()),
+        preboot: approval(HashContext::IMAGE_PREBOOT_PHASE, measured),
+        node: approval(HashContext::IMAGE_NODE_PHASE, measured.extended(LEAVE_PREBOOT)),
+    }
+}
+
+#[tokio::test]
+async fn keys_open_to_preboot_until_the_machine_is_a_member_and_to_the_node_phase_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tpm = lab::Swtpm::start(dir.path()).unwrap();
+    local(async |bench| {
+        let (keys, device) = (bench.keys_directory(), Tpm::open(tpm.device()).unwrap());
+        let invite = bench.invite.to_str().unwrap().to_owned();
+        let kept = || Custody::sealed(device.clone(), &keys).unwrap();
+        let bound = |phase| kept().is_bound_to::<NodeSecrets>(phase, &keys).unwrap();
+        // The power goes before the admission is here.
+        bench.held.borrow_mut().silent = true;
+        bench.boot(&tpm, b"image 1", &["--invite", &invite]).await.unwrap_err();
+        assert!(bound(Phase::Preboot), "it has to ask again with these");
+        let error = kept().load::<NodeSecrets>(&keys).unwrap_err();
+        assert_eq!(error.kind(), Kind::Image, "preboot is over, and nothing behind it needs them");
+        let node = bench.file("keys/node.sealed");
+        tpm.power_cycle().unwrap();
+        bench.held.borrow_mut().silent = false;
+        bench.boot(&tpm, b"image 1", &["--invite", &invite]).await.unwrap();
+        assert_eq!(bench.held.borrow().admits.len(), 1);
+        assert!(bound(Phase::Node) && bench.file("keys/node.sealed") != node);
+        kept().load::<NodeSecrets>(&keys).unwrap();
+        assert_eq!(kept().load::<BootSecrets>(&keys).unwrap_err().kind(), Kind::Image, "not the node's");
+        // A later image of the org opens them; the settings went on in between.
+        tpm.power_cycle().unwrap();
+        bench.held.borrow_mut().extend();
+        bench.boot(&tpm, b"image 2", &[]).await.unwrap();
+        kept().load::<NodeSecrets>(&keys).unwrap();
+        assert_eq!(bench.held.borrow().asked, 1);
+        // One that nobody approved, and none.
+        tpm.power_cycle().unwrap();
+        device.extend(12, b"init=/bin/sh").unwrap();
+        assert_eq!(bench.boot(&tpm, b"image 2", &[]).await.unwrap_err().code, Code::AddedToImage);
+        tpm.power_cycle().unwrap();
+        device.extend(7, b"Secure Boot is off").unwrap();
+        assert_eq!(bench.boot(&tpm, b"image 2", &[]).await.unwrap_err().code, Code::FirmwareChanged);
+        tpm.power_cycle().unwrap();
+        device.extend(11, b"something before the image").unwrap();
+        assert_eq!(bench.boot(&tpm, b"image 2", &[]).await.unwrap_err().code, Code::ImageNotApproved);
+        let plain = bench.run_with(&["--tpm", text(tpm.device())], &[]).await.unwrap_err();
+        assert_eq!(plain.code, Code::OtherImageKey);
+        tpm.power_cycle().unwrap();
+        bench.boot(&tpm, b"image 2", &[]).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_sealed_without_an_image_are_bound_to_the_first_that_boots_and_a_renewed_boot_key_is_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tpm = lab::Swtpm::start(dir.path()).unwrap();
+    local(async |bench| {
+        let (keys, device) = (bench.keys_directory(), Tpm::open(tpm.device()).unwrap());
+        let invite = bench.invite.to_str().unwrap().to_owned();
+        bench.run_with(&["--tpm", text(tpm.device())], &["--invite", &invite]).await.unwrap();
+        let before: NodeSecrets = Custody::Tpm(device.clone()).load(&keys).unwrap();
+        bench.boot(&tpm, b"image 1", &[]).await.unwrap();
+        let kept = Custody::sealed(device.clone(), &keys).unwrap();
+        assert!(kept.is_bound_to::<BootSecrets>(Phase::Preboot, &keys).unwrap());
+        assert!(kept.load::<NodeSecrets>(&keys).unwrap() == before, "the same machine");
+        assert_eq!(bench.held.borrow().asked, 1);
+        // musterd, which cannot open the boot half, lays a new key beside it.
+        let seed = || Seed::new(&[77; 32]);
+        kept.store(&keys, &NextBoot { boot: seed() }).unwrap();
+        tpm.power_cycle().unwrap();
+        let refused = bench.boot(&tpm, b"image 1", &[]).await.unwrap_err();
+        assert_eq!(refused.code, Code::HandoverRejected, "no change of the org names that key");
+        assert!(!Custody::is_kept::<NextBoot>(&keys).unwrap());
+        tpm.power_cycle().unwrap();
+        device.extend(11, b"image 1").unwrap();
+        let boot: BootSecrets = kept.load(&keys).unwrap();
+        assert!(boot.boot == seed());
+    })
+    .await;
 }

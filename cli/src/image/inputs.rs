@@ -151,7 +151,7 @@ pub(super) fn read(path: &Path) -> Outcome<Vec<u8>> {
 }
 
 /// What preboot and the node image cannot do without.
-const NEEDED: &[&str] = &["loop", "squashfs", "overlay", "vfat", "nls_cp437", "nls_ascii", "tun"];
+const NEEDED: &[&str] = &["loop", "squashfs", "overlay", "vfat", "nls_cp437", "nls_ascii", "tun", "efivarfs"];
 /// What may be between the kernel and its disk and network; those that this kernel has.
 const DRIVERS: &[&str] = &[
     "virtio_pci",

@@ -18,11 +18,12 @@ use super::{
 use crate::{
     args::{Everywhere, ImageNode},
     failure::{Failure, Outcome},
-    files, output,
+    files, org_keys, output,
 };
 
 pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
-    let (profile, keys) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
+    let (profile, path) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
+    let keys = org_keys::unlock(everywhere, &args.org_keys, &path, profile.org())?;
     let (image, signed) = (args.out.join("node.squashfs"), args.out.join("node.release"));
     let scratch = Scratch::beside(&image)?;
     let settings = match &args.settings {

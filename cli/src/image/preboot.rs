@@ -7,13 +7,16 @@ use std::{
 };
 
 use boot_image::{Archive, LEAVE_PREBOOT, Pcr, Pins, Uki};
-use identity::Code;
+use identity::{Code, encode_hex};
 use org_trust::{CharterChain, CheckedInvite, Record, Records, TrustBundle};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use transport::{Address, ClientTls, client};
 
 use super::{
+    approvals,
     inputs::{self, Kernel},
     programs,
     tools::{self, Scratch},
@@ -22,12 +25,13 @@ use super::{
 use crate::{
     args::{Everywhere, ImagePreboot},
     failure::{Failure, Outcome},
-    files, invite, output,
+    files, invite, org_keys, output,
     profile::Profile,
 };
 
 pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
-    let (profile, keys) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
+    let (profile, path) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
+    let (keys, image_key) = org_keys::unlock_image_key(everywhere, &args.org_keys, &path, profile.org())?;
     let bundle = TrustBundle::read(profile.bundle.as_bytes()).map_err(bundle_invalid)?;
     let bundle = TrustBundle::accepted(Some(&bundle), profile.charter()).map_err(bundle_invalid)?;
     let invite = match &args.invite {
@@ -43,6 +47,8 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
         bundle: bundle.to_pem(),
         gateways: profile.gateways.clone(),
         release: keys.release.public(),
+        image_key: image_key.public(),
+        secure_boot: args.secure_boot_cert.as_deref().map(fingerprint).transpose()?,
         built_unix_s: time(),
         invite: invite.map(|(line, _)| line),
     };
@@ -64,6 +70,9 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
     ] {
         uki.add(name, content).map_err(unusable)?;
     }
+    // Not measured: it is about the measurement.
+    let approvals = approvals::sign(&image_key, &profile.org(), Pcr::of_image(&uki));
+    uki.add(".pcrsig", approvals.encode()).map_err(unusable)?;
     let mut file = uki.assemble().map_err(unusable)?;
     let signed = match (&args.secure_boot_key, &args.secure_boot_cert) {
         (Some(key), Some(certificate)) => {
@@ -81,6 +90,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
         "org": profile.org().to_string(),
         "kernel": kernel.release,
         "secure_boot": signed,
+        "image_key": encode_hex(&image_key.public()),
         "pcr11": { "preboot": pcr.to_string(), "node": pcr.extended(LEAVE_PREBOOT).to_string() },
     });
     output::print(everywhere.format(), value, || {
@@ -150,6 +160,14 @@ fn sign(file: &[u8], key: &Path, certificate: &Path, scratch: &Scratch) -> Outco
         [Path::new("--key"), key, Path::new("--cert"), certificate, Path::new("--output"), &to, &from];
     tools::run("sbsign", "sbsigntool", arguments)?;
     inputs::read(&to)
+}
+
+/// By which a machine knows the certificate in its firmware.
+fn fingerprint(certificate: &Path) -> Outcome<[u8; 32]> {
+    let pem = inputs::read(certificate)?;
+    let der = CertificateDer::from_pem_slice(&pem)
+        .map_err(|why| unusable(format_args!("{}: {why}", certificate.display())))?;
+    Ok(Sha256::digest(&der).into())
 }
 
 fn os_release(profile: &Profile) -> String {

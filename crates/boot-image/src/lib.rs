@@ -6,16 +6,19 @@
 //! * [`Pcr`] is a register of the TPM as it will be: the stub measures the parts of the image, and
 //!   preboot ends each phase by one more value. Whoever knows the file knows the register.
 //! * [`Archive`] is an initramfs: the same tree gives the same bytes.
+//! * [`ImageSecretKey`] signs that a register's value is an image of the org, so that TPMs open keys to it.
 //! * [`Pins`] is what an image holds of its org, inside the initramfs and so inside the measurement.
 //!
 //! Pure: bytes in, bytes out. `muster image` reads and writes the files, `muster-preboot` reads the pins.
 
 mod archive;
+mod image_key;
 mod pcr;
 mod pins;
 mod uki;
 
 pub use archive::{Archive, ArchiveError, Entry};
+pub use image_key::{ImageSecretKey, image_signature_holds};
 pub use pcr::{LEAVE_PREBOOT, Pcr};
 pub use pins::{PINS_DIRECTORY, Pins, PinsError};
 pub use uki::{Uki, UkiError};

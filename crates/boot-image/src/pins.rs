@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use identity::{PublicKey, limits::MANIFEST_BYTES_MAX};
+use identity::{PublicKey, decode_hex, encode_hex, limits::MANIFEST_BYTES_MAX};
 
 use crate::archive::Archive;
 
@@ -18,6 +18,10 @@ pub struct Pins {
     pub gateways: Vec<String>,
     /// The key that signs node images.
     pub release: PublicKey,
+    /// The point of the key that approves preboot images to TPMs: x and y.
+    pub image_key: [u8; 64],
+    /// SHA-256 of the certificate that firmware must start nothing without, if the image is signed for it.
+    pub secure_boot: Option<[u8; 32]>,
     /// No clock of a machine is before this.
     pub built_unix_s: u64,
     /// The line with which a machine joins at its first start; one without it must find one elsewhere.
@@ -38,6 +42,10 @@ impl Pins {
         put(BUNDLE, self.bundle.clone().into_bytes());
         put(GATEWAYS, gateways.into_bytes());
         put(RELEASE, format!("{}\n", self.release).into_bytes());
+        put(IMAGE_KEY, format!("{}\n", encode_hex(&self.image_key)).into_bytes());
+        if let Some(certificate) = &self.secure_boot {
+            put(SECURE_BOOT, format!("{}\n", encode_hex(certificate)).into_bytes());
+        }
         put(BUILT, format!("{}\n", self.built_unix_s).into_bytes());
         if let Some(invite) = &self.invite {
             put(INVITE, format!("{}\n", invite.trim()).into_bytes());
@@ -58,7 +66,18 @@ impl Pins {
             return Err(PinsError::Malformed(GATEWAYS));
         }
         let release = PublicKey::from_hex(text(RELEASE, needed(RELEASE)?)?.trim_end());
+        let image_key = text(IMAGE_KEY, needed(IMAGE_KEY)?)?;
+        let image_key =
+            decode_hex(image_key.trim_end().as_bytes()).map_err(|_| PinsError::Malformed(IMAGE_KEY))?;
         let built = text(BUILT, needed(BUILT)?)?;
+        let secure_boot = match file(SECURE_BOOT) {
+            None => None,
+            Some(bytes) => {
+                let digits = text(SECURE_BOOT, bytes)?;
+                let hash = decode_hex(digits.trim_end().as_bytes());
+                Some(hash.map_err(|_| PinsError::Malformed(SECURE_BOOT))?)
+            }
+        };
         let invite = file(INVITE).map(|bytes| text(INVITE, bytes)).transpose()?;
         if invite.as_ref().is_some_and(|line| line.len() > 2 * MANIFEST_BYTES_MAX) {
             return Err(PinsError::Malformed(INVITE));
@@ -68,6 +87,8 @@ impl Pins {
             bundle,
             gateways,
             release: release.map_err(|_| PinsError::Malformed(RELEASE))?,
+            image_key,
+            secure_boot,
             built_unix_s: built.trim_end().parse().map_err(|_| PinsError::Malformed(BUILT))?,
             invite: invite.map(|line| line.trim().to_owned()),
         })
@@ -107,6 +128,8 @@ const SETTINGS: &str = "settings";
 const BUNDLE: &str = "bundle.pem";
 const GATEWAYS: &str = "gateways";
 const RELEASE: &str = "release-key";
+const IMAGE_KEY: &str = "image-key";
+const SECURE_BOOT: &str = "secure-boot-cert";
 const BUILT: &str = "built";
 const INVITE: &str = "invite";
 
@@ -122,6 +145,8 @@ mod tests {
             bundle: "pem".to_owned(),
             gateways: vec!["gw.example:7443".to_owned()],
             release: SecretKey::from_seed(&[7; 32]).public(),
+            image_key: [5; 64],
+            secure_boot: Some([6; 32]),
             built_unix_s: 1_800_000_000,
             invite: Some("muster-invite-1:x".to_owned()),
         }
@@ -129,7 +154,7 @@ mod tests {
 
     #[test]
     fn pins_read_back_from_the_image() {
-        for pins in [pins(), Pins { invite: None, ..pins() }] {
+        for pins in [pins(), Pins { invite: None, secure_boot: None, ..pins() }] {
             let mut archive = Archive::default();
             pins.put(&mut archive);
             assert_eq!(Pins::of(&Archive::unpack(&archive.pack().unwrap()).unwrap()), Ok(pins));
@@ -141,7 +166,9 @@ mod tests {
         let mut archive = Archive::default();
         assert_eq!(Pins::of(&archive), Err(PinsError::Missing(SETTINGS)));
         pins().put(&mut archive);
-        for (name, content) in [(GATEWAYS, ""), (RELEASE, "77"), (BUILT, "soon")] {
+        for (name, content) in
+            [(GATEWAYS, ""), (RELEASE, "77"), (BUILT, "soon"), (IMAGE_KEY, "55"), (SECURE_BOOT, "66")]
+        {
             let mut wrong = archive.clone();
             wrong.file(&format!("{PINS_DIRECTORY}/{name}"), content.as_bytes().to_vec(), false);
             assert_eq!(Pins::of(&wrong), Err(PinsError::Malformed(name)));

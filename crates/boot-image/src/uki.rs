@@ -8,6 +8,7 @@ use core::fmt;
 pub struct Uki {
     stub: Vec<u8>,
     parts: Vec<(String, Vec<u8>)>,
+    signed: bool,
 }
 
 impl Uki {
@@ -20,7 +21,7 @@ impl Uki {
         if layout.sections.iter().any(|section| PARTS.contains(&section.name.as_str())) {
             return Err(UkiError::NotAStub);
         }
-        Ok(Self { stub: stub.to_vec(), parts: Vec::new() })
+        Ok(Self { stub: stub.to_vec(), parts: Vec::new(), signed: false })
     }
 
     /// Adds a part, as `.linux`. The stub finds parts by their names.
@@ -39,6 +40,12 @@ impl Uki {
     #[must_use]
     pub fn part(&self, name: &str) -> Option<&[u8]> {
         self.parts.iter().find(|(part, _)| part == name).map(|(_, content)| content.as_slice())
+    }
+
+    /// Whether the file that was read carries signatures for Secure Boot; whose, firmware tells.
+    #[must_use]
+    pub const fn is_signed(&self) -> bool {
+        self.signed
     }
 
     /// All parts, in the order of the file.
@@ -115,7 +122,7 @@ impl Uki {
         if parts.is_empty() {
             return Err(UkiError::NotAnImage);
         }
-        Ok(Self { stub: Vec::new(), parts })
+        Ok(Self { stub: Vec::new(), parts, signed: layout.signed })
     }
 }
 
@@ -159,6 +166,7 @@ struct Layout {
     file_alignment: usize,
     size_of_headers: usize,
     initialized: usize,
+    signed: bool,
 }
 
 struct Section {
@@ -207,6 +215,8 @@ impl Layout {
             file_alignment: alignment(36)?,
             size_of_headers: number(file, optional + 60, 4)?,
             initialized: number(file, optional + 8, 4)?,
+            // The length of the certificate table, the fifth of the directories, if there are so many.
+            signed: number(file, optional + 108, 4)? > 4 && number(file, optional + 148, 4)? > 0,
         })
     }
 }

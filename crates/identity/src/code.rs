@@ -264,6 +264,21 @@ codes! {
     RotationUnderWay = 4011, exit 75, "a rotation of this machine's keys is not finished",
         "The last rotation still waits for the disk, a member or a gateway, or its old keys were kept.",
         "Look with `muster key show`. It goes on by itself; `muster key retire` ends keys that were kept.";
+    FirmwareChanged = 4012, exit 78, "the firmware is not set as it was when the keys were sealed",
+        "PCR 7 differs: Secure Boot was switched, its keys were changed, or another of them let this system start.",
+        "Set the firmware as it was, or look at `muster tpm status` for what differs. If the change is to stay: `muster key recover`.";
+    ImageNotApproved = 4013, exit 77, "what was booted does not open these keys",
+        "PCR 11 is not what the org's image key approved for them: the image was changed, another system runs, or the part of the boot that they open in is over.",
+        "Boot an image that `muster image preboot` made with the org's keys. `muster tpm status` shows what differs.";
+    AddedToImage = 4014, exit 77, "something was added to the booted image",
+        "PCR 12 is not zero: a command line, or files beside the image, were given to it and measured.",
+        "Boot the image as it is: take options out of the firmware's or boot loader's entry, and *.cred files away from beside the image.";
+    OtherImageKey = 4015, exit 77, "the booted image is not approved by the key that these keys were sealed for",
+        "The image was made with other org keys, or its approvals are missing or damaged.",
+        "Boot an image made with the org key file that the machine joined with; `muster tpm plan --uki FILE` tells whether one will do.";
+    KeysInOrder = 4016, exit 2, "these keys need no recovery",
+        "Nothing on this machine keeps its keys closed.",
+        "For new keys: `muster key rotate`. To give the place in the org up: `muster leave`.";
 
     NameNotResolved = 5001, exit 69, "the gateway's name does not resolve",
         "No address is known for the host name.",

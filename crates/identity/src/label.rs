@@ -117,6 +117,10 @@ registry! { HashContext:
     SYNC_RING = "muster 2026 sync ring v1";
     /// Checksum of a pasted invite.
     INVITE_CHECKSUM = "muster 2026 invite checksum v1";
+    /// The preboot phase of an org's images: what the TPM calls the policyRef.
+    IMAGE_PREBOOT_PHASE = "muster 2026 image preboot phase v1";
+    /// Their node phase.
+    IMAGE_NODE_PHASE = "muster 2026 image node phase v1";
     /// Checksum of a frame of musterd's store.
     STORE_FRAME = "muster 2026 store frame v1";
 }

@@ -8,8 +8,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::approvals::{Approvals, ApprovalsError, Phase};
 use crate::blob::{BlobError, FILE_BYTES_MAX, SealedBlob};
 use crate::file;
+use crate::policy::{Obstacle, Policy, Registers};
 use crate::secrets::{PayloadError, Secrets};
 use crate::tpm::{Kind, PAYLOAD_BYTES_MAX, Tpm, TpmError};
 
@@ -19,31 +21,59 @@ pub enum Custody {
     /// In plain files that only this user can read: `node.key`, `boot.key`. Whoever copies the disk has
     /// the keys, and every member is shown that.
     File,
-    /// Sealed to this TPM: `node.sealed`, `boot.sealed`.
+    /// Sealed to this TPM: `node.sealed`, `boot.sealed`. Whatever runs on the machine opens them.
     Tpm(Tpm),
+    /// Sealed to this TPM and to what was booted, which brought these approvals.
+    Image(Tpm, Box<Approvals>),
 }
 
 impl Custody {
+    /// Sealed to this TPM, as `dir` says: to what was booted, if an image has left its approvals there.
+    ///
+    /// # Errors
+    /// See [`CustodyError`].
+    pub fn sealed(tpm: Tpm, dir: &Path) -> Result<Self, CustodyError> {
+        Ok(match Approvals::kept(dir)? {
+            Some(approvals) => Self::Image(tpm, Box::new(approvals)),
+            None => Self::Tpm(tpm),
+        })
+    }
+
     /// Keeps the secrets in `dir`, in place of any there. Returns once they are stable on disk. A sealed
     /// file that is replaced stays under the same storage key.
     ///
     /// # Errors
     /// See [`CustodyError`]; the old file is then still there, whole.
     pub fn store<S: Secrets>(&self, dir: &Path, secrets: &S) -> Result<(), CustodyError> {
+        self.store_for(S::PHASE, dir, secrets)
+    }
+
+    /// As [`Self::store`], for secrets that are to open in another phase than their own.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub fn store_for<S: Secrets>(&self, phase: Phase, dir: &Path, secrets: &S) -> Result<(), CustodyError> {
         let path = self.path::<S>(dir);
         self.refuse_other_storage::<S>(dir)?;
         let payload = secrets
             .encode()
             .map_err(|why| CustodyError::Malformed { path: path.clone(), why: Malformed::Payload(why) })?;
-        match self {
-            Self::File => file::replace(&path, &plain(&payload)),
-            Self::Tpm(tpm) => {
-                let old = if file::exists(&path)? { read_sealed(&path).ok() } else { None };
-                let blob =
-                    tpm.seal(&payload, old.as_ref().map(SealedBlob::parent)).map_err(CustodyError::Tpm)?;
-                file::replace(&path, &blob.encode())
+        let (tpm, approvals) = match self {
+            Self::File => return file::replace(&path, &plain(&payload)),
+            Self::Tpm(tpm) => (tpm, None),
+            Self::Image(tpm, approvals) => (tpm, Some(approvals)),
+        };
+        let old = if file::exists(&path)? { read_sealed(&path).ok() } else { None };
+        let pin = old.as_ref().map(SealedBlob::parent);
+        let blob = match approvals {
+            Some(approvals) => tpm.seal_for(&payload, approvals, phase, pin),
+            // What was bound to an image does not become unbound by the way.
+            None if old.as_ref().is_some_and(|old| *old.policy() != Policy::Unseal) => {
+                Err(TpmError::Closed(Obstacle::NoApprovals))
             }
-        }
+            None => tpm.seal(&payload, pin),
+        };
+        file::replace(&path, &blob.map_err(CustodyError::Tpm)?.encode())
     }
 
     /// Opens the secrets kept in `dir`.
@@ -61,9 +91,60 @@ impl Custody {
                 let bytes = file::read_private(&path, PLAIN_BYTES_MAX)?;
                 opened_plain(&bytes).map_err(|why| CustodyError::Malformed { path: path.clone(), why })?
             }
-            Self::Tpm(tpm) => tpm.unseal(&read_sealed(&path)?).map_err(CustodyError::Tpm)?,
+            Self::Tpm(tpm) => tpm.unseal(&read_sealed(&path)?, None).map_err(CustodyError::Tpm)?,
+            Self::Image(tpm, approvals) => {
+                tpm.unseal(&read_sealed(&path)?, Some(approvals)).map_err(CustodyError::Tpm)?
+            }
         };
         S::decode(&payload).map_err(|why| CustodyError::Malformed { path, why: Malformed::Payload(why) })
+    }
+
+    /// Whether what is kept in `dir` asks for what [`Self::store_for`] would make it ask for, but for the
+    /// firmware's register, which moves with its settings.
+    ///
+    /// # Errors
+    /// See [`CustodyError`].
+    pub fn is_bound_to<S: Secrets>(&self, phase: Phase, dir: &Path) -> Result<bool, CustodyError> {
+        let approvals = match self {
+            Self::File | Self::Tpm(_) => return Ok(true),
+            Self::Image(_, approvals) => approvals,
+        };
+        Ok(match read_sealed(&self.path::<S>(dir))?.policy() {
+            Policy::Unseal => false,
+            Policy::Image(policy) => {
+                (policy.key, policy.phase) == (approvals.key.name(), approvals.of(phase).phase)
+            }
+        })
+    }
+
+    /// Whether what is kept in `dir` will open in a phase that does not run yet, as far as can be seen
+    /// before: the TPM takes it for whole, it asks for that phase on this firmware, and the image's approval
+    /// of that phase holds.
+    ///
+    /// # Errors
+    /// See [`CustodyError`].
+    pub fn will_open<S: Secrets>(&self, phase: Phase, dir: &Path) -> Result<(), CustodyError> {
+        let Self::Image(tpm, approvals) = self else { return self.load::<S>(dir).map(|_| ()) };
+        let blob = read_sealed(&self.path::<S>(dir))?;
+        let now = tpm.registers().map_err(CustodyError::Tpm)?;
+        let then = Registers { image: approvals.of(phase).image, ..now };
+        let obstacle = match blob.policy() {
+            Policy::Unseal => None,
+            Policy::Image(policy) => policy.obstacle(Some(approvals), &then),
+        };
+        if let Some(obstacle) = obstacle {
+            return Err(CustodyError::Tpm(TpmError::Closed(obstacle)));
+        }
+        tpm.check(&blob).and_then(|()| tpm.check_approvals(approvals)).map_err(CustodyError::Tpm)
+    }
+
+    /// The sealed object in `dir`, if there is one. It is public.
+    ///
+    /// # Errors
+    /// See [`CustodyError`].
+    pub fn sealed_object<S: Secrets>(dir: &Path) -> Result<Option<SealedBlob>, CustodyError> {
+        let path = path_of::<S>(dir, SEALED);
+        if file::exists(&path)? { read_sealed(&path).map(Some) } else { Ok(None) }
     }
 
     /// Opens what is kept in `dir` and compares: after storing, before anything depends on it.
@@ -120,14 +201,14 @@ impl Custody {
     pub fn path<S: Secrets>(&self, dir: &Path) -> PathBuf {
         match self {
             Self::File => path_of::<S>(dir, PLAIN),
-            Self::Tpm(_) => path_of::<S>(dir, SEALED),
+            Self::Tpm(_) | Self::Image(..) => path_of::<S>(dir, SEALED),
         }
     }
 
     fn refuse_other_storage<S: Secrets>(&self, dir: &Path) -> Result<(), CustodyError> {
         let other = match self {
             Self::File => path_of::<S>(dir, SEALED),
-            Self::Tpm(_) => path_of::<S>(dir, PLAIN),
+            Self::Tpm(_) | Self::Image(..) => path_of::<S>(dir, PLAIN),
         };
         if file::exists(&other)? { Err(CustodyError::OtherStorage { found: other }) } else { Ok(()) }
     }
@@ -137,6 +218,13 @@ impl Custody {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CustodyError {
+    /// The file beside the sealed objects is no image's approvals.
+    Approvals {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: ApprovalsError,
+    },
     /// What opened is not what was stored.
     Differs {
         /// The file.
@@ -205,6 +293,7 @@ impl CustodyError {
         match self {
             Self::Differs { .. } => Kind::Damaged,
             Self::Disk { .. } => Kind::Disk,
+            Self::Approvals { .. } => Kind::ImageKey,
             Self::Malformed { .. } => Kind::Malformed,
             Self::Missing { .. } => Kind::Missing,
             Self::OtherStorage { .. } => Kind::OtherStorage,
@@ -217,6 +306,7 @@ impl CustodyError {
 impl fmt::Display for CustodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Approvals { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Differs { path } => write!(f, "{} opens to something else", path.display()),
             Self::Disk { what, path, .. } => write!(f, "cannot {what} {}", path.display()),
             Self::Malformed { path, why } => write!(f, "{}: {why}", path.display()),
@@ -237,7 +327,8 @@ impl core::error::Error for CustodyError {
             Self::Disk { source, .. } => Some(source),
             // Shown in full by our own text.
             Self::Tpm(error) => error.source(),
-            Self::Differs { .. }
+            Self::Approvals { .. }
+            | Self::Differs { .. }
             | Self::Malformed { .. }
             | Self::Missing { .. }
             | Self::OtherStorage { .. }

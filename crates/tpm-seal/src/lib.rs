@@ -3,6 +3,8 @@
 //! * [`Tpm`] seals up to 128 bytes to one TPM and opens them again, in sessions whose contents cannot
 //!   be read on the bus. It tells apart a TPM that is absent, busy, another one, or has a damaged file
 //!   in front of it ([`TpmError`]).
+//! * [`Policy`] is what an object asks for, [`Approvals`] what an image brings to meet it, [`Obstacle`]
+//!   what is between the two. Pure, and compared with the TPM's own in tests.
 //! * [`SealedBlob`] is the file format (docs/spec/sealed-objects.md), decoded strictly.
 //! * [`NodeSecrets`] and [`BootSecrets`] are what is sealed, and [`Custody`] keeps them in a directory.
 //!
@@ -12,18 +14,22 @@
 //! the TPM may seal something else. Nothing here depends on the rest of the workspace, and nothing but
 //! this crate knows the TPM's library.
 
+mod approvals;
 mod blob;
 mod custody;
 mod device;
 mod file;
 mod operation;
+mod policy;
 mod process;
 mod secrets;
 mod tpm;
 
+pub use approvals::{Approval, Approvals, ApprovalsError, ImageKey, Phase};
 pub use blob::{BlobError, Name, SealedBlob};
 pub use custody::{Custody, CustodyError, Malformed};
 pub use device::DeviceError;
+pub use policy::{ImagePolicy, Obstacle, Policy, Registers, image_digest};
 pub use process::{Hardening, harden_process, quiet_tpm_library};
-pub use secrets::{BootSecrets, NodeSecrets, PayloadError, Secrets, Seed};
+pub use secrets::{BootSecrets, NextBoot, NodeSecrets, PayloadError, Secrets, Seed};
 pub use tpm::{Kind, PAYLOAD_BYTES_MAX, Tpm, TpmError};

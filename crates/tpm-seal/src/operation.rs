@@ -10,21 +10,25 @@ use tss_esapi::handles::{KeyHandle, PcrHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
-use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
-    CapabilityData, Digest, DigestValues, EccPoint, KeyedHashScheme, PcrSelectionListBuilder, PcrSlot,
-    Private, Public, PublicBuilder, PublicEccParametersBuilder, PublicKeyedHashParameters, SensitiveData,
-    SymmetricDefinition, SymmetricDefinitionObject,
+    CapabilityData, Digest, DigestValues, EccParameter, EccPoint, EccSignature, KeyedHashScheme,
+    Name as TpmName, Nonce, PcrSelectionList, PcrSelectionListBuilder, PcrSlot, Private, Public,
+    PublicBuilder, PublicEccParametersBuilder, PublicKeyedHashParameters, SensitiveData, Signature,
+    SymmetricDefinition, SymmetricDefinitionObject, VerifiedTicket,
 };
 use tss_esapi::traits::{Marshall as _, UnMarshall as _};
 use tss_esapi::{Context, Error};
 use zeroize::Zeroizing;
 
-use crate::blob::{Name, OBJECT_ATTRIBUTES, Policy, SealedBlob};
+use crate::approvals::{Approval, Approvals, ImageKey};
+use crate::blob::{Name, OBJECT_ATTRIBUTES, SealedBlob};
+use crate::policy::{ImagePolicy, Obstacle, Policy, Registers, image_digest};
 
 /// Why an operation ended early.
 pub(crate) enum Stop {
     Damaged,
+    Obstacle(Obstacle),
     Replaced,
     Tss { what: &'static str, error: Error },
     Unexpected(&'static str),
@@ -51,18 +55,35 @@ pub(crate) fn wants_another_try(error: Error) -> bool {
     )
 }
 
+/// What a new object is to ask for.
+#[derive(Clone, Copy)]
+pub(crate) enum Terms {
+    Unseal,
+    /// An image that this key approves, in this phase, with the firmware set as it is now.
+    Image {
+        key: Name,
+        phase: [u8; 32],
+    },
+}
+
 pub(crate) fn seal(
     context: &mut Context,
     payload: &[u8],
-    policy: Policy,
+    terms: Terms,
     pin: Option<&Name>,
 ) -> Result<SealedBlob, Stop> {
+    let policy = match terms {
+        Terms::Unseal => Policy::Unseal,
+        Terms::Image { key, phase } => {
+            Policy::Image(ImagePolicy { key, phase, firmware: register(context, FIRMWARE)? })
+        }
+    };
     let (storage, parent) = match pin {
         Some(pin) => (storage_key_named(context, pin)?, *pin),
         None => make_storage_key(context)?,
     };
     let session = session(context, storage, SessionType::Hmac)?;
-    let public = object_template(policy)?;
+    let public = object_template(&policy)?;
     let secret = SensitiveData::try_from(payload.to_vec()).map_err(tss("frame the payload"))?;
     let made = context
         .execute_with_session(Some(session), |context| {
@@ -74,7 +95,55 @@ pub(crate) fn seal(
         .ok_or(Stop::Unexpected("the TPM sealed another kind of object than was asked for"))
 }
 
-pub(crate) fn unseal(context: &mut Context, blob: &SealedBlob) -> Result<Zeroizing<Vec<u8>>, Stop> {
+pub(crate) fn unseal(
+    context: &mut Context,
+    blob: &SealedBlob,
+    approvals: Option<&Approvals>,
+) -> Result<Zeroizing<Vec<u8>>, Stop> {
+    // First, since a TPM has room for three objects: the image key is gone again before the others come.
+    let approved = match blob.policy() {
+        Policy::Unseal => None,
+        Policy::Image(policy) => {
+            // Another TPM's registers say nothing about this object.
+            if let (storage, Origin::Made) = find_storage_key(context, blob.parent())? {
+                forget(context, storage)?;
+            }
+            if let Some(obstacle) = policy.obstacle(approvals, &registers(context)?) {
+                return Err(Stop::Obstacle(obstacle));
+            }
+            let approval = policy.approval(approvals).map_err(Stop::Obstacle)?;
+            let key =
+                approvals.map(|approvals| approvals.key).ok_or(Stop::Obstacle(Obstacle::NoApprovals))?;
+            Some((approval, verified(context, &key, approval)?))
+        }
+    };
+    let (storage, object) = load(context, blob)?;
+    let session = session(context, storage, SessionType::Policy)?;
+    let policy = session.try_into().map_err(tss("use the policy session"))?;
+    match approved {
+        None => {
+            context.policy_command_code(policy, CommandCode::Unseal).map_err(tss("satisfy the policy"))?
+        }
+        Some((approval, (name, ticket))) => satisfy(context, policy, approval, &name, ticket)?,
+    }
+    let secret = context
+        .execute_with_session(Some(session), |context| context.unseal(object.into()))
+        .map_err(tss("unseal"))?;
+    Ok(Zeroizing::new(secret.value().to_vec()))
+}
+
+/// Whether the TPM takes an object for whole, without opening it.
+pub(crate) fn check(context: &mut Context, blob: &SealedBlob) -> Result<(), Stop> {
+    let (_, object) = load(context, blob)?;
+    if name_of(context, object)? == Name::of_public(&blob.public()) { Ok(()) } else { Err(Stop::Damaged) }
+}
+
+/// Whether the image key signed an approval.
+pub(crate) fn check_approval(context: &mut Context, key: &ImageKey, approval: &Approval) -> Result<(), Stop> {
+    verified(context, key, approval).map(|_| ())
+}
+
+fn load(context: &mut Context, blob: &SealedBlob) -> Result<(KeyHandle, KeyHandle), Stop> {
     let storage = storage_key_named(context, blob.parent())?;
     let public = Public::unmarshall(&blob.public()).map_err(|_| Stop::Damaged)?;
     let private = Private::try_from(blob.private()).map_err(|_| Stop::Damaged)?;
@@ -83,17 +152,77 @@ pub(crate) fn unseal(context: &mut Context, blob: &SealedBlob) -> Result<Zeroizi
         context.execute_with_session(Some(hmac), |context| context.load(storage, private, public)).map_err(
             |error| if is_damage(error) { Stop::Damaged } else { Stop::Tss { what: "load", error } },
         )?;
-    let session = session(context, storage, SessionType::Policy)?;
-    let policy_session = session.try_into().map_err(tss("use the policy session"))?;
-    match blob.policy() {
-        Policy::Unseal => context
-            .policy_command_code(policy_session, CommandCode::Unseal)
-            .map_err(tss("satisfy the policy"))?,
+    Ok((storage, object))
+}
+
+/// The image key's Name, and the TPM's word that the key signed the approval.
+fn verified(
+    context: &mut Context,
+    key: &ImageKey,
+    approval: &Approval,
+) -> Result<(TpmName, VerifiedTicket), Stop> {
+    let refused = |_| Stop::Obstacle(Obstacle::Signature);
+    let public = Public::unmarshall(&key.public()).map_err(refused)?;
+    // A point that is not on the curve.
+    let loaded = context.load_external_public(public, Hierarchy::Owner).map_err(|error| {
+        let wrong = matches!(error, Error::Tss2Error(Tss2ResponseCode::FormatOne(_)));
+        if wrong {
+            Stop::Obstacle(Obstacle::Signature)
+        } else {
+            Stop::Tss { what: "load the image key", error }
+        }
+    })?;
+    let digest =
+        Digest::try_from(Sha256::digest(approval.message()).as_slice()).map_err(tss("read the approval"))?;
+    let (r, s) = approval.signature.split_at(32);
+    let number = |bytes: &[u8]| EccParameter::try_from(bytes).map_err(tss("read the approval"));
+    let signature = EccSignature::create(HashingAlgorithm::Sha256, number(r)?, number(s)?)
+        .map_err(tss("read the approval"))?;
+    let ticket = context.verify_signature(loaded, digest, Signature::EcDsa(signature)).map_err(|error| {
+        let wrong =
+            matches!(error, Error::Tss2Error(code) if code.kind() == Some(Tss2ResponseCodeKind::Signature));
+        if wrong {
+            Stop::Obstacle(Obstacle::Signature)
+        } else {
+            Stop::Tss { what: "check the approval", error }
+        }
+    })?;
+    let name = context.tr_get_name(loaded.into()).map_err(tss("name the image key"))?;
+    if name.value() != key.name().as_bytes() {
+        return Err(Stop::Unexpected("the TPM names the image key otherwise"));
     }
-    let secret = context
-        .execute_with_session(Some(session), |context| context.unseal(object.into()))
-        .map_err(tss("unseal"))?;
-    Ok(Zeroizing::new(secret.value().to_vec()))
+    forget(context, loaded)?;
+    Ok((name, ticket))
+}
+
+/// The approved registers, then that they are approved, then the firmware's register.
+fn satisfy(
+    context: &mut Context,
+    session: PolicySession,
+    approval: &Approval,
+    key: &TpmName,
+    ticket: VerifiedTicket,
+) -> Result<(), Stop> {
+    let wrong = "satisfy the policy";
+    let now = Digest::default();
+    let approved = Digest::try_from(image_digest(&approval.image).as_slice()).map_err(tss(wrong))?;
+    let phase = Nonce::try_from(approval.phase.as_slice()).map_err(tss(wrong))?;
+    context.policy_pcr(session, now.clone(), selection(&[IMAGE, BESIDE])?).map_err(tss(wrong))?;
+    context.policy_authorize(session, approved, phase, key, ticket).map_err(tss(wrong))?;
+    context.policy_pcr(session, now, selection(&[FIRMWARE])?).map_err(tss(wrong))
+}
+
+/// What the policies look at.
+pub(crate) fn registers(context: &mut Context) -> Result<Registers, Stop> {
+    let mut of = |number| register(context, number);
+    Ok(Registers { firmware: of(FIRMWARE)?, image: of(IMAGE)?, beside: of(BESIDE)? })
+}
+
+/// Whether too many wrong guesses have locked it. Our objects count none and open even so.
+pub(crate) fn is_locked_out(context: &mut Context) -> Result<bool, Stop> {
+    let wrong = "ask whether it is locked";
+    let permanent = context.get_tpm_property(PropertyTag::Permanent).map_err(tss(wrong))?;
+    Ok(permanent.unwrap_or_default() & IN_LOCKOUT != 0)
 }
 
 /// Adds the hash of these bytes to a register.
@@ -110,14 +239,17 @@ pub(crate) fn extend(context: &mut Context, register: u8, event: &[u8]) -> Resul
 
 /// What a register holds.
 pub(crate) fn register(context: &mut Context, register: u8) -> Result<[u8; 32], Stop> {
-    let slot = PcrSlot::try_from(1_u32 << register.min(31)).map_err(tss("name the register"))?;
-    let selection = PcrSelectionListBuilder::new()
-        .with_selection(HashingAlgorithm::Sha256, &[slot])
-        .build()
-        .map_err(tss("name the register"))?;
-    let (_, _, values) = context.pcr_read(selection).map_err(tss("read the register"))?;
+    let (_, _, values) = context.pcr_read(selection(&[register])?).map_err(tss("read the register"))?;
     let value = values.value().first().and_then(|digest| digest.value().try_into().ok());
     value.ok_or(Stop::Unexpected("the TPM has no SHA-256 bank"))
+}
+
+fn selection(registers: &[u8]) -> Result<PcrSelectionList, Stop> {
+    let wrong = "name the register";
+    let slots = registers.iter().map(|register| PcrSlot::try_from(1_u32 << (*register).min(31)));
+    let slots: Vec<PcrSlot> = slots.collect::<Result<_, _>>().map_err(tss(wrong))?;
+    let builder = PcrSelectionListBuilder::new().with_selection(HashingAlgorithm::Sha256, &slots);
+    builder.build().map_err(tss(wrong))
 }
 
 /// What swtpm and the reference implementation under it call themselves.
@@ -133,13 +265,29 @@ pub(crate) fn says_software(context: &mut Context) -> Result<bool, Stop> {
 /// The storage key that has this Name: the persistent one of the machine, or the one recreated from the
 /// template. Checked before anything is salted to it.
 fn storage_key_named(context: &mut Context, name: &Name) -> Result<KeyHandle, Stop> {
+    find_storage_key(context, name).map(|(storage, _)| storage)
+}
+
+/// Where a storage key came from.
+enum Origin {
+    /// Its template; it takes a place until it is forgotten.
+    Made,
+    /// The TPM's own memory, where it stays.
+    Persistent,
+}
+
+fn find_storage_key(context: &mut Context, name: &Name) -> Result<(KeyHandle, Origin), Stop> {
     if let Some(persistent) = persistent_storage_key(context)?
         && name_of(context, persistent)? == *name
     {
-        return Ok(persistent);
+        return Ok((persistent, Origin::Persistent));
     }
     let (storage, made) = make_storage_key(context)?;
-    if made == *name { Ok(storage) } else { Err(Stop::Replaced) }
+    if made == *name { Ok((storage, Origin::Made)) } else { Err(Stop::Replaced) }
+}
+
+fn forget(context: &mut Context, key: KeyHandle) -> Result<(), Stop> {
+    context.flush_context(key.into()).map_err(tss("forget a key"))
 }
 
 fn make_storage_key(context: &mut Context) -> Result<(KeyHandle, Name), Stop> {
@@ -227,7 +375,7 @@ fn storage_key_template() -> Result<Public, Stop> {
         .map_err(tss(wrong))
 }
 
-fn object_template(policy: Policy) -> Result<Public, Stop> {
+fn object_template(policy: &Policy) -> Result<Public, Stop> {
     let wrong = "describe the sealed object";
     let digest = Digest::try_from(policy.digest().as_slice()).map_err(tss(wrong))?;
     PublicBuilder::new()
@@ -267,3 +415,11 @@ fn tss(what: &'static str) -> impl Fn(Error) -> Stop {
 }
 
 const STORAGE_KEY_HANDLE: u32 = 0x8100_0001;
+/// Secure Boot and its keys.
+const FIRMWARE: u8 = 7;
+/// The image and its phase.
+const IMAGE: u8 = 11;
+/// What came beside the image.
+const BESIDE: u8 = 12;
+/// TPMA_PERMANENT.
+const IN_LOCKOUT: u32 = 1 << 9;

@@ -5,6 +5,8 @@ use core::fmt;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::approvals::Phase;
+
 /// 32 secret bytes: the seed of a key, or a secret that others are derived from.
 pub struct Seed(Zeroizing<[u8; 32]>);
 
@@ -59,10 +61,21 @@ pub struct BootSecrets {
     pub floor: u32,
 }
 
-/// What is sealed: [`NodeSecrets`] or [`BootSecrets`].
+/// The boot key that a rotation in the node phase made. That phase cannot open what the boot phase keeps,
+/// so this lies beside it until the boot phase takes it in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NextBoot {
+    /// Seed of the boot key.
+    pub boot: Seed,
+}
+
+/// What is sealed: [`NodeSecrets`], [`BootSecrets`] or [`NextBoot`].
 pub trait Secrets: Sized + sealed::Sealed {
     /// The file's name without its ending.
     const NAME: &'static str;
+
+    /// When it opens on a machine that was booted by an image.
+    const PHASE: Phase;
 
     /// The bytes that are sealed, at most [`crate::PAYLOAD_BYTES_MAX`].
     ///
@@ -79,6 +92,7 @@ pub trait Secrets: Sized + sealed::Sealed {
 
 impl Secrets for NodeSecrets {
     const NAME: &'static str = "node";
+    const PHASE: Phase = Phase::Node;
 
     fn encode(&self) -> Result<Zeroizing<Vec<u8>>, PayloadError> {
         let mut bytes = begin(NODE, NODE_BYTES);
@@ -109,6 +123,7 @@ impl Secrets for NodeSecrets {
 
 impl Secrets for BootSecrets {
     const NAME: &'static str = "boot";
+    const PHASE: Phase = Phase::Preboot;
 
     fn encode(&self) -> Result<Zeroizing<Vec<u8>>, PayloadError> {
         if self.anchor == [0; 32] {
@@ -132,6 +147,22 @@ impl Secrets for BootSecrets {
             return Err(PayloadError::NoAnchor);
         }
         Ok(Self { preboot_secret, boot, anchor, floor: u32::from_le_bytes(floor) })
+    }
+}
+
+impl Secrets for NextBoot {
+    const NAME: &'static str = "next-boot";
+    const PHASE: Phase = Phase::Preboot;
+
+    fn encode(&self) -> Result<Zeroizing<Vec<u8>>, PayloadError> {
+        let mut bytes = begin(NEXT_BOOT, NEXT_BOOT_BYTES);
+        self.boot.expose(|seed| bytes.extend_from_slice(seed));
+        Ok(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
+        let (boot, _) = seed(opened(bytes, NEXT_BOOT, NEXT_BOOT_BYTES)?)?;
+        Ok(Self { boot })
     }
 }
 
@@ -175,6 +206,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::NodeSecrets {}
     impl Sealed for super::BootSecrets {}
+    impl Sealed for super::NextBoot {}
 }
 
 fn begin(kind: u8, length: usize) -> Zeroizing<Vec<u8>> {
@@ -214,8 +246,10 @@ fn seed(bytes: &[u8]) -> Result<(Seed, &[u8]), PayloadError> {
 const VERSION: u8 = 1;
 const NODE: u8 = 1;
 const BOOT: u8 = 2;
+const NEXT_BOOT: u8 = 3;
 const NODE_BYTES: usize = 2 + 1 + 3 * 32;
 const BOOT_BYTES: usize = 2 + 3 * 32 + 4;
+const NEXT_BOOT_BYTES: usize = 2 + 32;
 const _: () = assert!(NODE_BYTES <= crate::PAYLOAD_BYTES_MAX && BOOT_BYTES <= crate::PAYLOAD_BYTES_MAX);
 
 #[cfg(test)]
@@ -233,6 +267,8 @@ mod tests {
         let bytes = boot().encode().unwrap();
         assert_eq!(bytes.len(), BOOT_BYTES);
         assert!(BootSecrets::decode(&bytes).unwrap() == boot());
+        let next = NextBoot { boot: Seed::new(&[4; 32]) };
+        assert!(NextBoot::decode(&next.encode().unwrap()).unwrap() == next);
     }
 
     #[test]

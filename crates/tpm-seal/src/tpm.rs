@@ -10,9 +10,11 @@ use tss_esapi::Context;
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 use zeroize::Zeroizing;
 
-use crate::blob::{Name, Policy, SealedBlob};
+use crate::approvals::{Approvals, Phase};
+use crate::blob::{Name, SealedBlob};
 use crate::device::{Device, DeviceError, HoldError, waits};
-use crate::operation::{self, Stop};
+use crate::operation::{self, Stop, Terms};
+use crate::policy::{Obstacle, Registers};
 
 /// Most bytes that one object takes: what every TPM must accept.
 pub const PAYLOAD_BYTES_MAX: usize = 128;
@@ -58,18 +60,77 @@ impl Tpm {
     /// # Errors
     /// See [`TpmError`]; [`TpmError::Replaced`] when the storage key is not the pinned one.
     pub fn seal(&self, payload: &[u8], pin: Option<&Name>) -> Result<SealedBlob, TpmError> {
+        self.seal_on(payload, Terms::Unseal, pin)
+    }
+
+    /// As [`Self::seal`], for a phase of the images that a key approves, on this machine's firmware as it
+    /// is set now. Which phase runs at the moment does not matter.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub fn seal_for(
+        &self,
+        payload: &[u8],
+        approvals: &Approvals,
+        phase: Phase,
+        pin: Option<&Name>,
+    ) -> Result<SealedBlob, TpmError> {
+        let terms = Terms::Image { key: approvals.key.name(), phase: approvals.of(phase).phase };
+        self.seal_on(payload, terms, pin)
+    }
+
+    fn seal_on(&self, payload: &[u8], terms: Terms, pin: Option<&Name>) -> Result<SealedBlob, TpmError> {
         if payload.is_empty() || payload.len() > PAYLOAD_BYTES_MAX {
             return Err(TpmError::PayloadSize { bytes: payload.len() });
         }
-        self.with_context(|context| operation::seal(context, payload, Policy::Unseal, pin))
+        self.with_context(|context| operation::seal(context, payload, terms, pin))
     }
 
-    /// Opens what [`Self::seal`] made.
+    /// Opens what was sealed here; what [`Self::seal_for`] made needs the approvals of what was booted.
+    ///
+    /// # Errors
+    /// See [`TpmError`]; [`TpmError::Closed`] says what keeps a whole object closed.
+    pub fn unseal(
+        &self,
+        blob: &SealedBlob,
+        approvals: Option<&Approvals>,
+    ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        self.with_context(|context| operation::unseal(context, blob, approvals))
+    }
+
+    /// Whether an object is whole and this TPM's, without opening it.
     ///
     /// # Errors
     /// See [`TpmError`].
-    pub fn unseal(&self, blob: &SealedBlob) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        self.with_context(|context| operation::unseal(context, blob))
+    pub fn check(&self, blob: &SealedBlob) -> Result<(), TpmError> {
+        self.with_context(|context| operation::check(context, blob))
+    }
+
+    /// Whether approvals are signed by their key, as this TPM sees it.
+    ///
+    /// # Errors
+    /// [`TpmError::Closed`], and see [`TpmError`].
+    pub fn check_approvals(&self, approvals: &Approvals) -> Result<(), TpmError> {
+        [&approvals.preboot, &approvals.node].into_iter().try_for_each(|approval| {
+            self.with_context(|context| operation::check_approval(context, &approvals.key, approval))
+        })
+    }
+
+    /// What the policies look at.
+    ///
+    /// # Errors
+    /// See [`TpmError`].
+    pub fn registers(&self) -> Result<Registers, TpmError> {
+        self.with_context(operation::registers)
+    }
+
+    /// Whether it is locked after wrong guesses of some program. Nothing of ours guesses, and what is
+    /// sealed here opens even so.
+    ///
+    /// # Errors
+    /// See [`TpmError`].
+    pub fn is_locked_out(&self) -> Result<bool, TpmError> {
+        self.with_context(operation::is_locked_out)
     }
 
     /// Adds the hash of these bytes to a register of the SHA-256 bank. What is sealed to its value before
@@ -110,6 +171,7 @@ impl Tpm {
             };
             match stop {
                 Stop::Damaged => return Err(TpmError::Damaged),
+                Stop::Obstacle(obstacle) => return Err(TpmError::Closed(obstacle)),
                 Stop::Replaced => return Err(TpmError::Replaced),
                 Stop::Unexpected(what) => return Err(TpmError::Failure { text: what.to_owned() }),
                 Stop::Tss { error, .. } if operation::wants_another_try(error) => match waits.next() {
@@ -140,6 +202,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub enum Kind {
     /// No TPM, or it may not be opened.
     Absent,
+    /// Something was added beside the image.
+    Beside,
     /// The TPM is in use or still testing itself.
     Busy,
     /// The right TPM, and a sealed object that it does not open.
@@ -148,6 +212,12 @@ pub enum Kind {
     Disk,
     /// The TPM refused for another reason.
     Failure,
+    /// The firmware's Secure Boot settings are not those of the sealing.
+    Firmware,
+    /// Another system was booted, or another phase runs, than the one it opens in.
+    Image,
+    /// What was booted is approved by another key, or by none.
+    ImageKey,
     /// The file is not what this crate writes.
     Malformed,
     /// There is no file.
@@ -178,6 +248,8 @@ pub enum TpmError {
         /// Its path.
         device: PathBuf,
     },
+    /// It is whole and this TPM's, and what was booted does not open it.
+    Closed(Obstacle),
     /// The storage key is the right one and the object still does not load.
     Damaged,
     /// The TPM's own words for something without a better name.
@@ -203,6 +275,10 @@ impl TpmError {
         match self {
             Self::Absent { .. } => Kind::Absent,
             Self::Busy { .. } => Kind::Busy,
+            Self::Closed(Obstacle::Beside { .. }) => Kind::Beside,
+            Self::Closed(Obstacle::Firmware { .. }) => Kind::Firmware,
+            Self::Closed(Obstacle::Image { .. }) => Kind::Image,
+            Self::Closed(Obstacle::NoApprovals | Obstacle::OtherKey | Obstacle::Signature) => Kind::ImageKey,
             Self::Damaged => Kind::Damaged,
             Self::Failure { .. } | Self::PayloadSize { .. } => Kind::Failure,
             Self::NotADevice(_) => Kind::NotADevice,
@@ -216,6 +292,7 @@ impl fmt::Display for TpmError {
         match self {
             Self::Absent { device, .. } => write!(f, "no TPM at {}", device.display()),
             Self::Busy { device } => write!(f, "the TPM at {} is busy", device.display()),
+            Self::Closed(obstacle) => write!(f, "{obstacle}"),
             Self::Damaged => f.write_str("the sealed object is damaged"),
             Self::Failure { text } => write!(f, "the TPM refused: {text}"),
             Self::NotADevice(error) => write!(f, "{error}"),
@@ -234,6 +311,7 @@ impl core::error::Error for TpmError {
         match self {
             Self::Absent { source, .. } => Some(source),
             Self::Busy { .. }
+            | Self::Closed(_)
             | Self::Damaged
             | Self::Failure { .. }
             | Self::NotADevice(_)

@@ -34,10 +34,10 @@ use tss_esapi::tcti_ldr::TctiNameConf;
 fn what_was_sealed_opens_again_also_after_a_power_cut() {
     let mut machine = Machine::new();
     let blob = machine.tpm.seal(PAYLOAD, None).unwrap();
-    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    assert_eq!(machine.tpm.unseal(&blob, None).unwrap().as_slice(), PAYLOAD);
     machine.swtpm.power_cycle().unwrap();
     let blob = SealedBlob::decode(&blob.encode()).unwrap();
-    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    assert_eq!(machine.tpm.unseal(&blob, None).unwrap().as_slice(), PAYLOAD);
     assert!(machine.tpm.is_software().unwrap());
 }
 
@@ -46,7 +46,7 @@ fn every_length_up_to_128_bytes_is_sealed_and_no_other() {
     let machine = Machine::new();
     for length in [1, 64, 127, 128] {
         let blob = machine.tpm.seal(&vec![9; length], None).unwrap();
-        assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), vec![9; length]);
+        assert_eq!(machine.tpm.unseal(&blob, None).unwrap().as_slice(), vec![9; length]);
     }
     for length in [0, 129] {
         let error = machine.tpm.seal(&vec![9; length], None).unwrap_err();
@@ -74,9 +74,9 @@ fn a_register_is_extended_by_a_hash_and_only_a_power_cycle_empties_it() {
 fn another_tpm_is_told_as_replaced() {
     let (one, other) = (Machine::new(), Machine::new());
     let blob = one.tpm.seal(PAYLOAD, None).unwrap();
-    assert_eq!(other.tpm.unseal(&blob).unwrap_err().kind(), Kind::Replaced);
+    assert_eq!(other.tpm.unseal(&blob, None).unwrap_err().kind(), Kind::Replaced);
     assert_eq!(other.tpm.seal(PAYLOAD, Some(blob.parent())).unwrap_err().kind(), Kind::Replaced);
-    assert_eq!(one.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    assert_eq!(one.tpm.unseal(&blob, None).unwrap().as_slice(), PAYLOAD);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_cleared_tpm_is_told_as_replaced() {
         .context()
         .execute_with_session(Some(AuthSession::Password), |context| context.clear(AuthHandle::Lockout))
         .unwrap();
-    assert_eq!(machine.tpm.unseal(&blob).unwrap_err().kind(), Kind::Replaced);
+    assert_eq!(machine.tpm.unseal(&blob, None).unwrap_err().kind(), Kind::Replaced);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_damaged_object_in_front_of_the_right_tpm_is_told_as_damaged() {
         bytes[body..].copy_from_slice(&checksum);
         let blob = SealedBlob::decode(&bytes).unwrap();
         tried += 1;
-        match machine.tpm.unseal(&blob) {
+        match machine.tpm.unseal(&blob, None) {
             Err(TpmError::Damaged) => damaged += 1,
             other => panic!("offset {offset}: {:?}", other.map(|_| "opened")),
         }
@@ -135,9 +135,9 @@ fn fifty_rounds_leave_nothing_in_the_tpm() {
     let other = Machine::new().tpm.seal(PAYLOAD, None);
     for round in 0..50_u8 {
         let blob = machine.tpm.seal(&[round; 40], None).unwrap();
-        assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), [round; 40]);
+        assert_eq!(machine.tpm.unseal(&blob, None).unwrap().as_slice(), [round; 40]);
         // A failing one as well.
-        assert_eq!(machine.tpm.unseal(other.as_ref().unwrap()).unwrap_err().kind(), Kind::Replaced);
+        assert_eq!(machine.tpm.unseal(other.as_ref().unwrap(), None).unwrap_err().kind(), Kind::Replaced);
     }
     let mut context = machine.context();
     for first in [0x8000_0000, 0x0200_0000, 0x0300_0000] {
@@ -157,9 +157,9 @@ fn a_tpm_filled_up_by_another_program_is_told_as_busy() {
         storage_key(&mut killed, EccPoint::default());
     }
     std::mem::forget(killed);
-    assert_eq!(machine.tpm.unseal(&blob).unwrap_err().kind(), Kind::Busy);
+    assert_eq!(machine.tpm.unseal(&blob, None).unwrap_err().kind(), Kind::Busy);
     machine.swtpm.power_cycle().unwrap();
-    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    assert_eq!(machine.tpm.unseal(&blob, None).unwrap().as_slice(), PAYLOAD);
 }
 
 #[test]
@@ -172,9 +172,9 @@ fn the_persistent_storage_key_is_used_when_it_is_the_right_one() {
     // With an owner password nothing can be recreated, so only the persistent key is left.
     set_owner_password(&mut context);
     drop(context);
-    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    assert_eq!(machine.tpm.unseal(&blob, None).unwrap().as_slice(), PAYLOAD);
     let resealed = machine.tpm.seal(b"floor 2", Some(blob.parent())).unwrap();
-    assert_eq!(machine.tpm.unseal(&resealed).unwrap().as_slice(), b"floor 2");
+    assert_eq!(machine.tpm.unseal(&resealed, None).unwrap().as_slice(), b"floor 2");
     let error = machine.tpm.seal(PAYLOAD, None).unwrap_err();
     assert!(error.kind() == Kind::Failure && error.to_string().contains("owner password"), "{error}");
 }
@@ -189,7 +189,7 @@ fn a_foreign_persistent_key_is_left_alone() {
     make_persistent(&mut context, key);
     drop(context);
     let blob = machine.tpm.seal(PAYLOAD, None).unwrap();
-    assert_eq!(machine.tpm.unseal(&blob).unwrap().as_slice(), PAYLOAD);
+    assert_eq!(machine.tpm.unseal(&blob, None).unwrap().as_slice(), PAYLOAD);
     let (found, _) = machine.context().get_capability(CapabilityType::Handles, 0x8100_0000, 8).unwrap();
     let CapabilityData::Handles(handles) = found else { panic!("other data") };
     assert_eq!(handles.into_inner().len(), 1);
@@ -204,7 +204,7 @@ fn threads_share_one_tpm() {
             scope.spawn(move || {
                 for _ in 0..5 {
                     let blob = tpm.seal(&[thread; 64], None).unwrap();
-                    assert_eq!(tpm.unseal(&blob).unwrap().as_slice(), [thread; 64]);
+                    assert_eq!(tpm.unseal(&blob, None).unwrap().as_slice(), [thread; 64]);
                 }
             });
         }
@@ -240,7 +240,7 @@ fn the_payload_is_not_on_the_bus() {
     let tpm = Tpm::open(&bus.device).unwrap();
     let payload: Vec<u8> = (0..128_u8).map(|n| n.wrapping_mul(37) ^ 0x5a).collect();
     let blob = tpm.seal(&payload, None).unwrap();
-    assert_eq!(tpm.unseal(&blob).unwrap().as_slice(), payload);
+    assert_eq!(tpm.unseal(&blob, None).unwrap().as_slice(), payload);
     let seen = bus.seen.lock().unwrap();
     assert!(seen.len() > 1000, "only {} bytes passed", seen.len());
     assert!(seen.windows(32).any(|window| window == &blob.encode()[8 + 3 + 2..][..32]), "not this traffic");
