@@ -56,6 +56,8 @@ pub(crate) fn invite(org: &OrgId, place: Place, uses: u32) -> Result<Statement, 
         expires_unix_s: 0,
         note: String::new(),
         approval: false,
+        attestation: false,
+        tpms: Vec::new(),
     };
     Ok(Statement::sign(org, &key("admin", 0), place, &Payload::from(invite))?)
 }

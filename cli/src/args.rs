@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use identity::{Name, Tag};
+use identity::{Name, Tag, TpmId};
 use serde::Deserialize;
 
 pub(crate) use image::{Image, ImageNode, ImagePreboot};
@@ -265,12 +265,22 @@ pub(crate) struct InviteCreate {
     /// Each machine waits until an admin has approved it: `muster pending approve NODE`
     #[arg(long)]
     pub(crate) approval: bool,
+    /// Each machine needs the word of its TPM: who made it, and what was booted
+    #[arg(long)]
+    pub(crate) attest: bool,
+    /// The same, and only of the TPM with this id; may be given up to eight times
+    #[arg(long, value_name = "TPM", value_parser = tpm_id)]
+    pub(crate) ek: Vec<TpmId>,
     /// The gateway that lets them in, by name or key [default: the first in good order]
     #[arg(long, value_name = "NODE")]
     pub(crate) gateway: Option<String>,
     /// Write the line to a new file for you alone instead of stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+fn tpm_id(text: &str) -> Result<TpmId, String> {
+    TpmId::from_hex(text).map_err(|_| "64 hexadecimal digits, as muster-preboot prints them".to_owned())
 }
 
 #[derive(Debug, Args)]

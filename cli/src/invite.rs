@@ -8,7 +8,7 @@ use std::{
 use control::local::{self as wire, InviteStatus};
 use identity::{
     Code, PublicKey, StatementId,
-    limits::{LABELS_MAX, MANIFEST_BYTES_MAX, NOTE_BYTES_MAX},
+    limits::{INVITE_TPMS_MAX, LABELS_MAX, MANIFEST_BYTES_MAX, NOTE_BYTES_MAX},
 };
 use member_crdt::MemberState;
 use org_trust::{
@@ -48,6 +48,13 @@ pub(crate) fn create(everywhere: &Everywhere, args: &InviteCreate) -> Outcome<()
     if let Some(path) = args.out.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
         return Err(Failure::usage(format_args!("{} exists", path.display())).remedy("Name a new file."));
     }
+    let mut tpms = args.ek.clone();
+    tpms.sort();
+    tpms.dedup();
+    if tpms.len() > INVITE_TPMS_MAX {
+        let given = tpms.len();
+        return Err(Failure::usage(format_args!("{given} TPMs; at most {INVITE_TPMS_MAX} are allowed")));
+    }
     let mut author = Author::open(everywhere)?;
     author.refresh()?;
     let redeemer = redeemer(&mut author, args.gateway.as_deref())?;
@@ -61,6 +68,8 @@ pub(crate) fn create(everywhere: &Everywhere, args: &InviteCreate) -> Outcome<()
         expires_unix_s,
         note: args.note.clone(),
         approval: args.approval,
+        attestation: args.attest || !tpms.is_empty(),
+        tpms,
     };
     let signed = author.sign(&Payload::from(invite))?;
     let profile = author.profile();
@@ -113,6 +122,7 @@ pub(crate) fn inspect(everywhere: &Everywhere, given: &str) -> Outcome<()> {
                 ["made by".into(), admin_name(&checked)],
                 ["for".into(), machines(invite.uses)],
                 ["until".into(), expires(invite.expires_unix_s)],
+                ["TPM".into(), tpm_words(invite)],
                 ["labels".into(), joined(invite.labels.iter().map(ToString::to_string))],
                 ["note".into(), or_dash(&invite.note)],
                 ["gateways".into(), joined(checked.gateways().iter().cloned())],
@@ -280,6 +290,14 @@ fn redeemer(author: &mut Author, named: Option<&str>) -> Outcome<PublicKey> {
     })
 }
 
+fn tpm_words(invite: &Invite) -> String {
+    match (invite.attestation, invite.tpms.as_slice()) {
+        (false, _) => "not asked".to_owned(),
+        (true, []) => "must speak".to_owned(),
+        (true, tpms) => joined(tpms.iter().map(ToString::to_string)),
+    }
+}
+
 fn broken(error: &ManifestError) -> Failure {
     Failure::new(error.code(), error)
 }
@@ -297,6 +315,8 @@ fn describe(checked: &CheckedInvite) -> Value {
         "by": admin_name(checked),
         "uses": invite.uses,
         "expires": moment(invite.expires_unix_s),
+        "attestation": invite.attestation,
+        "tpms": invite.tpms.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "labels": invite.labels.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "note": invite.note,
         "gateways": checked.gateways(),

@@ -53,7 +53,7 @@ pub(crate) fn show(everywhere: &Everywhere, node: &str) -> Outcome<()> {
             ["state".to_owned(), status_word(m.status).to_owned()],
             ["key".into(), m.node.to_string()],
             ["address".into(), m.address.to_string()],
-            ["key storage".into(), format!("{}, as it says itself", m.assurance)],
+            ["key storage".into(), key_storage(&m)],
             ["roles".into(), joined(m.roles.iter().map(ToString::to_string))],
             ["labels".into(), joined(m.labels.iter().map(ToString::to_string))],
             ["gateway".into(), if m.gateway { "yes" } else { "no" }.into()],
@@ -68,6 +68,9 @@ pub(crate) fn show(everywhere: &Everywhere, node: &str) -> Outcome<()> {
             ],
             ["admitted in".into(), m.admit.to_string()],
         ];
+        if let Some(tpm) = &m.tpm {
+            rows.insert(4, ["TPM".into(), tpm.to_string()]);
+        }
         if m.cloned {
             rows.push(["attention".into(), "two machines use its key (MU-2013)".into()]);
         }
@@ -94,6 +97,7 @@ pub(crate) fn value(m: &Member) -> Value {
         "address": m.address.to_string(),
         "state": status_word(m.status),
         "key_storage": m.assurance,
+        "tpm": m.tpm.as_ref().map(ToString::to_string),
         "roles": m.roles.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "labels": m.labels.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "gateway": m.gateway,
@@ -142,6 +146,14 @@ pub(crate) fn contact(heard_ms_ago: Option<u64>) -> String {
     match heard_ms_ago {
         None => "-".to_owned(),
         Some(ms) => format!("{} ago", duration::short(Duration::from_millis(ms))),
+    }
+}
+
+/// Who says how its keys are kept: a TPM that a gateway heard, or the machine itself.
+fn key_storage(m: &Member) -> String {
+    match &m.tpm {
+        Some(_) => format!("{}, its TPM spoke to gateway {}", m.assurance, m.admitted_by.0.short()),
+        None => format!("{}, as it says itself", m.assurance),
     }
 }
 

@@ -177,6 +177,7 @@ fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member
         boot: Text(m.boot),
         address: m.address,
         assurance: m.assurance.as_str().to_owned(),
+        tpm: m.tpm.map(Text),
         roles: m.roles.iter().cloned().map(Text).collect(),
         labels: m.labels.iter().cloned().map(Text).collect(),
         assigns: m.assigns.iter().copied().map(Text).collect(),

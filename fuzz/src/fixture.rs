@@ -44,6 +44,41 @@ pub struct Org {
     pub vectors: Vec<(String, String, Vec<u8>)>,
 }
 
+/// What one TPM said, and the CA of its maker.
+#[derive(Debug)]
+pub struct Tpm {
+    /// That CA, DER.
+    pub ca: Vec<u8>,
+    /// The endorsement key's certificate.
+    pub certificate: Vec<u8>,
+    /// The attestation key.
+    pub key: Vec<u8>,
+    /// What it was asked.
+    pub question: [u8; 32],
+    /// Registers 7, 11 and 12.
+    pub registers: [[u8; 32]; 3],
+    /// What it said.
+    pub quote: Vec<u8>,
+    /// And signed.
+    pub signature: Vec<u8>,
+}
+
+/// The TPMs of the vectors.
+pub static TPM: LazyLock<Vec<Tpm>> = LazyLock::new(|| {
+    let all: Value = serde_json::from_str(ATTESTATION).unwrap();
+    let all = all["vectors"].as_array().unwrap().iter();
+    all.map(|vector| Tpm {
+        ca: unhex(&text(&vector["ca"])),
+        certificate: unhex(&text(&vector["certificate"])),
+        key: unhex(&text(&vector["key"])),
+        question: bytes32(&vector["question"]),
+        registers: [0, 1, 2].map(|at| bytes32(&vector["registers"][at])),
+        quote: unhex(&text(&vector["quote"])),
+        signature: unhex(&text(&vector["signature"])),
+    })
+    .collect()
+});
+
 /// The handshake of the vectors whose lines the targets know.
 pub static HANDSHAKE: LazyLock<Handshake> = LazyLock::new(|| {
     let all: Value = serde_json::from_str(CONN_AUTH).unwrap();
@@ -146,5 +181,6 @@ fn unhex(digits: &str) -> Vec<u8> {
     digits.as_bytes().chunks(2).map(|pair| decode_hex::<1>(pair).unwrap()[0]).collect()
 }
 
+const ATTESTATION: &str = include_str!("../../tests/vectors/attestation-v1.json");
 const CONN_AUTH: &str = include_str!("../../tests/vectors/conn-auth-v1.json");
 const RECORDS: &str = include_str!("../../tests/vectors/records-v1.json");

@@ -20,6 +20,7 @@ mod store;
 mod stream;
 mod swim;
 mod sync;
+mod tpm;
 
 pub use files::{bundle, gateway_request, handover, invite, sealed_blob, tls_files};
 pub use handshake::{challenge, hello, proof, verdict};
@@ -33,6 +34,7 @@ pub use store::{Memory, store};
 pub use stream::stream;
 pub use swim::swim;
 pub use sync::sync;
+pub use tpm::{tpm_certificate, tpm_key, tpm_quote};
 
 /// A target takes any bytes.
 pub type Target = fn(&[u8]);
@@ -68,5 +70,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("swim", swim),
     ("sync", sync),
     ("tls_files", tls_files),
+    ("tpm_certificate", tpm_certificate),
+    ("tpm_key", tpm_key),
+    ("tpm_quote", tpm_quote),
     ("verdict", verdict),
 ];

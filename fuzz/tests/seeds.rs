@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use identity::{Name, SecretKey};
 use member_crdt::{Replica, Session};
-use muster_fuzz::fixture::{HANDSHAKE, ORG};
+use muster_fuzz::fixture::{HANDSHAKE, ORG, TPM, Tpm};
 use musterd::store::{Disk as _, Store};
 use org_trust::{
     Admin, Charter, CharterChain, Gateway, GatewayRequest, Invite, InviteManifest, Lane, Place, Record,
@@ -41,6 +41,14 @@ fn write_the_seeds() {
     write("handover", handovers());
     write("store", stores());
     write("tls_files", tls_files());
+    write("tpm_certificate", TPM.iter().flat_map(|tpm| [tpm.certificate.clone(), tpm.ca.clone()]));
+    write("tpm_key", TPM.iter().map(|tpm| tpm.key.clone()));
+    write("tpm_quote", TPM.iter().map(quote));
+}
+
+fn quote(tpm: &Tpm) -> Vec<u8> {
+    let length = u8::try_from(tpm.quote.len()).unwrap();
+    [&[length], tpm.quote.as_slice(), &tpm.signature].concat()
 }
 
 /// The lines of many handshakes: those of the first one are what the targets can accept.
@@ -193,6 +201,8 @@ fn invites() -> Vec<Vec<u8>> {
         expires_unix_s: 0,
         note: String::new(),
         approval: false,
+        attestation: false,
+        tpms: Vec::new(),
     };
     let invite = Statement::sign(&genesis.org(), &admin, place, &invite.into()).unwrap();
     let bundle = TrustBundle::from_certificates([certificate(true).der().to_vec()]).unwrap();

@@ -16,9 +16,11 @@ use std::{
 };
 
 use identity::{Code, limits};
+use org_trust::TrustBundle;
 use toml::{Table, Value};
 
 use crate::{
+    attestation::Attestation,
     state::{OnClone, OnStale, Policy},
     tunnel::Allow,
 };
@@ -56,6 +58,10 @@ pub struct Config {
     pub allow: Vec<Allow>,
     /// `[members]`: what is done when the list cannot be compared, or a key was copied.
     pub policy: Policy,
+    /// `[attestation] roots`: certificates of the CAs that vouch for TPMs, PEM.
+    pub makers: Option<PathBuf>,
+    /// What a newcomer's TPM is believed by, as a gateway.
+    pub attestation: Attestation,
     /// `[control] socket`.
     pub control_socket: PathBuf,
     /// `[gateway] socket`; only a gateway has one.
@@ -74,6 +80,8 @@ impl Default for Config {
             endpoints: Vec::new(),
             allow: Vec::new(),
             policy: Policy::default(),
+            makers: None,
+            attestation: Attestation::default(),
             control_socket: PathBuf::from("/run/muster/musterd.sock"),
             gateway_socket: None,
         }
@@ -160,7 +168,17 @@ impl Config {
             config.apply_variable(name, value)?;
         }
         config.keep_apart()?;
+        config.read_makers()?;
         Ok(config)
+    }
+
+    fn read_makers(&mut self) -> Result<(), ConfigError> {
+        let Some(path) = &self.makers else { return Ok(()) };
+        let unreadable = |why: String| ConfigError::Unreadable { place: path.display().to_string(), why };
+        let text = read(path).map_err(unreadable)?;
+        let makers = TrustBundle::read(text.as_bytes()).map_err(|why| unreadable(why.to_string()))?;
+        self.attestation.makers = Some(makers);
+        Ok(())
     }
 
     /// What one file's text makes of the defaults; `place` names it in errors.
@@ -292,6 +310,11 @@ impl<'a> Given<'a> {
         Some(Duration::from_secs(span))
     }
 
+    fn registers(self) -> Option<Vec<[u8; 32]>> {
+        let values = self.list(|item| identity::decode_hex(item.as_bytes()).ok())?;
+        (values.len() <= limits::ACCEPTED_REGISTERS_MAX).then_some(values)
+    }
+
     fn list<T>(self, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
         match self {
             Self::Toml(value) => value.as_array()?.iter().map(|item| one(item.as_str()?)).collect(),
@@ -311,6 +334,7 @@ struct Setting {
 /// Members that are in contact compare their lists every five seconds.
 const STALE_AFTER_MIN: Duration = Duration::from_secs(10);
 const PATH: &str = "an absolute path";
+const REGISTERS: &str = "a list of values of a register, 64 hexadecimal digits each";
 const PORT: &str = "a port, 1 to 65535";
 
 const SETTINGS: &[Setting] = &[
@@ -387,6 +411,21 @@ const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "attestation.roots",
+        expected: PATH,
+        set: |c, v| v.path().map(|path| c.makers = Some(path)),
+    },
+    Setting {
+        key: "attestation.secure_boot",
+        expected: REGISTERS,
+        set: |c, v| v.registers().map(|values| c.attestation.accepted.secure_boot = values),
+    },
+    Setting {
+        key: "attestation.images",
+        expected: REGISTERS,
+        set: |c, v| v.registers().map(|values| c.attestation.accepted.images = values),
+    },
+    Setting {
         key: "control.socket",
         expected: PATH,
         set: |c, v| v.path().map(|path| c.control_socket = path),
@@ -458,6 +497,8 @@ fn read(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use attest::Accepted;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -471,7 +512,8 @@ mod tests {
             "state_dir = '/s'\n[keys]\nstorage = 'file'\ntpm = '/t'\n[network]\ninterface = 'm1'\nport = 1\n\
              auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[members]\n\
              on_stale = 'deny-new'\nstale_after = '2h'\non_clone = 'suspend'\n[control]\n\
-             socket = '/c'\n[gateway]\nsocket = '/g'\n",
+             socket = '/c'\n[gateway]\nsocket = '/g'\n[attestation]\nroots = '/r'\nsecure_boot = ['\
+             0707070707070707070707070707070707070707070707070707070707070707']\nimages = []\n",
         )
         .unwrap();
         assert_eq!(
@@ -489,6 +531,11 @@ mod tests {
                     on_stale: OnStale::DenyNew,
                     stale_after: Duration::from_secs(7_200),
                     on_clone: OnClone::Suspend,
+                },
+                makers: Some(PathBuf::from("/r")),
+                attestation: Attestation {
+                    makers: None,
+                    accepted: Accepted { secure_boot: vec![[7; 32]], images: Vec::new() },
                 },
                 control_socket: PathBuf::from("/c"),
                 gateway_socket: Some(PathBuf::from("/g")),

@@ -3,9 +3,9 @@
 
 use core::fmt;
 
-use identity::{Code, PublicKey, SecretKey};
+use identity::{Code, PublicKey, SecretKey, TpmId};
 use member_crdt::{InviteState, Replica, Standing};
-use org_trust::{Admit, EnrolError, EnrolRequest, Lane, Payload, Statement, StatementError};
+use org_trust::{Admit, Assurance, EnrolError, EnrolRequest, Lane, Payload, Statement, StatementError};
 
 /// A request that holds.
 #[derive(Debug)]
@@ -14,6 +14,24 @@ pub enum Enrolled {
     Before(Vec<u8>),
     /// To be applied, stored, and only then answered with.
     New(Box<Statement>),
+}
+
+/// What a machine asks for, as far as its request and its invite go.
+#[derive(Debug)]
+pub enum Asked {
+    /// It was admitted by the same invite before: the bytes of that change.
+    Before(Vec<u8>),
+    /// It may have this, if its TPM says what the invite wants to hear.
+    New(Box<Admit>, Terms),
+}
+
+/// What an invite wants of a machine's TPM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether the TPM must speak at all.
+    pub attestation: bool,
+    /// The TPMs it is limited to; any when empty.
+    pub tpms: Vec<TpmId>,
 }
 
 /// Why a machine is not admitted. Nothing was signed or spent.
@@ -32,12 +50,16 @@ pub enum Declined {
     OtherGateway,
     /// The request is for another key than the one that the connection proved.
     OtherKey,
+    /// The word that its TPM gave is not what the request says of it.
+    OtherTpm,
     /// Our own statement cannot be made.
     Sign(StatementError),
     /// A key belongs to somebody.
     Taken,
     /// No such invite is known here.
     Unknown,
+    /// It says that a TPM speaks for it, or has to, and none has.
+    Unattested,
     /// All uses are spent.
     UsedUp,
 }
@@ -53,8 +75,10 @@ impl Declined {
             Self::OtherGateway => Code::NotTheGateway,
             Self::OtherKey => Code::EnrolKeyUnproven,
             Self::Request(why) => why.code(),
+            Self::OtherTpm => Code::QuoteOfAnother,
             Self::Sign(why) => why.code(),
             Self::Taken => Code::EnrolKeyTaken,
+            Self::Unattested => Code::AttestationRequired,
             Self::Unknown => Code::InviteUnknown,
             Self::UsedUp => Code::InviteUsedUp,
         }
@@ -71,7 +95,9 @@ impl fmt::Display for Declined {
             | Self::Former(_)
             | Self::OtherGateway
             | Self::OtherKey
+            | Self::OtherTpm
             | Self::Taken
+            | Self::Unattested
             | Self::Unknown
             | Self::UsedUp => f.write_str(self.code().title()),
         }
@@ -81,7 +107,8 @@ impl fmt::Display for Declined {
 impl core::error::Error for Declined {}
 
 /// Decides about a request that came over a connection on which `peer` proved its key. `gateway` is
-/// the role key of this gateway, `unix_s` the time for the one thing that has a date.
+/// the role key of this gateway, `tpm` the one that spoke for the machine in this session, `unix_s` the time
+/// for the one thing that has a date.
 ///
 /// # Errors
 /// [`Declined`].
@@ -90,8 +117,37 @@ pub fn decide(
     gateway: &SecretKey,
     peer: PublicKey,
     request: &[u8],
+    tpm: Option<TpmId>,
     unix_s: u64,
 ) -> Result<Enrolled, Declined> {
+    let (admit, terms) = match ask(replica, gateway, peer, request, unix_s)? {
+        Asked::Before(statement) => return Ok(Enrolled::Before(statement)),
+        Asked::New(admit, terms) => (admit, terms),
+    };
+    let claims = admit.assurance == Assurance::TpmAttested || admit.attestation != [0; 32];
+    match tpm {
+        None if terms.attestation || claims => return Err(Declined::Unattested),
+        Some(tpm) if admit.tpm() != Some(tpm) => return Err(Declined::OtherTpm),
+        Some(tpm) if !terms.tpms.is_empty() && !terms.tpms.contains(&tpm) => return Err(Declined::OtherTpm),
+        None | Some(_) => {}
+    }
+    let place = replica.next_place(&gateway.public(), Lane::Main).ok_or(Declined::OtherGateway)?;
+    let payload = Payload::Admit(admit);
+    let statement = Statement::sign(&replica.org(), gateway, place, &payload).map_err(Declined::Sign)?;
+    Ok(Enrolled::New(Box::new(statement)))
+}
+
+/// All that can be said of a request before the machine's TPM speaks. Signs nothing.
+///
+/// # Errors
+/// [`Declined`].
+pub fn ask(
+    replica: &Replica,
+    gateway: &SecretKey,
+    peer: PublicKey,
+    request: &[u8],
+    unix_s: u64,
+) -> Result<Asked, Declined> {
     let (org, roster) = (replica.org(), replica.roster());
     let request = EnrolRequest::decode(request).map_err(Declined::Request)?;
     if request.claimed().node != peer {
@@ -109,7 +165,7 @@ pub fn decide(
         let before = replica.statement(&member.admit).filter(|statement| admits(statement, &admit));
         return match (before, member.refusal()) {
             (Some(_), Some(code)) => Err(Declined::Former(code)),
-            (Some(statement), None) => Ok(Enrolled::Before(statement.bytes().to_vec())),
+            (Some(statement), None) => Ok(Asked::Before(statement.bytes().to_vec())),
             (None, _) => Err(Declined::Taken),
         };
     }
@@ -133,9 +189,8 @@ pub fn decide(
     if taken {
         return Err(Declined::Taken);
     }
-    let place = replica.next_place(&gateway.public(), Lane::Main).ok_or(Declined::OtherGateway)?;
-    let statement = Statement::sign(&org, gateway, place, &Payload::from(admit)).map_err(Declined::Sign)?;
-    Ok(Enrolled::New(Box::new(statement)))
+    let terms = Terms { attestation: invite.attestation, tpms: invite.tpms.clone() };
+    Ok(Asked::New(Box::new(admit), terms))
 }
 
 /// Whether `statement` admits exactly the machine that asks again, by the same invite.

@@ -5,6 +5,7 @@
 //! is served to a key that did not prove itself by conn_auth on that very connection, and nothing is
 //! acknowledged before it is on disk.
 
+pub mod attestation;
 pub mod clock;
 pub mod config;
 pub mod enrol;

@@ -241,6 +241,7 @@ impl Daemon {
             Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace, beside };
         let mut state = State::new(beginning, now());
         state.on_policy(config.policy, now());
+        state.on_attestation(config.attestation.clone());
         let slept = clock::slept();
         let config = Arc::new(config.clone());
         Ok(Self {
@@ -388,9 +389,10 @@ impl Daemon {
     fn reload(&mut self, config: Option<Config>) {
         if let Some(config) = config {
             tracing::info!(
-                "settings read again: endpoints and [members] apply at once, the others at the next start"
+                "settings read again: endpoints, [members] and [attestation] apply at once, the others at the next start"
             );
             self.state.on_policy(config.policy, now());
+            self.state.on_attestation(config.attestation.clone());
             self.state.on_endpoints(endpoints(&config, self.ground.address.into()), now());
         }
     }

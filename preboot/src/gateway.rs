@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use conn_auth::Action;
 use identity::{
-    Code, Heads, SecretKey,
+    Code, Heads, SecretKey, SessionId,
     limits::{BOOT_RECORDS_BYTES_MAX, DIAL_DEADLINE_MS},
 };
 use org_trust::{CharterChain, EnrolRequest, Record, Records, Reply, Request, Statement, TrustBundle};
@@ -15,6 +15,7 @@ use transport::{
 };
 
 use crate::{
+    attestation::Speaker,
     failure::{Failure, Outcome},
     keys::Boot,
     pinned::{Pinned, read_admit},
@@ -27,6 +28,13 @@ pub(crate) struct Fetched {
     pub(crate) count: u64,
 }
 
+/// What a machine asks for, and who speaks for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a EnrolRequest,
+    pub(crate) speaker: Option<&'a Speaker<'a>>,
+}
+
 /// Asks one gateway to admit this machine. `chain` keeps what was verified on the way.
 pub(crate) async fn enrol(
     gateway: &Address,
@@ -34,11 +42,25 @@ pub(crate) async fn enrol(
     chain: &mut CharterChain,
     boot: &Boot,
     node: &SecretKey,
-    request: &EnrolRequest,
+    Asked { request, speaker }: Asked<'_>,
 ) -> Outcome<Statement> {
-    let mut session = dial(gateway, pinned, chain, boot, node, "enrol").await?;
-    send(&mut session, &Request::Enrol(request.encode())).await?;
-    match receive(&mut session).await? {
+    // Before the gateway waits: a TPM may take seconds to make its key.
+    let first = match speaker {
+        None => Request::Enrol(request.encode()),
+        Some(speaker) => Request::Attest(Box::new(speaker.offer(request)?)),
+    };
+    let (mut session, id) = dial(gateway, pinned, chain, boot, node, "enrol").await?;
+    send(&mut session, &first).await?;
+    let reply = match (receive(&mut session).await?, speaker) {
+        (Reply::Challenge(challenge), Some(speaker)) => {
+            let quote = speaker.answer(request, &id, &challenge)?;
+            send(&mut session, &Request::Quote(Box::new(quote))).await?;
+            receive(&mut session).await?
+        }
+        // Also to a machine that it admitted before.
+        (other, _) => other,
+    };
+    match reply {
         Reply::Admitted(bytes) => {
             let admit = read_admit(&bytes, &chain.org());
             let admit = admit.ok_or_else(|| unexpected("its admission does not hold"))?;
@@ -52,7 +74,7 @@ pub(crate) async fn enrol(
         Reply::Refused(code) => {
             Err(Failure::new(code, format_args!("{gateway} refused to admit this machine")))
         }
-        Reply::Records(_) | Reply::End { .. } | Reply::Submitted(_) => {
+        Reply::Challenge(_) | Reply::Records(_) | Reply::End { .. } | Reply::Submitted(_) => {
             Err(unexpected("another answer than to an admission"))
         }
     }
@@ -65,7 +87,7 @@ pub(crate) async fn fetch(
     chain: &mut CharterChain,
     boot: &Boot,
 ) -> Outcome<Fetched> {
-    let mut session = dial(gateway, pinned, chain, boot, &boot.key, "boot").await?;
+    let (mut session, _) = dial(gateway, pinned, chain, boot, &boot.key, "boot").await?;
     send(&mut session, &Request::Boot { charter: chain.head().id(), floor: boot.floor() }).await?;
     let mut fetched = Fetched::default();
     loop {
@@ -77,7 +99,7 @@ pub(crate) async fn fetch(
                 return Ok(fetched);
             }
             Reply::Refused(code) => return Err(Failure::new(code, format_args!("{gateway} refused"))),
-            Reply::Admitted(_) | Reply::Submitted(_) => {
+            Reply::Admitted(_) | Reply::Challenge(_) | Reply::Submitted(_) => {
                 return Err(unexpected("another answer than to a start"));
             }
         }
@@ -102,7 +124,7 @@ async fn dial(
     boot: &Boot,
     key: &SecretKey,
     action: &str,
-) -> Outcome<GatewaySession> {
+) -> Outcome<(GatewaySession, SessionId)> {
     // What the newest settings known here retire is no anchor any more, whatever the bundle says.
     let accepted = TrustBundle::accepted(Some(&pinned.bundle), chain.head().charter())
         .map_err(|why| Failure::new(why.code(), why))?;
@@ -112,8 +134,8 @@ async fn dial(
     let anchor = Some(boot.anchor());
     let (heads, count) = (Heads([0; 32]), 0);
     let dial = GatewayDial { address: gateway, tls: &tls, anchor, key, action, heads, count };
-    let (session, _) = dial_gateway(dial, chain).await?;
-    Ok(session)
+    let (session, accepted) = dial_gateway(dial, chain).await?;
+    Ok((session, accepted.session()))
 }
 
 async fn send(session: &mut GatewaySession, request: &Request) -> Outcome<()> {

@@ -84,6 +84,14 @@ impl KeyStore {
         self.assurance
     }
 
+    /// The TPM that keeps them, unless files do.
+    pub(crate) const fn tpm(&self) -> Option<&Tpm> {
+        match &self.custody {
+            Custody::Tpm(tpm) | Custody::Image(tpm, _) => Some(tpm),
+            Custody::File => None,
+        }
+    }
+
     /// Whether keys of either phase are there.
     pub(crate) fn is_there(state: &Path) -> Outcome<bool> {
         let directory = state.join("keys");

@@ -11,6 +11,7 @@
 //! As the first process of an image it does the rest as well, from mounting the kernel's file systems to
 //! starting the node image ([`machine`]).
 
+mod attestation;
 mod console;
 mod failure;
 mod files;

@@ -7,16 +7,18 @@ use identity::{
     limits::{BUNDLE_BYTES_MAX, MANIFEST_BYTES_MAX},
 };
 use org_trust::{
-    CharterChain, CheckedInvite, EnrolRequest, InviteManifest, Redemption, Statement, TrustBundle,
+    Assurance, CharterChain, CheckedInvite, EnrolRequest, InviteManifest, Redemption, Statement, TrustBundle,
 };
 use tokio::time::sleep;
 use transport::Address;
 use zeroize::Zeroizing;
 
 use crate::{
+    attestation::Speaker,
     console::Console,
     failure::{Failure, Outcome},
-    files, gateway,
+    files,
+    gateway::{self, Asked},
     keys::{Binding, Boot, KeyStore, Node},
     pinned::{Pinned, admit_of, is_key_of},
     settings::{Arguments, Settings},
@@ -150,10 +152,22 @@ async fn enrol(
         .checkpoint(format_args!("keys of node {} open, key storage {kept}", node.identity.public().short()));
     let name = settings.name.clone().map_or_else(|| own_name(&node), Ok)?;
     let redemption = Redemption { invite: invite.id(), key: invite.secret(), redeemer: invite.redeemer() };
-    let request = EnrolRequest::sign(&member.org(), node.keys(&boot), redemption, name, kept, [0; 32]);
+    let speaker = match invite.invite().attestation {
+        true => Some(Speaker::of(store.tpm())?),
+        false => None,
+    };
+    let (assurance, tpm) = match &speaker {
+        Some(speaker) => {
+            console.checkpoint(format_args!("TPM {} will speak for this machine", speaker.id()));
+            (Assurance::TpmAttested, speaker.id().0)
+        }
+        None => (kept, [0; 32]),
+    };
+    let request = EnrolRequest::sign(&member.org(), node.keys(&boot), redemption, name, assurance, tpm);
     let mut chain = member.chain.clone();
     let (answered, admit) = try_each(arguments.attempts, &member.gateways, console, async |gateway| {
-        gateway::enrol(gateway, member, &mut chain, &boot, &node.identity, &request).await
+        let asked = Asked { request: &request, speaker: speaker.as_ref() };
+        gateway::enrol(gateway, member, &mut chain, &boot, &node.identity, asked).await
     })
     .await?;
     if !same_keys(&admit, &request) {

@@ -87,6 +87,8 @@ fn org(salt: u8, address: SocketAddr) -> (Held, String) {
         expires_unix_s: 0,
         note: String::new(),
         approval: false,
+        attestation: false,
+        tpms: Vec::new(),
     };
     let invite = signed(&chain, 5, 0, [0; 32], Payload::Invite(Box::new(invite)));
     let bundle = TrustBundle::from_certificates([ca_der]).unwrap();
@@ -177,7 +179,7 @@ async fn serve(held: Rc<RefCell<Held>>, tcp: TcpStream) -> Option<()> {
                 Reply::End { heads: Heads([0; 32]), count: 2 },
             ]
         }
-        Question::Submit(_) | Question::Fetch(_) => return None,
+        Question::Attest(_) | Question::Quote(_) | Question::Submit(_) | Question::Fetch(_) => return None,
     };
     for answer in answers {
         session.send(answer.encode()).await.ok()?;

@@ -9,6 +9,7 @@
     reason = "this is a test, functions that several scenarios share included"
 )]
 
+mod attest;
 mod crash;
 mod enrol;
 mod fire;

@@ -118,7 +118,7 @@ fn admission(org: &Org, gateway: usize, invite: &str, keys: NodeKeys<'_>, name: 
     let redemption = Redemption { invite: invite.id(), key: invite.secret(), redeemer: role.public() };
     let called = Name::parse(name).unwrap();
     let request = EnrolRequest::sign(&held.org(), keys, redemption, called, Assurance::File, [0; 32]);
-    let signed = enrol::decide(&held, &role, keys.node.public(), &request.encode(), 0).unwrap();
+    let signed = enrol::decide(&held, &role, keys.node.public(), &request.encode(), None, 0).unwrap();
     let Enrolled::New(admit) = signed else { panic!("{name} is a member already") };
     Session::flood(&Record::from(&*admit))
 }

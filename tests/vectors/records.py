@@ -25,8 +25,8 @@ ASSURANCES = {1: "tpm-attested", 2: "tpm", 3: "tpm-unbound", 4: "tpm-software", 
 REASONS = {0: "unspecified", 1: "lost", 2: "stolen", 3: "compromised", 4: "retired"}
 RECORDS = {1: "charter", 2: "statement", 3: "report"}
 SELECTIONS = {1: "everything", 2: "reports", 3: "author"}
-ACTIONS = {1: "enrol", 2: "boot", 3: "submit", 4: "fetch"}
-REPLIES = {1: "admitted", 2: "records", 3: "end", 4: "submitted", 5: "refused"}
+ACTIONS = {1: "enrol", 2: "boot", 3: "submit", 4: "fetch", 5: "attest", 6: "quote"}
+REPLIES = {1: "admitted", 2: "records", 3: "end", 4: "submitted", 5: "refused", 6: "challenge"}
 ID_CONTEXTS = {
     "charter": "muster 2026 charter id v1",
     "statement": "muster 2026 statement id v1",
@@ -273,9 +273,11 @@ def read_invite(r):
     p["labels"] = read_tags(r, "labels", "label")
     p["expires_unix_s"], p["note"] = r.number("expires", 8), r.text("note", 96)
     flags = r.number("invite flags", 1)
-    check(flags <= 1, "invite flags")
-    p["approval"] = flags == 1
-    r.exactly("endorsement keys", 0)
+    check(flags <= 3, "invite flags")
+    p["approval"], p["attestation"] = bool(flags & 1), bool(flags & 2)
+    p["tpms"] = r.list("endorsement keys", 8, lambda: r.hex("endorsement key", 32))
+    ascending("endorsement keys", p["tpms"])
+    check(p["attestation"] or not p["tpms"], "endorsement keys")
     return p
 
 
@@ -334,7 +336,8 @@ def write_statement(s, extra, signature):
         out += unhex(p["node"]) + number_of(REASONS, p["reason"]) + short(p["note"].encode())
     elif s["kind"] == "invite":
         out += unhex(p["key"]) + u(4, p["uses"]) + unhex(p["redeemer"]) + write_tags(p["labels"])
-        out += u(8, p["expires_unix_s"]) + short(p["note"].encode()) + u(1, p["approval"]) + u(1, 0)
+        out += u(8, p["expires_unix_s"]) + short(p["note"].encode()) + u(1, p["approval"] + 2 * p["attestation"])
+        out += u(1, len(p["tpms"])) + b"".join(bytes.fromhex(tpm) for tpm in p["tpms"])
     elif s["kind"] == "cancel":
         out += unhex(p["invite"]) + unhex(p["tip"])
     elif s["kind"] == "resume":
@@ -441,14 +444,22 @@ def write_batch(records):
 def read_request(data):
     r = Reader(data)
     tag = r.number("request tag", 1)
-    check(len(data) <= (4096 if tag == 1 else 32768), "request")
+    check(len(data) <= (4096 if tag in (1, 5, 6) else 32768), "request")
     check(tag in ACTIONS, "request tag")
     action = ACTIONS[tag]
     if action == "enrol":
         return {"action": action, "request": r.data.hex()}
     if action == "submit":
         return {"action": action, "records": read_batch(r.data)}
-    if action == "boot":
+    if action == "attest":
+        f = {"action": action, "request": r.long("enrolment request", 4096).hex()}
+        f["certificate"] = r.long("TPM's certificate", 2048).hex()
+        f["key"] = r.long("attestation key", 512).hex()
+    elif action == "quote":
+        f = {"action": action, "registers": [r.hex(f"register {n}", 32) for n in (7, 11, 12)]}
+        f["quote"] = r.long("quote", 512).hex()
+        f["signature"] = r.long("quote's signature", 512).hex()
+    elif action == "boot":
         f = {"action": action, "charter": r.hex("charter", 32), "floor": r.number("floor", 4)}
     else:
         f = {"action": action, "select": r.one_of("selection", SELECTIONS)}
@@ -464,6 +475,11 @@ def write_request(f):
         return out + bytes.fromhex(f["request"])
     if f["action"] == "submit":
         return out + write_batch(f["records"])
+    if f["action"] == "attest":
+        return out + b"".join(long(bytes.fromhex(f[name])) for name in ("request", "certificate", "key"))
+    if f["action"] == "quote":
+        out += b"".join(bytes.fromhex(register) for register in f["registers"])
+        return out + long(bytes.fromhex(f["quote"])) + long(bytes.fromhex(f["signature"]))
     if f["action"] == "boot":
         return out + unhex(f["charter"]) + u(4, f["floor"])
     return out + number_of(SELECTIONS, f["select"]) + bytes.fromhex(f.get("author", ""))
@@ -480,6 +496,9 @@ def read_reply(data):
         return {**f, "records": read_batch(r.data)}
     if reply == "end":
         f["heads"], f["count"] = r.hex("heads", 32), r.number("count", 8)
+    elif reply == "challenge":
+        f["credential"] = r.long("credential", 512).hex()
+        f["seed"] = r.long("credential's seed", 512).hex()
     elif reply == "submitted":
         f["outcomes"] = []
         while r.data:
@@ -500,6 +519,8 @@ def write_reply(f):
         return out + write_batch(f["records"])
     if f["reply"] == "end":
         return out + unhex(f["heads"]) + u(8, f["count"])
+    if f["reply"] == "challenge":
+        return out + long(bytes.fromhex(f["credential"])) + long(bytes.fromhex(f["seed"]))
     if f["reply"] == "submitted":
         return out + b"".join(u(2, n) for n in f["outcomes"])
     return out + u(2, f["code"])

@@ -18,14 +18,28 @@ const LAW: &[(&str, &[&str])] = &[
     ("overlay", &["identity"]),
     ("tpm-seal", &[]),
     ("boot-image", &["identity"]),
+    ("attest", &["identity"]),
     ("member-crdt", &["org-trust", "identity"]),
     ("transport", &["conn-auth", "org-trust", "identity"]),
     (
         "musterd",
-        &["overlay", "member-crdt", "transport", "control", "conn-auth", "org-trust", "tpm-seal", "identity"],
+        &[
+            "overlay",
+            "member-crdt",
+            "transport",
+            "control",
+            "conn-auth",
+            "org-trust",
+            "attest",
+            "tpm-seal",
+            "identity",
+        ],
     ),
     ("muster-gateway", &["transport", "control", "identity"]),
-    ("muster-preboot", &["transport", "conn-auth", "org-trust", "tpm-seal", "boot-image", "identity"]),
+    (
+        "muster-preboot",
+        &["transport", "conn-auth", "org-trust", "attest", "tpm-seal", "boot-image", "identity"],
+    ),
     (
         "muster",
         &[
@@ -63,7 +77,7 @@ const ONLY: &[(&str, &[&str])] = &[
 
 /// Pure crates: no I/O, clock, randomness or threads, so none of these either.
 const PURE: &[&str] =
-    &["identity", "conn-auth", "org-trust", "control", "overlay", "member-crdt", "boot-image"];
+    &["identity", "conn-auth", "org-trust", "attest", "control", "overlay", "member-crdt", "boot-image"];
 const IMPURE: &[&str] = &["tokio", "rand", "getrandom", "rustix", "libc", "tracing", "tempfile"];
 
 /// Crates that say nothing by their name.

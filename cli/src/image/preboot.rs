@@ -120,7 +120,8 @@ fn checked_invite(path: &Path, profile: &Profile, bearer: bool) -> Outcome<(Stri
     if checked.org() != profile.org() {
         return Err(Failure::new(Code::InviteOtherOrg, path.display()));
     }
-    let open = checked.invite().uses > 1 && !checked.invite().approval;
+    let limited = checked.invite().approval || !checked.invite().tpms.is_empty();
+    let open = checked.invite().uses > 1 && !limited;
     if open && !bearer {
         let uses = checked.invite().uses;
         return Err(Failure::new(Code::InviteTooOpen, format_args!("{uses} machines, without approval")));

@@ -396,6 +396,7 @@ fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
         boot: Text(m.boot),
         address: m.address,
         assurance: m.assurance.as_str().to_owned(),
+        tpm: None,
         roles: m.roles.iter().cloned().map(Text).collect(),
         labels: m.labels.iter().cloned().map(Text).collect(),
         assigns: Vec::new(),

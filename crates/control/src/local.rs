@@ -5,7 +5,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use identity::{CharterId, Code, Heads, Name, OrgId, PublicKey, RosterDigest, StatementId, Tag};
+use identity::{CharterId, Code, Heads, Name, OrgId, PublicKey, RosterDigest, StatementId, Tag, TpmId};
 use serde::{Deserialize, Serialize};
 
 use crate::text::{Bytes, Text};
@@ -301,6 +301,8 @@ pub struct Member {
     pub address: Ipv6Addr,
     /// How its keys are stored.
     pub assurance: String,
+    /// The TPM that spoke for it when it joined, to the gateway that admitted it.
+    pub tpm: Option<Text<TpmId>>,
     /// What it may do beyond what every member may.
     pub roles: Vec<Text<Tag>>,
     /// Labels from an admin, or else from its invite.

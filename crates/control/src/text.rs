@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use identity::{CharterId, Code, Heads, Name, OrgId, PublicKey, RosterDigest, StatementId, Tag, encode_hex};
+use identity::{
+    CharterId, Code, Heads, Name, OrgId, PublicKey, RosterDigest, StatementId, Tag, TpmId, encode_hex,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A value that stands in JSON as its one text form.
@@ -63,6 +65,7 @@ read_text! {
     OrgId, "an org id of 64 hexadecimal digits", |t| Self::from_hex(t).ok();
     CharterId, "an id of 64 hexadecimal digits", |t| Self::from_hex(t).ok();
     StatementId, "an id of 64 hexadecimal digits", |t| Self::from_hex(t).ok();
+    TpmId, "a TPM's id of 64 hexadecimal digits", |t| Self::from_hex(t).ok();
     Heads, "a digest of 64 hexadecimal digits", |t| Self::from_hex(t).ok();
     RosterDigest, "a digest of 64 hexadecimal digits", |t| Self::from_hex(t).ok();
     Code, "a code MU-nnnn", Self::parse;

@@ -230,6 +230,36 @@ codes! {
     InviteBroken = 3011, exit 65, "the invite contradicts itself",
         "Its parts do not belong together: settings, signature or addresses of different orgs.",
         "Do not use it. Ask the admin for a new one, over a channel you trust.";
+    AttestationRequired = 3012, exit 77, "the invite asks for a TPM's word",
+        "It was made with --attest or --ek, and the machine keeps its keys in files or sent no word of a TPM.",
+        "Join with keys in the TPM and a muster-preboot of this release, or ask for an invite without --attest.";
+    AttestationNotSetUp = 3013, exit 78, "the gateway cannot check a TPM's word",
+        "Its muster.toml names no certificates of TPM makers, or no registers that are accepted.",
+        "On the gateway's machine, set [attestation] roots, secure_boot and images; see docs/spec/attestation.md.";
+    EkCertificateMissing = 3014, exit 69, "the TPM has no certificate of its maker",
+        "Nothing is kept where the certificate of an endorsement key belongs, or it is of another key.",
+        "Use another machine, or an invite without --attest: many virtual TPMs have none.";
+    EkUntrusted = 3015, exit 77, "no accepted maker vouches for the TPM",
+        "Its certificate does not hold, or is not signed by a CA that the gateway's muster.toml names.",
+        "The gateway's log names the issuer. If it is a maker that you trust, add the very CA that signed to [attestation] roots.";
+    EkNotInvited = 3016, exit 77, "the invite is for another TPM",
+        "It was made with --ek for certain TPMs, and this is none of them.",
+        "muster-preboot prints this TPM's id as it joins; an admin makes an invite with it.";
+    AttestationKeyUnfit = 3017, exit 76, "the TPM's key cannot attest",
+        "The key that was sent is malformed, or could sign what its TPM did not say.",
+        "Check that both sides run the same major version of muster. Nothing of ours makes such a key.";
+    CredentialRefused = 3018, exit 77, "the TPM does not open the gateway's credential",
+        "The certificate that was sent is of another TPM's key, or something between changed the credential.",
+        "Find out what stands between this machine and its TPM; a copied certificate does not help anybody.";
+    QuoteInvalid = 3019, exit 77, "the TPM's word does not hold",
+        "It is malformed, not signed by the key that was sent, or not over the registers that were sent.",
+        "Nothing of ours does this. Treat the sender as hostile.";
+    QuoteOfAnother = 3020, exit 77, "the TPM's word was given for something else",
+        "It was recorded in another session, is for other keys, or comes from a TPM that did not open the credential.",
+        "Nothing of ours does this. Treat the sender as hostile.";
+    BootNotAccepted = 3021, exit 77, "the machine was started in a way that is not accepted",
+        "A register of its TPM holds a value that the gateway's muster.toml does not name.",
+        "The gateway's log names register and value. Register 11 is the image, 7 Secure Boot, 12 a foreign command line.";
 
     TpmAbsent = 4001, exit 69, "no TPM",
         "The TPM device cannot be opened.",

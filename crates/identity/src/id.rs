@@ -60,6 +60,8 @@ ids! {
     Heads 32;
     /// Digest of the resolved member list with its anchor. Never compared with [`Heads`].
     RosterDigest 32;
+    /// One TPM: SHA-256 of its endorsement key (SubjectPublicKeyInfo, DER), so that other tools name it alike.
+    TpmId 32;
     /// Content address of a blob.
     BlobHash 32;
     /// One conn_auth session; for logs, never a key.

@@ -121,6 +121,8 @@ registry! { HashContext:
     IMAGE_PREBOOT_PHASE = "muster 2026 image preboot phase v1";
     /// Their node phase.
     IMAGE_NODE_PHASE = "muster 2026 image node phase v1";
+    /// What a TPM signs when its machine joins: session, keys, invite, opened credential.
+    ATTESTATION = "muster 2026 attestation v1 question";
     /// Checksum of a frame of musterd's store.
     STORE_FRAME = "muster 2026 store frame v1";
 }

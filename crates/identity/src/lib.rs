@@ -23,7 +23,7 @@ mod overlay_address;
 
 pub use code::Code;
 pub use hex::{HexError, decode_hex, encode_hex};
-pub use id::{BlobHash, BootNonce, CharterId, Heads, OrgId, RosterDigest, SessionId, StatementId};
+pub use id::{BlobHash, BootNonce, CharterId, Heads, OrgId, RosterDigest, SessionId, StatementId, TpmId};
 pub use key::{BadSignature, KeyError, PublicKey, SecretKey, Signature, WireGuardKey};
 pub use label::{HashContext, Label};
 pub use name::{Name, NameError, Tag};

@@ -53,8 +53,18 @@ pub const DIAL_DEADLINE_MS: u64 = 10_000;
 
 // Frames after VERDICT, by action
 
-/// `enrol`: one request (four keys, four signatures, a name) of at most 514 bytes.
+/// `enrol`: one request (four keys, four signatures, a name) of at most 514 bytes, and with attestation a
+/// certificate and a key of the TPM.
 pub const ENROL_FRAME_BYTES_MAX: usize = 4 * 1024;
+/// The certificate of a TPM's endorsement key: what one place of its memory holds at most.
+pub const EK_CERTIFICATE_BYTES_MAX: usize = 2048;
+/// A key, a credential or a quote in the TPM's encoding. An RSA-2048 key or ciphertext, the largest, takes
+/// under 320.
+pub const TPM_STRUCTURE_BYTES_MAX: usize = 512;
+/// Machines that have been asked to open a credential and have not answered.
+pub const ATTESTATIONS_PENDING_MAX: usize = 64;
+/// How long that answer may take: an old TPM makes its keys anew for it, some seconds each.
+pub const ATTESTATION_ANSWER_MS: u64 = 30_000;
 /// `boot`, `fetch` and `submit` requests: a submit carries a charter of the largest size, or some
 /// thirty other changes.
 pub const REQUEST_FRAME_BYTES_MAX: usize = 32 * 1024;
@@ -99,6 +109,10 @@ pub const SUSPENDS_RESUMED_MAX: usize = 16;
 pub const ROTATIONS_MAX: u32 = 64;
 /// Free text of a person on a revocation or invite.
 pub const NOTE_BYTES_MAX: usize = 96;
+/// TPMs that one invite is limited to. Room in a statement for a note and labels beside them.
+pub const INVITE_TPMS_MAX: usize = 8;
+/// Registers' values that a gateway accepts, of each kind.
+pub const ACCEPTED_REGISTERS_MAX: usize = 64;
 /// Uses of one invite.
 pub const INVITE_USES_MAX: u32 = 100_000;
 /// Endpoints a node lists in its report: several interfaces, two families.

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, QueueSelector};
 
-use crate::command;
+use crate::command::{self, CommandError};
 
 /// A running swtpm. Dropping it ends the process and the device; the state directory stays.
 ///
@@ -95,6 +95,42 @@ impl Swtpm {
         Ok(())
     }
 
+    /// Makes it anew as a maker does, with a certificate for its endorsement key (RSA-2048) by the CA in `ca`,
+    /// which is made when absent. Whatever it held is gone. Returns the CA's certificate, PEM.
+    ///
+    /// # Errors
+    /// `swtpm_setup` is not installed or fails.
+    pub fn manufacture(&mut self, ca: &Path) -> Result<PathBuf, SwtpmError> {
+        let io = |what| move |source: io::Error| SwtpmError::Io { what, source };
+        DirBuilder::new().recursive(true).mode(0o700).create(ca).map_err(io("make the CA's directory"))?;
+        let ca = fs::canonicalize(ca).map_err(io("resolve the CA's directory"))?;
+        let file = |name: &str| ca.join(name).display().to_string();
+        let tool = command::find("swtpm_localca").ok_or(SwtpmError::NotInstalled)?;
+        let setup = format!(
+            "create_certs_tool={}\ncreate_certs_tool_config={}\ncreate_certs_tool_options={}\n",
+            tool.display(),
+            file("localca.conf"),
+            file("localca.options")
+        );
+        let names =
+            [("statedir", ""), ("signingkey", "key.pem"), ("issuercert", "ca.pem"), ("certserial", "serial")];
+        let names = names.map(|(word, name)| format!("{word}={}\n", file(name))).concat();
+        let maker = "--platform-manufacturer lab\n--platform-version 1\n--platform-model lab\n";
+        for (name, text) in
+            [("setup.conf", setup.as_str()), ("localca.conf", &names), ("localca.options", maker)]
+        {
+            fs::write(ca.join(name), text).map_err(io("write the CA's settings"))?;
+        }
+        self.end();
+        let state = format!("dir://{}", self.state_dir.display());
+        let (state, setup) = (state.as_str(), file("setup.conf"));
+        let line = ["--tpm2", "--tpm-state", state, "--create-ek-cert", "--overwrite", "--config", &setup];
+        command::run("swtpm_setup", line.into_iter().chain(["--pcr-banks", "sha256"]))
+            .map_err(SwtpmError::Setup)?;
+        self.power_cycle()?;
+        Ok(ca.join("ca.pem"))
+    }
+
     fn end(&mut self) {
         // Both fail only for a process that has already ended and been waited for.
         drop(self.child.kill());
@@ -121,6 +157,8 @@ pub enum SwtpmError {
     },
     /// The program is absent.
     NotInstalled,
+    /// `swtpm_setup` failed.
+    Setup(CommandError),
 }
 
 impl fmt::Display for SwtpmError {
@@ -130,6 +168,7 @@ impl fmt::Display for SwtpmError {
             Self::NotInstalled => f.write_str(
                 "swtpm is not installed: apt-get install --no-install-recommends swtpm swtpm-tools",
             ),
+            Self::Setup(_) => f.write_str("a software TPM cannot be made"),
         }
     }
 }
@@ -139,6 +178,7 @@ impl core::error::Error for SwtpmError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::NotInstalled => None,
+            Self::Setup(error) => Some(error),
         }
     }
 }

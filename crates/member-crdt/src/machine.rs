@@ -62,6 +62,7 @@ impl Rules<'_> {
             labels,
             assigns,
             assurance: admit.assurance,
+            tpm: admit.tpm(),
             address: overlay_address(&self.chain.org(), &admit.node),
             admit: id,
             admitted_by: *entry.statement.author(),

@@ -265,6 +265,8 @@ impl Rules<'_> {
             expires_unix_s: invite.expires_unix_s,
             note: invite.note.clone(),
             approval: invite.approval,
+            attestation: invite.attestation,
+            tpms: invite.tpms.clone(),
             state,
         })
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use identity::{
-    CharterId, Code, HashContext, Name, OrgId, PublicKey, RosterDigest, StatementId, Tag, WireGuardKey,
-    codec::Writer,
+    CharterId, Code, HashContext, Name, OrgId, PublicKey, RosterDigest, StatementId, Tag, TpmId,
+    WireGuardKey, codec::Writer,
 };
 use org_trust::{Admin, Assurance, Charter, Gateway, Reason};
 
@@ -66,6 +66,8 @@ pub struct Member {
     pub assigns: Vec<StatementId>,
     /// How it says its keys are held.
     pub assurance: Assurance,
+    /// The TPM that its gateway has the word of; only with [`Assurance::TpmAttested`].
+    pub tpm: Option<TpmId>,
     /// Its address in the overlay, from its first key.
     pub address: Ipv6Addr,
     /// The statement that admitted it.
@@ -172,6 +174,10 @@ pub struct InviteStanding {
     pub note: String,
     /// Whether what it admits waits for an admin's approval.
     pub approval: bool,
+    /// Whether the redeemer must have the word of a machine's TPM.
+    pub attestation: bool,
+    /// The TPMs it is limited to; any when empty.
+    pub tpms: Vec<TpmId>,
     /// Whether it admits.
     pub state: InviteState,
 }

@@ -8,7 +8,7 @@
 use core::fmt;
 
 use identity::{
-    Code, Label, Name, OrgId, PublicKey, SecretKey, Signature, StatementId,
+    Code, Label, Name, OrgId, PublicKey, SecretKey, Signature, StatementId, TpmId,
     codec::{DecodeError, Reader, Writer},
 };
 
@@ -35,7 +35,7 @@ pub struct Admit {
     pub name: Name,
     /// How its keys are held.
     pub assurance: Assurance,
-    /// Hash of the evidence for that; zeros when there is none.
+    /// The TPM whose word the redeemer has for that; zeros when it has none.
     pub attestation: [u8; 32],
     /// Proof of each key.
     pub signatures: Possession,
@@ -115,6 +115,13 @@ impl Admit {
         };
         admit.prove(org, keys, None);
         admit
+    }
+
+    /// The TPM that spoke for the machine, as the redeemer says by signing this.
+    #[must_use]
+    pub fn tpm(&self) -> Option<TpmId> {
+        let spoke = self.assurance == Assurance::TpmAttested && self.attestation != [0; 32];
+        spoke.then_some(TpmId(self.attestation))
     }
 
     /// Fills in the signatures.

@@ -1,5 +1,6 @@
 //! What a client and musterd say to each other after the verdict, on `enrol`, `boot`, `submit` and
-//! `fetch`. One frame is one [`Request`] or [`Reply`]; a session carries one request and its replies.
+//! `fetch`. One frame is one [`Request`] or [`Reply`]; a session carries one request and its replies, and on
+//! `enrol` a second request between them when a TPM speaks.
 
 use identity::{
     CharterId, Code, Heads, PublicKey,
@@ -7,13 +8,20 @@ use identity::{
     limits::{CHARTER_BYTES_MAX, ENROL_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, STATEMENT_BYTES_MAX},
 };
 
-use crate::record::{Record, Records};
+use crate::{
+    attestation::{Challenge, Offer, Quote},
+    record::{Record, Records},
+};
 
 /// What a client asks. Each belongs to one action, of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// `enrol`: an encoded [`crate::EnrolRequest`].
     Enrol(Vec<u8>),
+    /// `enrol`: the same with the word of the machine's TPM. [`Reply::Challenge`] follows.
+    Attest(Box<Offer>),
+    /// `enrol`: the answer to that.
+    Quote(Box<Quote>),
     /// `boot`: what a member that starts has on its disk.
     Boot {
         /// The newest charter it holds.
@@ -43,6 +51,8 @@ pub enum Select {
 pub enum Reply {
     /// To `enrol`: the encoded statement that admits the machine. [`Self::Records`] follow.
     Admitted(Vec<u8>),
+    /// To `enrol` with a TPM's word: what the TPM must open.
+    Challenge(Box<Challenge>),
     /// Some of the records asked for, charters first, each after what it continues.
     Records(Vec<Record>),
     /// No more records: what the server holds.
@@ -74,7 +84,7 @@ impl Request {
     #[must_use]
     pub const fn action(&self) -> &'static str {
         match self {
-            Self::Enrol(_) => "enrol",
+            Self::Enrol(_) | Self::Attest(_) | Self::Quote(_) => "enrol",
             Self::Boot { .. } => "boot",
             Self::Submit(_) => "submit",
             Self::Fetch(_) => "fetch",
@@ -87,6 +97,14 @@ impl Request {
         let mut out = Writer::new();
         match self {
             Self::Enrol(request) => out.u8(ENROL).bytes(request),
+            Self::Attest(offer) => {
+                offer.write(out.u8(ATTEST));
+                &mut out
+            }
+            Self::Quote(quote) => {
+                quote.write(out.u8(QUOTE));
+                &mut out
+            }
             Self::Boot { charter, floor } => out.u8(BOOT).bytes(charter.as_bytes()).u32(*floor),
             Self::Submit(records) => {
                 out.u8(SUBMIT);
@@ -106,7 +124,10 @@ impl Request {
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(frame);
         let tag = r.u8("request tag")?;
-        let max = if tag == ENROL { ENROL_FRAME_BYTES_MAX } else { REQUEST_FRAME_BYTES_MAX };
+        let max = match tag {
+            ENROL | ATTEST | QUOTE => ENROL_FRAME_BYTES_MAX,
+            _ => REQUEST_FRAME_BYTES_MAX,
+        };
         if frame.len() > max {
             let fault = Fault::TooLong { max, got: frame.len() };
             return Err(DecodeError { field: "request", fault });
@@ -114,6 +135,8 @@ impl Request {
         let request = match tag {
             ENROL => return Ok(Self::Enrol(r.rest().to_vec())),
             SUBMIT => return Records::decode(r.rest()).map(Self::Submit),
+            ATTEST => Self::Attest(Box::new(Offer::read(&mut r)?)),
+            QUOTE => Self::Quote(Box::new(Quote::read(&mut r)?)),
             BOOT => Self::Boot { charter: CharterId(r.array("charter")?), floor: r.u32("floor")? },
             FETCH => Self::Fetch(match r.u8("selection")? {
                 EVERYTHING => Select::Everything,
@@ -135,6 +158,10 @@ impl Reply {
         let mut out = Writer::new();
         match self {
             Self::Admitted(statement) => out.u8(ADMITTED).bytes(statement),
+            Self::Challenge(challenge) => {
+                challenge.write(out.u8(CHALLENGE));
+                &mut out
+            }
             Self::Records(records) => {
                 out.u8(RECORDS);
                 write_records(&mut out, records)
@@ -174,6 +201,7 @@ impl Reply {
             }
             ADMITTED => return Ok(Self::Admitted(r.rest().to_vec())),
             RECORDS => return Records::decode(r.rest()).map(Self::Records),
+            CHALLENGE => Self::Challenge(Box::new(Challenge::read(&mut r)?)),
             END => Self::End { heads: Heads(r.array("heads")?), count: r.u64("count")? },
             SUBMITTED => {
                 let mut outcomes = Vec::new();
@@ -228,6 +256,8 @@ const ENROL: u8 = 1;
 const BOOT: u8 = 2;
 const SUBMIT: u8 = 3;
 const FETCH: u8 = 4;
+const ATTEST: u8 = 5;
+const QUOTE: u8 = 6;
 
 const EVERYTHING: u8 = 1;
 const REPORTS: u8 = 2;
@@ -238,6 +268,7 @@ const RECORDS: u8 = 2;
 const END: u8 = 3;
 const SUBMITTED: u8 = 4;
 const REFUSED: u8 = 5;
+const CHALLENGE: u8 = 6;
 
 const APPLIED: u16 = 0;
 const KNOWN: u16 = 1;

@@ -1,9 +1,9 @@
 //! An invite and its end.
 
 use identity::{
-    PublicKey, StatementId, Tag,
-    codec::{DecodeError, Fault, Reader, Writer},
-    limits::{INVITE_USES_MAX, LABELS_MAX, NOTE_BYTES_MAX},
+    PublicKey, StatementId, Tag, TpmId,
+    codec::{DecodeError, Fault, Reader, Writer, ascending},
+    limits::{INVITE_TPMS_MAX, INVITE_USES_MAX, LABELS_MAX, NOTE_BYTES_MAX},
 };
 
 use crate::assign::{read_tags, write_tags};
@@ -26,6 +26,10 @@ pub struct Invite {
     pub note: String,
     /// Whether a machine that used it waits until an admin has approved it.
     pub approval: bool,
+    /// Whether the redeemer must have the word of a machine's TPM before it admits it.
+    pub attestation: bool,
+    /// The TPMs it is limited to, ascending; any when empty. Only with `attestation`.
+    pub tpms: Vec<TpmId>,
 }
 
 /// The end of an invite.
@@ -43,7 +47,12 @@ impl Invite {
         out.bytes(self.key.as_bytes()).u32(self.uses).bytes(self.redeemer.as_bytes());
         write_tags(out, &self.labels);
         out.u64(self.expires_unix_s).short_bytes(self.note.as_bytes());
-        out.u8(u8::from(self.approval)).u8(ANY_TPM);
+        let flags = [(self.approval, APPROVAL), (self.attestation, ATTESTATION)];
+        out.u8(flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
+        out.count(self.tpms.len());
+        for tpm in &self.tpms {
+            out.bytes(tpm.as_bytes());
+        }
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -56,19 +65,23 @@ impl Invite {
         let labels = read_tags(r, "labels", "label", LABELS_MAX)?;
         let expires_unix_s = r.u64("expires")?;
         let note = r.text("note", NOTE_BYTES_MAX)?.to_owned();
-        let approval = match r.u8("invite flags")? {
-            0 => false,
-            APPROVAL => true,
-            got => {
-                return Err(DecodeError { field: "invite flags", fault: Fault::Unknown { got: got.into() } });
-            }
-        };
-        r.exactly("endorsement keys", ANY_TPM)?;
-        Ok(Self { key, uses, redeemer, labels, expires_unix_s, note, approval })
+        let flags = r.u8("invite flags")?;
+        if flags & !(APPROVAL | ATTESTATION) != 0 {
+            return Err(DecodeError { field: "invite flags", fault: Fault::Unknown { got: flags.into() } });
+        }
+        let (approval, attestation) = (flags & APPROVAL != 0, flags & ATTESTATION != 0);
+        let count = r.count("endorsement keys", INVITE_TPMS_MAX)?;
+        let tpms = (0..count).map(|_| r.array("endorsement key").map(TpmId));
+        let tpms = tpms.collect::<Result<Vec<_>, _>>()?;
+        ascending("endorsement keys", &tpms)?;
+        // Names without the flag would limit nothing, and look as if they did.
+        if !attestation && !tpms.is_empty() {
+            return Err(DecodeError { field: "endorsement keys", fault: Fault::OutOfRange { got: 0 } });
+        }
+        Ok(Self { key, uses, redeemer, labels, expires_unix_s, note, approval, attestation, tpms })
     }
 }
 
-/// The one flag of an invite that this release knows.
+/// The flags of an invite that this release knows.
 const APPROVAL: u8 = 1;
-/// The count of TPM endorsement keys an invite is limited to; this release limits none.
-const ANY_TPM: u8 = 0;
+const ATTESTATION: u8 = 2;

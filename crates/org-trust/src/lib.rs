@@ -18,6 +18,7 @@
 mod admit;
 mod assign;
 mod assurance;
+mod attestation;
 mod base64;
 mod bundle;
 mod chain;
@@ -41,6 +42,7 @@ mod statement;
 pub use admit::{Admit, NodeKeys, Possession, PossessionError};
 pub use assign::Assign;
 pub use assurance::Assurance;
+pub use attestation::{Challenge, Offer, Quote, question};
 pub use bundle::{Anchor, BundleError, TrustBundle};
 pub use chain::CharterChain;
 pub use charter::{Admin, CaState, Charter, Cut, Gateway, TlsCa};

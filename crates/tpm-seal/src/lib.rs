@@ -15,6 +15,7 @@
 //! this crate knows the TPM's library.
 
 mod approvals;
+mod attestation;
 mod blob;
 mod custody;
 mod device;
@@ -26,6 +27,7 @@ mod secrets;
 mod tpm;
 
 pub use approvals::{Approval, Approvals, ApprovalsError, ImageKey, Phase};
+pub use attestation::Quote;
 pub use blob::{BlobError, Name, SealedBlob};
 pub use custody::{Custody, CustodyError, Malformed};
 pub use device::DeviceError;

@@ -27,8 +27,10 @@ use crate::policy::{ImagePolicy, Obstacle, Policy, Registers, image_digest};
 
 /// Why an operation ended early.
 pub(crate) enum Stop {
+    CredentialRefused,
     Damaged,
     Obstacle(Obstacle),
+    NoEndorsement,
     Replaced,
     Tss { what: &'static str, error: Error },
     Unexpected(&'static str),
@@ -410,7 +412,7 @@ fn is_damage(error: Error) -> bool {
     )
 }
 
-fn tss(what: &'static str) -> impl Fn(Error) -> Stop {
+pub(crate) fn tss(what: &'static str) -> impl Fn(Error) -> Stop {
     move |error| Stop::Tss { what, error }
 }
 

@@ -152,7 +152,7 @@ impl Tpm {
 
     /// One operation: the process-wide lock, the device, a fresh context whose end flushes everything
     /// made in it, and a bounded number of tries where the TPM asks for that.
-    fn with_context<T>(
+    pub(crate) fn with_context<T>(
         &self,
         mut operation: impl FnMut(&mut Context) -> Result<T, Stop>,
     ) -> Result<T, TpmError> {
@@ -170,8 +170,10 @@ impl Tpm {
                 Err(stop) => stop,
             };
             match stop {
+                Stop::CredentialRefused => return Err(TpmError::CredentialRefused),
                 Stop::Damaged => return Err(TpmError::Damaged),
                 Stop::Obstacle(obstacle) => return Err(TpmError::Closed(obstacle)),
+                Stop::NoEndorsement => return Err(TpmError::NoEndorsement),
                 Stop::Replaced => return Err(TpmError::Replaced),
                 Stop::Unexpected(what) => return Err(TpmError::Failure { text: what.to_owned() }),
                 Stop::Tss { error, .. } if operation::wants_another_try(error) => match waits.next() {
@@ -206,6 +208,8 @@ pub enum Kind {
     Beside,
     /// The TPM is in use or still testing itself.
     Busy,
+    /// A credential for another TPM or another key.
+    CredentialRefused,
     /// The right TPM, and a sealed object that it does not open.
     Damaged,
     /// The disk refused.
@@ -222,6 +226,8 @@ pub enum Kind {
     Malformed,
     /// There is no file.
     Missing,
+    /// No certificate of the TPM's maker.
+    NoEndorsement,
     /// The path in the configuration is no TPM device.
     NotADevice,
     /// The secrets are stored the other way than asked for.
@@ -250,6 +256,8 @@ pub enum TpmError {
     },
     /// It is whole and this TPM's, and what was booted does not open it.
     Closed(Obstacle),
+    /// A credential was made for another endorsement key, for another attestation key, or changed.
+    CredentialRefused,
     /// The storage key is the right one and the object still does not load.
     Damaged,
     /// The TPM's own words for something without a better name.
@@ -257,6 +265,8 @@ pub enum TpmError {
         /// What was being done, and the answer.
         text: String,
     },
+    /// It keeps no certificate of an endorsement key, or one of a key that it does not make.
+    NoEndorsement,
     /// The path names no TPM device.
     NotADevice(DeviceError),
     /// Empty, or more than every TPM takes.
@@ -279,8 +289,10 @@ impl TpmError {
             Self::Closed(Obstacle::Firmware { .. }) => Kind::Firmware,
             Self::Closed(Obstacle::Image { .. }) => Kind::Image,
             Self::Closed(Obstacle::NoApprovals | Obstacle::OtherKey | Obstacle::Signature) => Kind::ImageKey,
+            Self::CredentialRefused => Kind::CredentialRefused,
             Self::Damaged => Kind::Damaged,
             Self::Failure { .. } | Self::PayloadSize { .. } => Kind::Failure,
+            Self::NoEndorsement => Kind::NoEndorsement,
             Self::NotADevice(_) => Kind::NotADevice,
             Self::Replaced => Kind::Replaced,
         }
@@ -293,8 +305,10 @@ impl fmt::Display for TpmError {
             Self::Absent { device, .. } => write!(f, "no TPM at {}", device.display()),
             Self::Busy { device } => write!(f, "the TPM at {} is busy", device.display()),
             Self::Closed(obstacle) => write!(f, "{obstacle}"),
+            Self::CredentialRefused => f.write_str("the credential is for another TPM or another key"),
             Self::Damaged => f.write_str("the sealed object is damaged"),
             Self::Failure { text } => write!(f, "the TPM refused: {text}"),
+            Self::NoEndorsement => f.write_str("the TPM keeps no certificate for its endorsement key"),
             Self::NotADevice(error) => write!(f, "{error}"),
             Self::PayloadSize { bytes } => {
                 write!(f, "{bytes} bytes cannot be sealed: 1 to {PAYLOAD_BYTES_MAX} can")
@@ -312,8 +326,10 @@ impl core::error::Error for TpmError {
             Self::Absent { source, .. } => Some(source),
             Self::Busy { .. }
             | Self::Closed(_)
+            | Self::CredentialRefused
             | Self::Damaged
             | Self::Failure { .. }
+            | Self::NoEndorsement
             | Self::NotADevice(_)
             | Self::PayloadSize { .. }
             | Self::Replaced => None,

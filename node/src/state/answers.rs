@@ -180,6 +180,7 @@ impl State {
             boot: member.boot.into(),
             address: member.address,
             assurance: member.assurance.as_str().to_owned(),
+            tpm: member.tpm.map(Into::into),
             roles: member.roles.iter().cloned().map(Into::into).collect(),
             labels: member.labels.iter().cloned().map(Into::into).collect(),
             assigns: member.assigns.iter().copied().map(Into::into).collect(),

@@ -18,6 +18,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::oneshot;
 
 use crate::{
+    attestation::Attestation,
     keys::{Beside, Keys, KeysOrder},
     refusals::{Refusals, Refused},
     sessions::{Cut, SessionKey, Sessions},
@@ -33,6 +34,7 @@ pub use role::RoleKeyOrder;
 
 mod admission;
 mod answers;
+mod attestation;
 mod disk;
 mod healing;
 mod liveness;
@@ -138,6 +140,7 @@ pub struct State {
     members: members::Members,
     dials: admission::Dials,
     outside: outside::Connections,
+    attestation: Attestation,
     effects: VecDeque<Effect>,
     stats: Option<Stats>,
     leaving: Option<parting::Leaving>,
@@ -181,6 +184,7 @@ impl State {
             members: members::Members::default(),
             dials: admission::Dials::default(),
             outside: outside::Connections::default(),
+            attestation: Attestation::default(),
             effects: VecDeque::new(),
             stats: None,
             leaving: None,
@@ -222,7 +226,8 @@ impl State {
         let guests = self.sync.values().filter_map(sync::Peer::guest_until).min();
         let rotation = self.rotation.due();
         let (disk, dials) = (self.disk.retry_at(), self.dials.next_try());
-        [core, leaving, parting, removal, report, disk, dials, healing, guests, rotation]
+        let attestation = self.attestation_due();
+        [core, leaving, parting, removal, report, disk, dials, healing, guests, rotation, attestation]
             .into_iter()
             .flatten()
             .min()
@@ -237,6 +242,7 @@ impl State {
         self.rotate_on(now);
         self.dials.forget_old(now.at);
         self.end_guests(now);
+        self.end_silent_attestations(now);
         self.overlay.handle_timeout(self.ms(now));
         self.follow_overlay(now);
         self.probe_on(now);

@@ -1,12 +1,12 @@
 //! Machines at the gateway. Its front brings bytes; who is behind them, and what they may do, is
 //! decided here, with the gateway role key.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, mem, net::SocketAddr, sync::Arc, time::Instant};
 
 use conn_auth::{Accept, AwaitProof, Binding, Refusal};
 use control::gateway::{Bounds, ConnectionId, FromGateway, ToGateway};
 use identity::{
-    CharterId, Code, PublicKey,
+    CharterId, Code, PublicKey, TpmId,
     limits::{SYNC_FRAME_BYTES_MAX, UNPROVEN_MAX},
 };
 use member_crdt::{Applied, MemberState};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{Asked, Now, State, disk::Withheld};
 use crate::{
+    attestation::Pending,
     enrol::{self, Enrolled},
     sessions::{Cut, Line, Proof, Purpose, Session, SessionKey},
 };
@@ -63,14 +64,25 @@ pub enum Outside {
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     Proof { pending: Box<AwaitProof>, source: SocketAddr },
-    Open { key: SessionKey, asked: bool },
+    Open { key: SessionKey, turn: Turn },
+}
+
+/// What a session may say next.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Its question.
+    First,
+    /// What its TPM says.
+    Quote(Box<Pending>),
+    /// Nothing.
+    Over,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    stages: BTreeMap<(u64, ConnectionId), Stage>,
+    pub(super) stages: BTreeMap<(u64, ConnectionId), Stage>,
     /// What is still to be said; the end of each ends its session.
     answers: BTreeMap<SessionKey, std::vec::IntoIter<Vec<u8>>>,
 }
@@ -79,6 +91,28 @@ impl Connections {
     pub(super) fn forget(&mut self, key: SessionKey) {
         self.stages.retain(|_, stage| !matches!(stage, Stage::Open { key: open, .. } if *open == key));
         self.answers.remove(&key);
+    }
+
+    /// Machines whose TPM has been asked.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Pending> {
+        self.stages.values().filter_map(|stage| match stage {
+            Stage::Open { turn: Turn::Quote(pending), .. } => Some(&**pending),
+            Stage::Open { turn: Turn::First | Turn::Over, .. } | Stage::Proof { .. } => None,
+        })
+    }
+
+    /// Those of them that have had their time; they may say nothing more.
+    pub(super) fn silent(&mut self, now: Instant) -> Vec<SessionKey> {
+        let mut silent = Vec::new();
+        for stage in self.stages.values_mut() {
+            if let Stage::Open { key, turn } = stage
+                && matches!(turn, Turn::Quote(pending) if pending.until <= now)
+            {
+                *turn = Turn::Over;
+                silent.push(*key);
+            }
+        }
+        silent
     }
 }
 
@@ -194,7 +228,7 @@ impl State {
         });
         match admitted {
             Ok((key, line, bounds)) => {
-                self.outside.stages.insert((socket.number, id), Stage::Open { key, asked: false });
+                self.outside.stages.insert((socket.number, id), Stage::Open { key, turn: Turn::First });
                 socket.tell(ToGateway::Verdict { id, line, session: Some(bounds) });
             }
             Err(Refusal { code }) => {
@@ -205,24 +239,37 @@ impl State {
         }
     }
 
-    /// One session carries one question.
+    /// One session carries one question; if a TPM is asked back, its answer as well.
     fn outside_asks(&mut self, socket: &Socket, id: ConnectionId, frame: &[u8], now: Now) {
-        let key = match self.outside.stages.get_mut(&(socket.number, id)) {
-            Some(Stage::Open { key, asked }) if !*asked => {
-                *asked = true;
-                *key
-            }
-            Some(Stage::Open { .. } | Stage::Proof { .. }) | None => return self.out_of_turn(socket, id),
+        let (key, turn) = match self.outside.stages.get_mut(&(socket.number, id)) {
+            Some(Stage::Open { key, turn }) => (*key, mem::replace(turn, Turn::Over)),
+            Some(Stage::Proof { .. }) | None => return self.out_of_turn(socket, id),
+        };
+        let pending = match turn {
+            Turn::First => None,
+            Turn::Quote(pending) => Some(pending),
+            Turn::Over => return self.out_of_turn(socket, id),
         };
         let Some((peer, action)) =
             self.sessions.get(key).map(|session| (session.peer(), session.purpose.action()))
         else {
             return self.out_of_turn(socket, id);
         };
-        match Request::decode(frame) {
-            Ok(request) if request.action() == action => self.serve_outside(key, peer, request, now),
-            Ok(_) => self.refuse_outside(key, Code::ActionNotAllowed),
-            Err(why) => {
+        match (Request::decode(frame), pending) {
+            (Ok(Request::Quote(quote)), Some(pending)) => {
+                self.outside_quotes(key, &pending, &quote, now);
+                self.write_on(now);
+            }
+            (Ok(Request::Quote(_)), None) | (Ok(_), Some(_)) => {
+                self.refuse_outside(key, Code::ActionNotAllowed);
+            }
+            (Ok(Request::Attest(offer)), None) if action == "enrol" => {
+                self.outside_attests((socket.number, id), key, *offer, now);
+                self.write_on(now);
+            }
+            (Ok(request), None) if request.action() == action => self.serve_outside(key, peer, request, now),
+            (Ok(_), None) => self.refuse_outside(key, Code::ActionNotAllowed),
+            (Err(why), _) => {
                 tracing::debug!(MUSTER_PEER = peer.short(), action, "a malformed request: {why}");
                 let code = if action == "enrol" { Code::EnrolMalformed } else { Code::ChangeMalformed };
                 self.refuse_outside(key, code);
@@ -232,14 +279,12 @@ impl State {
 
     fn serve_outside(&mut self, key: SessionKey, peer: PublicKey, request: Request, now: Now) {
         match request {
-            Request::Enrol(bytes) => match self.enrol(peer, &bytes, now) {
-                Ok(statement) => {
-                    let mut frames = vec![Reply::Admitted(statement).encode()];
-                    frames.extend(self.everything());
-                    self.after_disk(Withheld::Outside(key, frames));
-                }
+            Request::Enrol(bytes) => match self.enrol(peer, &bytes, None, now) {
+                Ok(statement) => self.admitted_outside(key, statement),
                 Err(code) => self.refuse_outside(key, code),
             },
+            // Served in their turn.
+            Request::Attest(_) | Request::Quote(_) => self.refuse_outside(key, Code::ActionNotAllowed),
             Request::Boot { .. } | Request::Fetch(Select::Everything) => {
                 let frames = self.everything();
                 self.after_disk(Withheld::Outside(key, frames));
@@ -274,10 +319,23 @@ impl State {
         self.write_on(now);
     }
 
-    /// Admits a machine, or answers again what was answered before.
-    fn enrol(&mut self, peer: PublicKey, request: &[u8], now: Now) -> Result<Vec<u8>, Code> {
+    /// A machine is admitted: once the disk has it, it gets everything.
+    pub(super) fn admitted_outside(&mut self, key: SessionKey, statement: Vec<u8>) {
+        let mut frames = vec![Reply::Admitted(statement).encode()];
+        frames.extend(self.everything());
+        self.after_disk(Withheld::Outside(key, frames));
+    }
+
+    /// Admits a machine, or answers again what was answered before. `tpm` has spoken for it.
+    pub(super) fn enrol(
+        &mut self,
+        peer: PublicKey,
+        request: &[u8],
+        tpm: Option<TpmId>,
+        now: Now,
+    ) -> Result<Vec<u8>, Code> {
         let key = self.gateway_key().ok_or(Code::NotTheGateway)?;
-        let decided = enrol::decide(&self.replica, key, peer, request, now.unix_ns / 1_000_000_000);
+        let decided = enrol::decide(&self.replica, key, peer, request, tpm, now.unix_ns / 1_000_000_000);
         match decided {
             Ok(Enrolled::Before(statement)) => Ok(statement),
             Ok(Enrolled::New(statement)) => {
@@ -304,7 +362,7 @@ impl State {
         }
     }
 
-    fn gateway_key(&self) -> Option<&identity::SecretKey> {
+    pub(super) fn gateway_key(&self) -> Option<&identity::SecretKey> {
         let key = self.role_key()?;
         let named = self.roster.gateways().iter().any(|g| g.key == key.public() && self.is_mine(&g.node));
         (named && self.is_member()).then_some(key)

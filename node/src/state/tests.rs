@@ -21,6 +21,7 @@ use crate::{
     writer::Written,
 };
 
+mod attestation;
 mod gateway;
 mod healing;
 mod liveness;
@@ -213,7 +214,13 @@ impl Bench {
             expires_unix_s: 0,
             note: String::new(),
             approval,
+            attestation: false,
+            tpms: Vec::new(),
         };
+        self.invite_as(invite)
+    }
+
+    fn invite_as(&mut self, invite: Invite) -> StatementId {
         let statement = self.signed(Lane::Main, &Payload::from(invite));
         drop(self.submit(&statement));
         self.written();

@@ -114,10 +114,11 @@ impl Front {
         match timeout(Duration::from_secs(6), session.recv()).await.expect("left open") {
             Ok(reply) => match Reply::decode(&reply).unwrap() {
                 Reply::Refused(code) => Answer::Refused(code),
-                given
-                @ (Reply::Admitted(_) | Reply::Records(_) | Reply::End { .. } | Reply::Submitted(_)) => {
-                    Answer::Given(format!("{given:?}"))
-                }
+                given @ (Reply::Admitted(_)
+                | Reply::Challenge(_)
+                | Reply::Records(_)
+                | Reply::End { .. }
+                | Reply::Submitted(_)) => Answer::Given(format!("{given:?}")),
             },
             Err(_) => Answer::Ended,
         }

@@ -317,6 +317,8 @@ pub fn an_invite(n: u8) -> Invite {
         expires_unix_s: 0,
         note: String::new(),
         approval: false,
+        attestation: false,
+        tpms: Vec::new(),
     }
 }
 

@@ -15,6 +15,16 @@ fn records() -> Vec<Record> {
 fn requests() -> Vec<Request> {
     vec![
         Request::Enrol(enrol_request().encode()),
+        Request::Attest(Box::new(Offer {
+            request: enrol_request().encode(),
+            certificate: vec![0x30; 16],
+            key: vec![0x23; 8],
+        })),
+        Request::Quote(Box::new(Quote {
+            registers: [[7; 32], [11; 32], [0; 32]],
+            attest: vec![0xff; 9],
+            signature: vec![0x18; 7],
+        })),
         Request::Boot { charter: genesis().id(), floor: 4 },
         Request::Submit(records()),
         Request::Submit(vec![]),
@@ -28,6 +38,7 @@ fn replies() -> Vec<Reply> {
     vec![
         Reply::Admitted(invite_statement().bytes().to_vec()),
         Reply::Records(records()),
+        Reply::Challenge(Box::new(Challenge { credential: vec![5; 68], seed: vec![6; 68] })),
         Reply::End { heads: Heads([2; 32]), count: 8 },
         Reply::Submitted(vec![Outcome::Applied, Outcome::Known, Outcome::Refused(Code::ChangeBroken)]),
         Reply::Refused(Code::InviteUsedUp),

@@ -1,7 +1,7 @@
 //! What makes a statement hold, and every way of it not holding.
 
 use crate::fixture::*;
-use identity::{Label, Signature, StatementId, Tag};
+use identity::{Label, Signature, StatementId, Tag, TpmId};
 use org_trust::*;
 use proptest::prelude::*;
 
@@ -246,9 +246,19 @@ fn an_invite_out_of_bounds_is_refused() {
     }
     let statement = invite_statement();
     let body = statement.bytes().len() - 64;
-    for (at, value, field) in [(body - 2, 2, "invite flags"), (body - 1, 1, "endorsement keys")] {
+    for (at, value, field) in [(body - 2, 4, "invite flags"), (body - 1, 9, "endorsement keys")] {
         let bytes = resigned(&statement, ADMIN, Label::STATEMENT, |body| body[at] = value);
         assert_eq!(UnverifiedStatement::decode(&bytes).unwrap_err().field, field);
+    }
+    let tpms = |n: u8| (0..n).map(|n| TpmId([n; 32])).collect::<Vec<_>>();
+    for (attestation, tpms) in [
+        (true, tpms(9)),
+        (true, vec![TpmId([1; 32]); 2]),
+        (true, vec![TpmId([2; 32]), TpmId([1; 32])]),
+        (false, tpms(1)),
+    ] {
+        let wrong = Invite { attestation, tpms, ..invite() };
+        assert_eq!(malformed(sign(wrong)), "endorsement keys");
     }
 }
 
@@ -342,8 +352,9 @@ fn the_largest_statement_fits() {
     let admit = Admit::by_admin(&org(), keys, key(ADMIN), name(&text), Assurance::File);
     assert_eq!(sign(admit).unwrap().bytes().len(), 653);
     let labels = (0..8).map(|n| Tag::parse(&format!("{n}{}", "l".repeat(31))).unwrap()).collect();
-    let invite = Invite { labels, note: "x".repeat(96), ..invite() };
-    assert_eq!(sign(invite).unwrap().bytes().len(), 612);
+    let tpms = (0..8).map(|n| TpmId([n; 32])).collect();
+    let invite = Invite { labels, note: "x".repeat(96), attestation: true, tpms, ..invite() };
+    assert_eq!(sign(invite).unwrap().bytes().len(), 868);
     let tags = || (0..8).map(|n| Tag::parse(&format!("{n}{}", "l".repeat(31))).unwrap()).collect();
     let replaces = (0..4).map(|n| StatementId([n; 32])).collect();
     let assign = Assign { node: key(NODE), name: name(&text), roles: tags(), labels: tags(), replaces };
@@ -449,9 +460,14 @@ proptest! {
         note in "[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]{0,24}",
         seq in 0..u64::MAX,
         approval: bool,
+        attestation: bool,
+        tpms in prop::collection::btree_set(prop::array::uniform32(0_u8..), 0..=8),
     ) {
         let labels = labels.iter().map(|text| Tag::parse(text).unwrap()).collect();
-        let payload = Payload::from(Invite { uses, labels, expires_unix_s, note, approval, ..invite() });
+        let tpms = tpms.into_iter().filter(|_| attestation).map(TpmId).collect();
+        let invite =
+            Invite { uses, labels, expires_unix_s, note, approval, attestation, tpms, ..invite() };
+        let payload = Payload::from(invite);
         let place = Place { seq, ..place(Lane::Main) };
         let statement = Statement::sign(&org(), &secret(ADMIN), place, &payload).unwrap();
         let read = UnverifiedStatement::decode(statement.bytes()).unwrap().verify(&org()).unwrap();

@@ -101,6 +101,7 @@ fn vectors() -> Vec<Value> {
         "rotate",
         "retire",
         "invite with approval",
+        "invite for two TPMs",
     ];
     assert_eq!(named.len(), statements().len());
     for (name, made) in named.iter().zip(statements()) {
@@ -142,6 +143,39 @@ fn frames() -> Vec<Value> {
             "request: enrol",
             &Request::Enrol(enrol.clone()),
             json!({"action": "enrol", "request": encode_hex(&enrol)}),
+        ),
+        request(
+            "request: attest",
+            &Request::Attest(Box::new(Offer {
+                request: enrol.clone(),
+                certificate: vec![0x30, 1, 0],
+                key: vec![0, 0x23],
+            })),
+            json!({
+                "action": "attest",
+                "request": encode_hex(&enrol),
+                "certificate": "300100",
+                "key": "0023",
+            }),
+        ),
+        request(
+            "request: quote",
+            &Request::Quote(Box::new(Quote {
+                registers: [[7; 32], [11; 32], [0; 32]],
+                attest: vec![0xff, 0x54],
+                signature: vec![0, 0x18],
+            })),
+            json!({
+                "action": "quote",
+                "registers": [encode_hex(&[7; 32]), encode_hex(&[11; 32]), encode_hex(&[0; 32])],
+                "quote": "ff54",
+                "signature": "0018",
+            }),
+        ),
+        reply(
+            "reply: challenge",
+            &Reply::Challenge(Box::new(Challenge { credential: vec![0, 1, 5], seed: vec![6] })),
+            json!({"reply": "challenge", "credential": "000105", "seed": "06"}),
         ),
         request(
             "request: boot",
@@ -247,7 +281,15 @@ fn malformed(vectors: &[Value]) -> Vec<Value> {
     add("statement: invite", "labels out of order", &|bytes| bytes[178] = b'z');
     add("statement: invite", "a flag", &|bytes| {
         let at = bytes.len() - 66;
-        bytes[at] = 2;
+        bytes[at] = 4;
+    });
+    add("statement: invite for two TPMs", "nobody asks them", &|bytes| {
+        let at = bytes.len() - 64 - 64 - 2;
+        bytes[at] = 0;
+    });
+    add("statement: invite for two TPMs", "out of order", &|bytes| {
+        let at = bytes.len() - 64 - 64;
+        bytes[at] = 9;
     });
     add("statement: suspend", "the main lane", &|bytes| bytes[2] = 0);
     add("statement: suspend", "an unknown reason", &|bytes| bytes[140] = 5);
@@ -329,6 +371,8 @@ fn statement(name: &str, statement: &Statement) -> Value {
             "expires_unix_s": invite.expires_unix_s,
             "note": invite.note,
             "approval": invite.approval,
+            "attestation": invite.attestation,
+            "tpms": invite.tpms.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
         Payload::Cancel(cancel) => json!({
             "invite": cancel.invite.to_string(), "tip": cancel.tip.map(|tip| tip.to_string()),

@@ -96,6 +96,8 @@ fn an_invite_that_is_spent_too_often_is_noticed() {
         labels: Vec::new(),
         expires_unix_s: 0,
         approval: false,
+        attestation: false,
+        tpms: Vec::new(),
         note: String::new(),
     };
     let invite = all.admins[0].sign(&all.org, &Payload::from(invite));

@@ -101,6 +101,8 @@ impl World {
             labels: Vec::new(),
             expires_unix_s,
             approval,
+            attestation: false,
+            tpms: Vec::new(),
             note: String::new(),
         };
         let admin = self.an_admin();

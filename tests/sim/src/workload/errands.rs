@@ -166,6 +166,7 @@ impl World {
                     replies.first().map(|reply| match reply {
                         Reply::Refused(code) => format!("refused {code}"),
                         Reply::Admitted(_) => "admitted".to_owned(),
+                        Reply::Challenge(_) => "a question to the TPM".to_owned(),
                         Reply::Records(records) => format!("{} records", records.len()),
                         Reply::End { .. } => "end".to_owned(),
                         Reply::Submitted(outcomes) => format!("{outcomes:?}"),
@@ -180,7 +181,11 @@ impl World {
             Answered::Refused(code) => Some(*code),
             Answered::Replies(replies) => replies.iter().find_map(|reply| match reply {
                 Reply::Refused(code) => Some(*code),
-                Reply::Admitted(_) | Reply::Records(_) | Reply::End { .. } | Reply::Submitted(_) => None,
+                Reply::Admitted(_)
+                | Reply::Challenge(_)
+                | Reply::Records(_)
+                | Reply::End { .. }
+                | Reply::Submitted(_) => None,
             }),
             Answered::Nothing => None,
         };
@@ -285,7 +290,11 @@ fn listed(replies: &[Reply]) -> Vec<Record> {
     for reply in replies {
         match reply {
             Reply::Records(more) => records.extend(more.iter().cloned()),
-            Reply::Admitted(_) | Reply::End { .. } | Reply::Submitted(_) | Reply::Refused(_) => {}
+            Reply::Admitted(_)
+            | Reply::Challenge(_)
+            | Reply::End { .. }
+            | Reply::Submitted(_)
+            | Reply::Refused(_) => {}
         }
     }
     records
