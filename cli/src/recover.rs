@@ -69,7 +69,7 @@ pub(crate) fn run(everywhere: &Everywhere, invite: Option<&str>) -> Outcome<()> 
 }
 
 /// Why the keys are lost. What may pass, and what another start mends, is no loss.
-fn lost(places: &Places) -> Outcome<Failure> {
+pub(crate) fn lost(places: &Places) -> Outcome<Failure> {
     let seen = tpm::look(places)?;
     let mut missing = None;
     for object in seen.objects {

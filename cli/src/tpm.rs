@@ -319,3 +319,118 @@ const fn phase_word(phase: Phase) -> &'static str {
         Phase::Node => "node",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use boot_image::{ImageSecretKey, LEAVE_PREBOOT, Pcr};
+    use tpm_seal::{Approval, ImageKey, Seed};
+
+    use super::*;
+    use crate::recover;
+
+    fn approvals(key: u8, image: &[u8]) -> Approvals {
+        let key = ImageSecretKey::from_bytes(&[key; 32]).unwrap();
+        let approval = |phase, image: Pcr| {
+            let unsigned = Approval { phase: [phase; 32], image: *image.as_bytes(), signature: [0; 64] };
+            Approval { signature: key.sign(&unsigned.message()), ..unsigned }
+        };
+        let measured = Pcr::ZERO.extended(image);
+        Approvals {
+            key: ImageKey(key.public()),
+            preboot: approval(1, measured),
+            node: approval(2, measured.extended(LEAVE_PREBOOT)),
+        }
+    }
+
+    fn words(places: &Places) -> Vec<&'static str> {
+        look(places)
+            .unwrap_or_else(|e| panic!("{}", e.text()))
+            .objects
+            .iter()
+            .map(|o| o.finding.word())
+            .collect()
+    }
+
+    /// The code of what keeps the keys closed, and what recovery says of it.
+    fn closed(places: &Places) -> (Code, Code) {
+        let objects = look(places).unwrap_or_else(|e| panic!("{}", e.text())).objects;
+        let mut codes = objects.iter().filter_map(|object| match &object.finding {
+            Finding::Closed(failure) => Some(failure.code()),
+            Finding::Opens | Finding::InItsPhase | Finding::Missing => None,
+        });
+        let code = codes.next().unwrap();
+        (code, recover::lost(places).unwrap_or_else(|refused| refused).code())
+    }
+
+    #[test]
+    fn what_keeps_keys_closed_is_told_without_opening_any_and_only_a_loss_is_recovered_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut swtpm = lab::Swtpm::start(&dir.path().join("one")).unwrap_or_else(|e| panic!("{e}"));
+        let other = lab::Swtpm::start(&dir.path().join("other")).unwrap_or_else(|e| panic!("{e}"));
+        let keys = dir.path().join("keys");
+        std::fs::create_dir(&keys).unwrap();
+        let places = |tpm: &Path| Places {
+            state: dir.path().to_owned(),
+            socket: PathBuf::new(),
+            storage: None,
+            tpm: tpm.to_owned(),
+            gateway_socket: None,
+            configured: false,
+        };
+        let mine = places(swtpm.device());
+        let tpm = Tpm::open(swtpm.device()).unwrap();
+        assert_eq!(words(&mine), ["missing", "missing"]);
+        let node =
+            NodeSecrets { identity: Seed::new(&[1; 32]), wireguard: Seed::new(&[2; 32]), gateway: None };
+        let boot = BootSecrets {
+            preboot_secret: Seed::new(&[7; 32]),
+            boot: Seed::new(&[8; 32]),
+            anchor: [9; 32],
+            floor: 0,
+        };
+        // Without an image: any system opens them.
+        let unbound = Custody::Tpm(tpm.clone());
+        unbound.store(&keys, &node).unwrap();
+        unbound.store(&keys, &boot).unwrap();
+        assert_eq!(words(&mine), ["opens", "opens"]);
+        assert_eq!(recover::lost(&mine).unwrap_err().code(), Code::KeysInOrder);
+
+        let image = approvals(6, b"image");
+        image.keep(&keys).unwrap();
+        let bound = Custody::sealed(tpm.clone(), &keys).unwrap();
+        tpm.extend(11, b"image").unwrap();
+        bound.store(&keys, &node).unwrap();
+        bound.store(&keys, &boot).unwrap();
+        assert_eq!(words(&mine), ["opens-in-its-phase", "opens"]);
+        tpm.extend(11, LEAVE_PREBOOT).unwrap();
+        assert_eq!(words(&mine), ["opens", "opens-in-its-phase"]);
+        assert_eq!(recover::lost(&mine).unwrap_err().code(), Code::KeysInOrder);
+        let seen = look(&mine).unwrap_or_else(|e| panic!("{}", e.text()));
+        assert_eq!(seen.value()["runs"], "the image, in its node phase");
+        assert!(seen.screen().contains("as sealed"), "{}", seen.screen());
+
+        // Another start mends the first two, and the third if the firmware is set back.
+        tpm.extend(11, b"something else").unwrap();
+        assert_eq!(closed(&mine), (Code::ImageNotApproved, Code::ImageNotApproved));
+        tpm.extend(12, b"init=/bin/sh").unwrap();
+        assert_eq!(closed(&mine), (Code::AddedToImage, Code::AddedToImage));
+        tpm.extend(7, b"another certificate").unwrap();
+        assert_eq!(closed(&mine), (Code::FirmwareChanged, Code::FirmwareChanged));
+        assert!(recover::lost(&mine).is_ok(), "whoever asks says that it stays");
+        let screen = look(&mine).unwrap_or_else(|e| panic!("{}", e.text())).screen();
+        assert!(screen.contains("differs: sealed to") && screen.contains("something was added"), "{screen}");
+        swtpm.power_cycle().unwrap();
+        tpm.extend(11, b"image").unwrap();
+        approvals(7, b"image").keep(&keys).unwrap();
+        assert_eq!(closed(&mine), (Code::OtherImageKey, Code::OtherImageKey));
+        image.keep(&keys).unwrap();
+        assert_eq!(closed(&places(other.device())), (Code::TpmReplaced, Code::TpmReplaced));
+        let mut bytes = std::fs::read(keys.join("boot.sealed")).unwrap();
+        bytes[200] ^= 1;
+        std::fs::write(keys.join("boot.sealed"), bytes).unwrap();
+        assert_eq!(closed(&mine), (Code::KeyFileMalformed, Code::KeyFileMalformed));
+        assert_eq!(look(&places(Path::new("/dev/tpmrm999"))).err().map(|e| e.code()), Some(Code::TpmAbsent));
+    }
+}

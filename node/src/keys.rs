@@ -387,7 +387,8 @@ fn directory(config: &Config) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use tpm_seal::BootSecrets;
+    use boot_image::{ImageSecretKey, LEAVE_PREBOOT, Pcr};
+    use tpm_seal::{Approval, Approvals, BootSecrets, ImageKey};
 
     use super::*;
 
@@ -443,6 +444,59 @@ mod tests {
         let renewed: NextBoot = Custody::File.load(&keys).unwrap();
         assert!(renewed.boot != seed(5));
         KeysOrder::Promote.carry_out(&config).unwrap();
+    }
+
+    #[test]
+    fn new_keys_are_made_in_the_node_phase_without_opening_what_preboot_keeps() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut swtpm = lab::Swtpm::start(&dir.path().join("tpm")).unwrap();
+        let config =
+            Config { state_dir: dir.path().into(), tpm: swtpm.device().to_owned(), ..Config::default() };
+        let (keys, next) = (directory(&config), next_directory(&config));
+        fs::create_dir(&keys).unwrap();
+        approvals().keep(&keys).unwrap();
+        let tpm = Tpm::open(swtpm.device()).unwrap();
+        tpm.extend(11, IMAGE).unwrap();
+        let custody = custody(&config).unwrap();
+        let seed = |byte| Seed::new(&[byte; 32]);
+        let node = NodeSecrets { identity: seed(1), wireguard: seed(2), gateway: None };
+        let boot = BootSecrets { preboot_secret: seed(4), boot: seed(5), anchor: [6; 32], floor: 7 };
+        custody.store(&keys, &node).unwrap();
+        custody.store(&keys, &boot).unwrap();
+        tpm.extend(11, LEAVE_PREBOOT).unwrap();
+        let kept = fs::read(keys.join("boot.sealed")).unwrap();
+        let make = || match (KeysOrder::Make { keep_old: false }).carry_out(&config).unwrap() {
+            KeysDone::Made(made) => (made.node.public(), made.boot.public()),
+            KeysDone::Done(_) => panic!("not made"),
+        };
+        let made = make();
+        assert_eq!(make(), made, "two rotations of one key would void both");
+        assert!(beside(&config).unwrap().next);
+        KeysOrder::Promote.carry_out(&config).unwrap();
+        assert!(!next.exists());
+        assert_eq!(Keys::load(&config).unwrap().node.public(), made.0);
+        assert_eq!(fs::read(keys.join("boot.sealed")).unwrap(), kept);
+        assert!(custody.load::<NextBoot>(&keys).is_err() && custody.load::<BootSecrets>(&keys).is_err());
+        swtpm.power_cycle().unwrap();
+        tpm.extend(11, IMAGE).unwrap();
+        let renewed: NextBoot = custody.load(&keys).unwrap();
+        assert_eq!(renewed.boot.expose(SecretKey::from_seed).public(), made.1);
+    }
+
+    const IMAGE: &[u8] = b"image";
+
+    fn approvals() -> Approvals {
+        let key = ImageSecretKey::from_bytes(&[6; 32]).unwrap();
+        let approval = |phase, image: Pcr| {
+            let unsigned = Approval { phase: [phase; 32], image: *image.as_bytes(), signature: [0; 64] };
+            Approval { signature: key.sign(&unsigned.message()), ..unsigned }
+        };
+        let measured = Pcr::ZERO.extended(IMAGE);
+        Approvals {
+            key: ImageKey(key.public()),
+            preboot: approval(1, measured),
+            node: approval(2, measured.extended(LEAVE_PREBOOT)),
+        }
     }
 
     #[test]

@@ -470,7 +470,8 @@ fn approvals(org: &OrgId, version: &[u8]) -> Approvals {
 #[tokio::test]
 async fn keys_open_to_preboot_until_the_machine_is_a_member_and_to_the_node_phase_from_then_on() {
     let dir = tempfile::tempdir().unwrap();
-    let mut tpm = lab::Swtpm::start(dir.path()).unwrap();
+    let mut tpm = lab::Swtpm::start(&dir.path().join("one")).unwrap();
+    let mut other = lab::Swtpm::start(&dir.path().join("other")).unwrap();
     local(async |bench| {
         let (keys, device) = (bench.keys_directory(), Tpm::open(tpm.device()).unwrap());
         let invite = bench.invite.to_str().unwrap().to_owned();
@@ -508,6 +509,17 @@ async fn keys_open_to_preboot_until_the_machine_is_a_member_and_to_the_node_phas
         assert_eq!(bench.boot(&tpm, b"image 2", &[]).await.unwrap_err().code, Code::ImageNotApproved);
         let plain = bench.run_with(&["--tpm", text(tpm.device())], &[]).await.unwrap_err();
         assert_eq!(plain.code, Code::OtherImageKey);
+        // A bad disk, another TPM, and back.
+        let good = bench.file("keys/boot.sealed");
+        let mut flipped = good.clone();
+        flipped[200] ^= 1;
+        for (tpm, bytes, code) in
+            [(&mut tpm, &flipped, Code::SealedKeyDamaged), (&mut other, &good, Code::TpmReplaced)]
+        {
+            fs::write(keys.join("boot.sealed"), bytes).unwrap();
+            tpm.power_cycle().unwrap();
+            assert_eq!(bench.boot(tpm, b"image 2", &[]).await.unwrap_err().code, code);
+        }
         tpm.power_cycle().unwrap();
         bench.boot(&tpm, b"image 2", &[]).await.unwrap();
     })

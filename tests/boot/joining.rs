@@ -20,7 +20,13 @@ fn a_machine_enrols_at_its_first_boot_returns_at_the_next_and_once_revoked_is_re
         let vm = images::machine(&org, "vm", &uki, &nodes, Firmware::Open);
 
         let mut first = images::power_on(&org, 1, &vm);
-        for line in ["muster-preboot  1", "admitted by", "takes over", "took over what was handed over"] {
+        for line in [
+            "muster-preboot  1",
+            "Secure Boot is off",
+            "admitted by",
+            "takes over",
+            "took over what was handed over",
+        ] {
             println!("first boot: {line} after {:.1?}", first.wait_for(line, BOOT).unwrap());
         }
         let measured = format!("the TPM measured this image as {predicted}");
@@ -42,6 +48,13 @@ fn a_machine_enrols_at_its_first_boot_returns_at_the_next_and_once_revoked_is_re
         wait_for(Duration::from_secs(60), "the gateway reaches it again", linked).unwrap();
         assert_eq!(images::booted(&org).len(), 1, "the same machine");
         second.cut_power();
+
+        // Where firmware starts anything, it also hands on any command line. Keys do not open to one.
+        let mut other =
+            vm.power_on_from(org.host(1).unwrap(), &uki, "console=ttyS0 panic=30 init=/bin/sh").unwrap();
+        println!("another command line: refused after {:.1?}", other.wait_for("MU-4014", BOOT).unwrap());
+        assert!(!other.console().contains("takes over"), "it got a node OS");
+        other.cut_power();
 
         org.ask(0, &["revoke", &key, "--wait", "1", "--yes"]).unwrap();
         let mut third = images::power_on(&org, 1, &vm);

@@ -10,4 +10,5 @@
 mod images;
 mod joining;
 mod making;
+mod sealing;
 mod secure_boot;

@@ -36,7 +36,7 @@ fn firmware_starts_a_signed_image_and_refuses_one_that_is_not() -> Result<(), la
 }
 
 /// Debian's test key, without its passphrase.
-fn open_key(dir: &Path) -> std::path::PathBuf {
+pub(crate) fn open_key(dir: &Path) -> std::path::PathBuf {
     let key = dir.join("secure-boot.key");
     let mut openssl = Command::new("openssl");
     openssl.args(["rsa", "-passin", "pass:snakeoil", "-in", SECURE_BOOT_KEY, "-out"]).arg(&key);

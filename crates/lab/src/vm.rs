@@ -78,6 +78,15 @@ impl Vm {
         run(Program::new("mkfs.ext4").args(["-q", "-L", "muster-state"]).arg(&path))
     }
 
+    /// Resets the firmware to settings under which it starts anything.
+    ///
+    /// # Errors
+    /// The file with them cannot be written.
+    pub fn forget_firmware_settings(&self) -> Result<(), VmError> {
+        let variables = Path::new(OVMF).join("OVMF_VARS_4M.fd");
+        fs::copy(&variables, self.dir.join("variables.fd")).map(drop).map_err(file(&variables))
+    }
+
     /// Puts these files on the disk that it boots from, in place of any there.
     ///
     /// # Errors
@@ -116,8 +125,16 @@ impl Vm {
     /// # Errors
     /// QEMU or the TPM does not start.
     pub fn power_on(&self, host: &Host) -> Result<Running, VmError> {
-        let network = "user,id=net,hostfwd=udp::51820-:51820";
-        self.start(host.namespace().program("qemu-system-x86_64"), network, 1)
+        self.start(host.namespace().program("qemu-system-x86_64"), OWN_NETWORK, 1)
+    }
+
+    /// As [`Self::power_on`], and lets the firmware start this file instead of the disk's, with a command line.
+    ///
+    /// # Errors
+    /// As [`Self::power_on`].
+    pub fn power_on_from(&self, host: &Host, image: &Path, command_line: &str) -> Result<Running, VmError> {
+        let qemu = host.namespace().program("qemu-system-x86_64").arg("-kernel").arg(image);
+        self.start(qemu.args(["-append", command_line]), OWN_NETWORK, 1)
     }
 
     /// Switches it on with a cable to the bridge, as its machine `number`; see [`serve_addresses`].
@@ -173,7 +190,7 @@ impl Vm {
         let variables = self.dir.join("variables.fd");
         more("-drive", format!("if=pflash,unit=1,format=raw,file={}", variables.display()));
         more("-drive", disk(&self.boot_disk(), "boot"));
-        more("-device", "virtio-blk-pci,drive=boot,bootindex=0".to_owned());
+        more("-device", "virtio-blk-pci,drive=boot,bootindex=1".to_owned());
         more("-drive", disk(&self.state_disk(), "state"));
         more("-device", "virtio-blk-pci,drive=state".to_owned());
         more("-chardev", format!("socket,id=tpm,path={tpm}"));
@@ -272,6 +289,8 @@ impl fmt::Debug for VmError {
 
 impl core::error::Error for VmError {}
 
+/// Of a machine that is alone: QEMU's, with the tunnels' port passed on.
+const OWN_NETWORK: &str = "user,id=net,hostfwd=udp::51820-:51820";
 const OVMF: &str = "/usr/share/OVMF";
 const STATE_BYTES: u64 = 64 * 1024 * 1024;
 const BOOT_BYTES: u64 = 160 * 1024 * 1024;
