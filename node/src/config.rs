@@ -66,6 +66,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// `[gateway] socket`; only a gateway has one.
     pub gateway_socket: Option<PathBuf>,
+    /// `[health] listen`: health and metrics over HTTP, on the loopback; none unless set.
+    pub health: Option<SocketAddr>,
 }
 
 impl Default for Config {
@@ -84,6 +86,7 @@ impl Default for Config {
             attestation: Attestation::default(),
             control_socket: PathBuf::from("/run/muster/musterd.sock"),
             gateway_socket: None,
+            health: None,
         }
     }
 }
@@ -435,6 +438,14 @@ const SETTINGS: &[Setting] = &[
         expected: PATH,
         set: |c, v| v.path().map(|path| c.gateway_socket = Some(path)),
     },
+    Setting {
+        key: "health.listen",
+        expected: "an address and port of the loopback, such as 127.0.0.1:9464",
+        set: |c, v| {
+            let at: SocketAddr = v.text()?.parse().ok()?;
+            at.ip().is_loopback().then(|| c.health = Some(at))
+        },
+    },
 ];
 
 fn nearest(key: &str) -> &'static str {
@@ -512,8 +523,9 @@ mod tests {
             "state_dir = '/s'\n[keys]\nstorage = 'file'\ntpm = '/t'\n[network]\ninterface = 'm1'\nport = 1\n\
              auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[members]\n\
              on_stale = 'deny-new'\nstale_after = '2h'\non_clone = 'suspend'\n[control]\n\
-             socket = '/c'\n[gateway]\nsocket = '/g'\n[attestation]\nroots = '/r'\nsecure_boot = ['\
-             0707070707070707070707070707070707070707070707070707070707070707']\nimages = []\n",
+             socket = '/c'\n[gateway]\nsocket = '/g'\n[health]\nlisten = '[::1]:9'\n[attestation]\n\
+             roots = '/r'\nimages = []\nsecure_boot = ['\
+             0707070707070707070707070707070707070707070707070707070707070707']\n",
         )
         .unwrap();
         assert_eq!(
@@ -539,8 +551,11 @@ mod tests {
                 },
                 control_socket: PathBuf::from("/c"),
                 gateway_socket: Some(PathBuf::from("/g")),
+                health: Some("[::1]:9".parse().unwrap()),
             }
         );
+        let everywhere = Config::of_text("test", "[health]\nlisten = '0.0.0.0:9464'\n");
+        assert!(matches!(everywhere, Err(ConfigError::BadValue { key: "health.listen", .. })));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod enrol;
 #[cfg(test)]
 mod fixture;
 pub mod handover;
+pub mod health;
 pub mod keys;
 pub mod link;
 pub mod notify;

@@ -121,7 +121,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
         handover::done(state_dir).map_err(|error| Unready::file(state_dir, &error))?;
         tracing::info!("took over what was handed over");
     }
-    let replace = torn || store.wants_replacing();
+    let replace = torn || store.wants_replacing_at_start();
     Ok(Prepared { keys, replica, store, replace, beside })
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     clock,
     config::Config,
+    health,
     keys::{Keys, KeysDone, KeysOrder},
     link::{self, Ground},
     notify::Notify,
@@ -135,6 +136,13 @@ pub async fn run(mut config: Config, reload: impl Fn() -> Option<Config>) -> Res
         StartError { code, detail: format!("{}: {error}", path.display()) }
     };
     let listener = sockets::listen(&path).map_err(at)?;
+    if let Some(at) = config.health {
+        // A port that is taken is no reason to leave the org.
+        match health::listen(at).await {
+            Ok(listener) => drop(control.spawn(health::serve(listener, asked.clone()))),
+            Err(error) => tracing::error!("no health and metrics at {at}: {error}"),
+        }
+    }
     control.spawn(sockets::control(listener, asked));
     let notify = Notify::new();
     loop {

@@ -191,8 +191,18 @@ impl<D: Disk> Store<D> {
     /// failed write left no other way.
     #[must_use]
     pub fn wants_replacing(&self) -> bool {
-        let increments = self.length.saturating_sub(self.whole);
-        self.broken || increments > self.whole.max(INCREMENT_BYTES_MIN)
+        self.broken || self.increments() > self.whole.max(INCREMENT_BYTES_MIN)
+    }
+
+    /// The same of a store that was just opened, when a document that was put together from many pieces
+    /// takes several times the memory of one in one piece.
+    #[must_use]
+    pub fn wants_replacing_at_start(&self) -> bool {
+        self.wants_replacing() || self.increments() > INCREMENT_BYTES_MIN / 8
+    }
+
+    const fn increments(&self) -> u64 {
+        self.length.saturating_sub(self.whole)
     }
 
     fn acknowledge(&mut self) {

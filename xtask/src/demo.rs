@@ -3,6 +3,7 @@
 //! Machines are network namespaces with a TPM emulator each, inside a sandbox that the kernel clears away when
 //! this program ends, however it ends. The programs on them are those that are shipped.
 
+mod boot;
 mod screen;
 mod story;
 
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     /// Machines of the org, the first one its gateway
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=50))]
     nodes: u16,
+    /// Instead: two whole machines boot, in QEMU, and one of them is refused at its next boot
+    #[arg(long, conflicts_with_all = ["nodes", "musterd"])]
+    boot: bool,
     /// Print one object last
     #[arg(long)]
     json: bool,
@@ -38,10 +42,15 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let sandbox = enter("the demo", Profile::Dev)?;
+    let more: &[Purpose] = if options.boot { &[Purpose::Boot] } else { &[] };
+    let sandbox = enter_with("the demo", Profile::Dev, more)?;
     let mut programs = Programs::in_dir(machine::target_dir().join("debug"))?;
     programs.musterd = options.musterd.clone();
-    let outcome = story::tell(&sandbox, usize::from(options.nodes), programs, options.keep.clone())?;
+    let keep = options.keep.clone();
+    let outcome = match options.boot {
+        true => boot::tell(&sandbox, programs, keep)?,
+        false => story::tell(&sandbox, usize::from(options.nodes), programs, keep)?,
+    };
     if options.json {
         println!("{}", outcome.json);
     }
@@ -51,10 +60,22 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
 }
 
+/// What came of it.
+pub(crate) struct Outcome {
+    pub(crate) held: bool,
+    pub(crate) json: Value,
+}
+
 /// Sees to packages and programs, then goes on in a sandbox.
 pub(crate) fn enter(who: &str, profile: Profile) -> Result<Sandbox, Failure> {
+    enter_with(who, profile, &[])
+}
+
+/// The same, with packages for more than the demo.
+pub(crate) fn enter_with(who: &str, profile: Profile, more: &[Purpose]) -> Result<Sandbox, Failure> {
     if Sandbox::if_inside().map_err(|why| Failure::Machine(why.to_string()))?.is_none() {
         packages()?;
+        install(more)?;
         build(profile)?;
     }
     Sandbox::enter().map_err(|why| {

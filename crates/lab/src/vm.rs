@@ -221,6 +221,12 @@ impl Running {
         self.qemu.output()
     }
 
+    /// How long it has been on.
+    #[must_use]
+    pub fn on_for(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Cuts the power.
     pub fn cut_power(self) {
         self.qemu.kill();
@@ -243,6 +249,27 @@ pub fn serve_addresses(_on: &Bridge, dir: &Path) -> Result<Daemon, VmError> {
     // Nobody else has these addresses, so nobody is asked for long.
     let program = Program::new("busybox").args(["udhcpd", "-f", "-a", "1"]).arg(&path);
     program.log(dir.join("udhcpd.log")).spawn(&Ready::AtOnce, START).map_err(VmError::Program)
+}
+
+/// A line of muster-preboot's on a machine's console.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Seconds since the kernel started, by its own clock.
+    pub up_s: f64,
+    /// Its number, or `.` for a note between two.
+    pub number: String,
+    /// What it says.
+    pub text: String,
+}
+
+impl Checkpoint {
+    /// The line, if it is one.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        let (up, rest) = line.trim_start().split_once(' ')?;
+        let (number, text) = rest.strip_prefix("muster-preboot")?.trim_start().split_once(' ')?;
+        Some(Self { up_s: up.parse().ok()?, number: number.to_owned(), text: text.trim().to_owned() })
+    }
 }
 
 fn run(program: Program) -> Result<(), VmError> {
@@ -297,3 +324,22 @@ const BOOT_BYTES: u64 = 160 * 1024 * 1024;
 /// For programs that end by themselves.
 const TOOLS: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_read_from_a_console_and_nothing_else_is() {
+        let read = |line| Checkpoint::read(line).map(|c| (c.up_s, c.number, c.text));
+        let line = "   3.21 muster-preboot  4  invite of org 75cbe54e holds\r";
+        assert_eq!(read(line), Some((3.21, "4".to_owned(), "invite of org 75cbe54e holds".to_owned())));
+        let note = "  61.00 muster-preboot  .  trying again in 1 s (1 of 5)";
+        assert_eq!(read(note).unwrap().1, ".");
+        for other in
+            ["", "[    0.1] Linux version 6.1", "3.21 muster-preboot: stopped after checkpoint 4", "x y"]
+        {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+}

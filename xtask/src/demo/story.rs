@@ -12,19 +12,13 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use super::screen::Screen;
+use super::{Outcome, screen::Screen};
 use crate::machine::Failure;
 
 /// How long refusals are watched after the last one set in.
 const WATCHED: Duration = Duration::from_secs(2);
 /// How long a demo waits for a refusal before it says that there is none.
 const GIVE_UP: Duration = Duration::from_secs(8);
-
-/// What came of it.
-pub(crate) struct Outcome {
-    pub(crate) held: bool,
-    pub(crate) json: Value,
-}
 
 pub(crate) fn tell(
     sandbox: &Sandbox,
