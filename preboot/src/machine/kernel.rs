@@ -45,13 +45,16 @@ pub(crate) fn mount_at(
 pub(crate) fn load_modules(console: &Console) -> Outcome<usize> {
     let order = Path::new("/lib/modules/order");
     let list = fs::read_to_string(order).map_err(|e| Failure::file(order, &e))?;
-    let mut loaded = 0;
+    let (mut loaded, mut absent) = (0, false);
     for name in list.lines() {
         let path = Path::new("/lib/modules").join(name);
         let file = fs::File::open(&path).map_err(|e| Failure::file(&path, &e))?;
         match rustix::system::finit_module(&file, c"", 0) {
             Ok(()) | Err(Errno::EXIST) => loaded += 1,
-            // Some drivers refuse a machine without their device; what is missing shows where it is needed.
+            // Not a machine with that bus; then its drivers lack what they build on.
+            Err(Errno::NODEV) => absent = true,
+            Err(Errno::NOENT) if absent => {}
+            // What is missing shows where it is needed.
             Err(why) => console.note(format_args!("module {name} not loaded: {why}")),
         }
     }
