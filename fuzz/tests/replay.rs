@@ -22,14 +22,14 @@ macro_rules! replayed {
 replayed! {
     batch bundle challenge charter config control enrol gateway gateway_config gateway_request handover hello
     http_answer http_request invite packet proof reply report request sealed_blob statement store stream swim
-    sync tls_files verdict
+    sync tls_files tpm_certificate tpm_key tpm_quote verdict
 }
 
 #[cfg(feature = "seed-wire")]
 replayed! {
     batch bundle challenge charter config control enrol gateway gateway_config gateway_request handover hello
     http_answer http_request invite packet proof reply report request sealed_blob seed_wire statement store
-    stream swim sync tls_files verdict
+    stream swim sync tls_files tpm_certificate tpm_key tpm_quote verdict
 }
 
 #[test]

@@ -447,7 +447,7 @@ codes! {
         "Install what is named, or name it by its option; see images/README.md.";
     InviteTooOpen = 8010, exit 77, "the invite would let in whoever has the image",
         "An image is copied, and the invite in it with it; this one lets several machines join without approval.",
-        "Make one with `muster invite create --approval` or for one machine, or accept it with --bearer.";
+        "Make one with `muster invite create --approval`, for one machine or for certain TPMs (--ek), or accept it with --bearer.";
 }
 
 impl Code {
