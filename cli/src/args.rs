@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use identity::{Name, Tag, TpmId};
 use serde::Deserialize;
 
-pub(crate) use image::{Image, ImageNode, ImagePreboot};
+pub(crate) use image::{Image, ImageNode, ImagePreboot, ImageRecovery};
 pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
 pub(crate) use roles::{
     Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, OrgKeysAt,

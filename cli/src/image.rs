@@ -4,6 +4,9 @@ mod approvals;
 mod inputs;
 mod node;
 mod preboot;
+mod publish;
+mod recovery;
+mod status;
 mod tools;
 mod verify;
 
@@ -25,6 +28,9 @@ pub(crate) fn run(everywhere: &Everywhere, command: &Image) -> Outcome<()> {
     match command {
         Image::Preboot(args) => preboot::run(everywhere, args),
         Image::Node(args) => node::run(everywhere, args),
+        Image::Publish { dir } => publish::run(everywhere, dir),
+        Image::Recovery(args) => recovery::run(everywhere, args),
+        Image::Status => status::run(everywhere),
         Image::Verify { file } => verify::run(everywhere, file),
     }
 }

@@ -6,6 +6,7 @@
 //! acknowledged before it is on disk.
 
 pub mod attestation;
+pub mod booted;
 pub mod clock;
 pub mod config;
 pub mod enrol;
@@ -13,6 +14,7 @@ pub mod enrol;
 mod fixture;
 pub mod handover;
 pub mod health;
+pub mod images;
 pub mod keys;
 pub mod link;
 pub mod notify;

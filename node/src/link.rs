@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use conn_auth::{Accept, Accepted, Action, Binding, Dial, KeyProven, Reference, To};
+use conn_auth::{Accept, Accepted, Action, Bind, Binding, Dial, KeyProven, Reference, To};
 use control::local::{Answer, Ping};
 use identity::{
     Code, OrgId, WireGuardKey,
@@ -132,8 +132,8 @@ struct Proved {
 
 async fn serve(ground: &Ground, proved: Proved) {
     if let Some(Opened { session, key, purpose, ends }) = decide(ground, proved).await {
-        // The side that was dialled answers what it is sent; only sync means more than that.
-        let echo = purpose != Purpose::Sync;
+        // Whoever is dialled for these sends back what comes, which means nothing else.
+        let echo = matches!(purpose, Purpose::Link | Purpose::Ping);
         carry(ground, session, key, ends, echo).await;
     }
 }
@@ -272,7 +272,7 @@ async fn reach(ground: &Ground, order: &Order) -> Result<(Session<TcpStream>, Ac
     };
     let own_fault = |why: &dyn std::fmt::Display| failure(Code::ClientProofWrong, why.to_string());
     let action = Action::new(order.purpose.action(), &[]).map_err(|why| own_fault(&why))?;
-    let bound = action.rule().map_or(0, |rule| rule.frame_bytes_max);
+    let bound = action.rule(Bind::WireGuard).map_or(0, |rule| rule.frame_bytes_max);
     let binding = Binding::WireGuard { client: own(ground), server: wireguard };
     let nonce = client::nonce().map_err(|why| own_fault(&why))?;
     let pending = Dial { org: ground.org, key: &ground.keys.node, to: To::Key(node), binding, action }
@@ -458,7 +458,7 @@ fn keep_alive(stream: &TcpStream, purpose: Purpose) {
     use rustix::net::sockopt;
     let (idle, between, probes) = match purpose {
         Purpose::Sync => SYNC_KEEP_ALIVE,
-        Purpose::Link | Purpose::Ping | Purpose::Outside(_) => LINK_KEEP_ALIVE,
+        Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Outside(_) => LINK_KEEP_ALIVE,
     };
     let patience = u32::try_from((idle + between * probes).as_millis()).unwrap_or(u32::MAX);
     let set = sockopt::set_socket_keepalive(stream, true)

@@ -9,20 +9,22 @@ use std::{
     time::Duration,
 };
 
-use control::local::{Failed, Request};
+use control::local::{Failed, Request, State as Stage};
 use identity::{BootNonce, Code, PublicKey, SecretKey, limits::SWIM_QUEUED_MAX};
+use org_trust::RunningImage;
 use tokio::{
     net::UdpSocket,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
-    clock,
+    booted, clock,
     config::Config,
     health,
+    images::{self, Images, ImagesOrder},
     keys::{Keys, KeysDone, KeysOrder},
     link::{self, Ground},
     notify::Notify,
@@ -47,6 +49,8 @@ pub enum Input {
     Frame(SessionKey, Vec<u8>),
     /// From a gateway's front.
     Outside(Outside),
+    /// The disk was read for a session that fetches an image.
+    ImageRead(SessionKey, Vec<Vec<u8>>),
     /// A member that was dialled hears others before it serves anybody.
     HealsFirst(PublicKey),
     /// A peer proved its key.
@@ -186,6 +190,10 @@ struct Daemon {
     probes: Arc<UdpSocket>,
     heard: mpsc::Receiver<probes::Heard>,
     written: mpsc::Receiver<Written>,
+    images: mpsc::Sender<ImagesOrder>,
+    images_thread: std::thread::JoinHandle<()>,
+    /// The image that this machine was booted by, until it is known to be good.
+    on_trial: Option<RunningImage>,
     tasks: JoinSet<()>,
     /// As at the start.
     config: Arc<Config>,
@@ -244,12 +252,19 @@ impl Daemon {
             port = config.port,
             "up"
         );
+        let running = booted::image(config);
+        let images = Images::of(&config.state_dir, running.clone());
+        let (images, images_thread) = images::spawn(images, ground.inputs.clone())
+            .map_err(|error| Unready::file(&config.state_dir, &error))?;
         let boot_nonce = BootNonce(rand::random());
         let beginning =
             Beginning { keys, replica, boot_nonce, randomness: rand::make_rng(), endpoints, replace, beside };
         let mut state = State::new(beginning, now());
         state.on_policy(config.policy, now());
         state.on_attestation(config.attestation.clone());
+        if let Some(release) = running.as_ref().and_then(|image| image.given_up) {
+            state.on_given_up(release);
+        }
         let slept = clock::slept();
         let config = Arc::new(config.clone());
         Ok(Self {
@@ -263,6 +278,9 @@ impl Daemon {
             probes,
             heard,
             written,
+            images,
+            images_thread,
+            on_trial: running,
             tasks,
             config,
             slept,
@@ -306,6 +324,9 @@ impl Daemon {
             }
             self.notice_sleep();
             self.perform().await;
+            if let Some(image) = self.on_trial.take_if(|_| self.state.stage() == Stage::Ready) {
+                self.tasks.spawn(booted::passed(image));
+            }
             if self.state.wants_restart() {
                 tracing::info!("beginning anew with other keys");
                 Box::pin(self.stop()).await;
@@ -335,6 +356,7 @@ impl Daemon {
             Input::Frame(key, frame) => self.state.on_frame(key, &frame, now),
             Input::Outside(outside) => self.state.on_outside(outside, now),
             Input::HealsFirst(node) => self.state.on_heals_first(node),
+            Input::ImageRead(key, frames) => self.state.on_image_read(key, Some(frames)),
             Input::Proven(proven) => self.state.on_proven(proven, now),
             Input::RoleKey(made, order) => self.state.on_role_key(made, *order, now),
             Input::Keys(done) => self.state.on_keys(done, now),
@@ -363,6 +385,18 @@ impl Daemon {
                 }
                 Effect::Dial(order) => {
                     self.tasks.spawn(link::dial(Arc::clone(&self.ground), *order));
+                    Ok(())
+                }
+                Effect::Images(order) => {
+                    match self.images.try_send(order).map_err(TrySendError::into_inner) {
+                        Err(ImagesOrder::Ask(key, _)) => {
+                            self.state.on_image_read(key, None);
+                            effects.extend(self.state.effects());
+                        }
+                        // Programs that wait are told that nobody answers.
+                        Ok(())
+                        | Err(ImagesOrder::Offer(..) | ImagesOrder::Show(_) | ImagesOrder::Upload(..)) => {}
+                    }
                     Ok(())
                 }
                 Effect::MakeRoleKey(order) => {
@@ -428,10 +462,12 @@ impl Daemon {
             tracing::debug!(%error, "gateway socket not removed");
         }
         self.tasks.shutdown().await;
-        drop(self.writes);
+        drop((self.writes, self.images));
         self.written.close();
-        if tokio::task::spawn_blocking(move || self.store.join()).await.is_err() {
-            tracing::debug!("the store's thread was not joined");
+        self.inputs.close();
+        let threads = move || (self.store.join(), self.images_thread.join());
+        if tokio::task::spawn_blocking(threads).await.is_err() {
+            tracing::debug!("the threads of store and images were not joined");
         }
         // The interface and the port are free again once the tunnels' task is gone.
         drop((self.state, self.ground, self.tunnel));

@@ -20,6 +20,8 @@ pub struct SessionKey(u64);
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
+    /// Fetches an image.
+    Blob,
     /// Opens the gate of the tunnel as long as it lives.
     Link,
     /// Measures.
@@ -35,6 +37,7 @@ impl Purpose {
     #[must_use]
     pub fn of(action: &str) -> Option<Self> {
         match action {
+            "blob-get" => Some(Self::Blob),
             "link" => Some(Self::Link),
             "ping" => Some(Self::Ping),
             "sync" => Some(Self::Sync),
@@ -46,6 +49,7 @@ impl Purpose {
     #[must_use]
     pub const fn action(self) -> &'static str {
         match self {
+            Self::Blob => "blob-get",
             Self::Link => "link",
             Self::Ping => "ping",
             Self::Sync => "sync",

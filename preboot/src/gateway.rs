@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use conn_auth::Action;
 use identity::{
-    Code, Heads, SecretKey, SessionId,
-    limits::{BOOT_RECORDS_BYTES_MAX, DIAL_DEADLINE_MS},
+    BlobHash, Code, Heads, Outline, SecretKey, SessionId,
+    limits::{BLOB_NODES_MAX, BLOB_PIECE_BYTES, BLOB_PIECES_MAX, BOOT_RECORDS_BYTES_MAX, DIAL_DEADLINE_MS},
 };
-use org_trust::{CharterChain, EnrolRequest, Record, Records, Reply, Request, Statement, TrustBundle};
+use org_trust::{
+    BlobReply, BlobRequest, CharterChain, EnrolRequest, Record, Records, Reply, Request, Statement,
+    TrustBundle,
+};
 use tokio::time::timeout;
 use transport::{
     Address, ClientTls,
@@ -106,6 +109,95 @@ pub(crate) async fn fetch(
     }
 }
 
+/// A session that fetches a node image, one question after the other.
+#[derive(Debug)]
+pub(crate) struct Images(Box<GatewaySession>);
+
+impl Images {
+    /// Proves the boot key to one gateway for it.
+    pub(crate) async fn open(
+        gateway: &Address,
+        pinned: &Pinned,
+        chain: &mut CharterChain,
+        boot: &Boot,
+    ) -> Outcome<Self> {
+        let (session, _) = dial(gateway, pinned, chain, boot, &boot.key, BlobRequest::ACTION).await?;
+        Ok(Self(Box::new(session)))
+    }
+
+    /// The signed release that machines are to run, if the gateway knows of one.
+    pub(crate) async fn wanted(&mut self) -> Outcome<Option<Vec<u8>>> {
+        self.ask(BlobRequest::Wanted).await?;
+        match self.answer().await? {
+            BlobReply::Wanted(release) => Ok(Some(release)),
+            BlobReply::Refused(Code::NodeImageNotHeld) => Ok(None),
+            reply @ (BlobReply::Nodes(_) | BlobReply::Piece(_) | BlobReply::Refused(_)) => {
+                Err(other_blob(&reply))
+            }
+        }
+    }
+
+    /// The outline of an image. It is checked against the hash before a piece is asked for.
+    pub(crate) async fn outline(&mut self, image: BlobHash, bytes: u64) -> Outcome<Outline> {
+        let pieces = bytes.div_ceil(BLOB_PIECE_BYTES as u64);
+        let mut nodes = Vec::new();
+        for first in (0..u32::try_from(pieces).unwrap_or(u32::MAX)).step_by(BLOB_NODES_MAX as usize) {
+            self.ask(BlobRequest::Nodes { file: image, first }).await?;
+            let reply = self.answer().await?;
+            let BlobReply::Nodes(some) = reply else { return Err(other_blob(&reply)) };
+            nodes.extend(some);
+        }
+        Outline::read(image, bytes, &nodes).map_err(|why| Failure::new(Code::NodeImageDamaged, why))
+    }
+
+    /// Every piece from `first` on, each checked before it is given to `take`.
+    pub(crate) async fn pieces(
+        &mut self,
+        outline: &Outline,
+        first: u32,
+        mut take: impl FnMut(&[u8]) -> Outcome<()>,
+    ) -> Outcome<()> {
+        let mut next = first;
+        while next < outline.pieces() {
+            let count = (outline.pieces() - next).min(BLOB_PIECES_MAX.into());
+            let count = u8::try_from(count).unwrap_or(BLOB_PIECES_MAX);
+            self.ask(BlobRequest::Pieces { file: outline.hash(), first: next, count }).await?;
+            for index in next..next + u32::from(count) {
+                let reply = self.answer().await?;
+                let BlobReply::Piece(piece) = reply else { return Err(other_blob(&reply)) };
+                outline.check(index, &piece).map_err(|why| {
+                    Failure::new(Code::NodeImageDamaged, format_args!("piece {index}: {why}"))
+                })?;
+                take(&piece)?;
+            }
+            next += u32::from(count);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn close(self) {
+        self.0.close().await;
+    }
+
+    async fn ask(&mut self, request: BlobRequest) -> Outcome<()> {
+        self.0.send(request.encode()).await.map_err(|why| Failure::new(why.code(), why))
+    }
+
+    async fn answer(&mut self) -> Outcome<BlobReply> {
+        let frame = receive_frame(&mut self.0).await?;
+        BlobReply::decode(&frame).map_err(|why| Failure::new(Code::FrameMalformed, why))
+    }
+}
+
+fn other_blob(reply: &BlobReply) -> Failure {
+    match reply {
+        BlobReply::Refused(code) => Failure::new(*code, "the gateway refused"),
+        BlobReply::Wanted(_) | BlobReply::Nodes(_) | BlobReply::Piece(_) => {
+            unexpected("another answer than was asked for")
+        }
+    }
+}
+
 impl Fetched {
     fn take(&mut self, records: Vec<Record>) -> Outcome<()> {
         self.records.extend(Records::batches(records, usize::MAX).flatten());
@@ -142,10 +234,14 @@ async fn send(session: &mut GatewaySession, request: &Request) -> Outcome<()> {
     session.send(request.encode()).await.map_err(|why| Failure::new(why.code(), why))
 }
 
-async fn receive(session: &mut GatewaySession) -> Outcome<Reply> {
+async fn receive_frame(session: &mut GatewaySession) -> Outcome<Vec<u8>> {
     let frame = timeout(Duration::from_millis(DIAL_DEADLINE_MS), session.recv()).await;
     let frame = frame.map_err(|_| Failure::new(Code::HandshakeTimeout, "the gateway stopped answering"))?;
-    let frame = frame.map_err(|why| Failure::new(why.code(), why))?;
+    frame.map_err(|why| Failure::new(why.code(), why))
+}
+
+async fn receive(session: &mut GatewaySession) -> Outcome<Reply> {
+    let frame = receive_frame(session).await?;
     Reply::decode(&frame).map_err(|why| Failure::new(Code::FrameMalformed, why))
 }
 

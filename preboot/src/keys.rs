@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use identity::{CharterId, Code, Label, SecretKey};
+use identity::{CharterId, Code, DiskKeys, Label, OrgId, PublicKey, SecretKey};
 use org_trust::{Assurance, NodeKeys};
 use rand::TryRng as _;
 use tpm_seal::{Approvals, BootSecrets, Custody, NextBoot, NodeSecrets, Phase, Seed, Tpm};
@@ -170,12 +170,31 @@ impl KeyStore {
             error.into()
         })
     }
+
+    /// Moves the floor up and seals it; never down. On failure the old one still stands.
+    pub(crate) fn raise_floor(&self, boot: &mut Boot, floor: u32) -> Outcome<()> {
+        if floor <= boot.secrets.floor {
+            return Ok(());
+        }
+        let before = core::mem::replace(&mut boot.secrets.floor, floor);
+        let sealed = self.custody.store(&self.directory, &boot.secrets);
+        let sealed = sealed.and_then(|()| self.custody.test(&self.directory, &boot.secrets));
+        sealed.map_err(|error| {
+            boot.secrets.floor = before;
+            error.into()
+        })
+    }
 }
 
 impl Boot {
     /// The newest org settings that this machine has seen.
     pub(crate) const fn anchor(&self) -> CharterId {
         CharterId(self.secrets.anchor)
+    }
+
+    /// What opens this machine's encrypted disk.
+    pub(crate) fn disk_keys(&self, org: OrgId, recovery: PublicKey) -> DiskKeys {
+        self.secrets.preboot_secret.expose(|secret| DiskKeys::new(secret, None, org, recovery))
     }
 
     /// The lowest generation it boots.

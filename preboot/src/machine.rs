@@ -4,6 +4,7 @@
 //! The kernel's command line is not read: who can change it changes nothing here. There is no shell and
 //! no way to one.
 
+mod choice;
 mod clock;
 mod dhcp;
 mod disk;
@@ -11,8 +12,11 @@ mod kernel;
 mod lease;
 mod network;
 mod node_image;
+mod persist;
 mod root;
 mod secure_boot;
+mod slots;
+mod watchdog;
 
 use std::{
     io::BufRead as _,
@@ -45,7 +49,8 @@ pub(crate) fn is_first_process() -> bool {
 /// Boots. Returns only when it does not get as far as the node image.
 pub(crate) fn run() -> ExitCode {
     let mut console = Console::default();
-    let failure = match boot(&mut console) {
+    let typed = lines();
+    let failure = match boot(&typed, &mut console) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -53,10 +58,23 @@ pub(crate) fn run() -> ExitCode {
     if let Err(why) = leave_phase() {
         console.note(format_args!("the TPM's register could not be extended: {why}"));
     }
-    recover(&console, failure.passes())
+    recover(&typed, &console, failure.passes())
 }
 
-fn boot(console: &mut Console) -> Outcome<core::convert::Infallible> {
+/// What is typed at the console, line by line.
+fn lines() -> mpsc::Receiver<String> {
+    let (sender, typed) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    typed
+}
+
+fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::convert::Infallible> {
     kernel::mount_own()?;
     console.open_all();
     console.checkpoint(format_args!("muster-preboot {} on {}", env!("CARGO_PKG_VERSION"), kernel::release()));
@@ -92,8 +110,8 @@ fn boot(console: &mut Console) -> Outcome<core::convert::Infallible> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::file(Path::new("/"), &e))?;
     let state = PathBuf::from(STATE);
-    let release = pins.release;
-    let (org, floor) = runtime.block_on(async {
+    let (release, recovery) = (pins.release, pins.recovery);
+    let (started, image) = runtime.block_on(async {
         network::up(console).await?;
         let arguments = Arguments {
             state: Some(state.clone()),
@@ -106,18 +124,21 @@ fn boot(console: &mut Console) -> Outcome<core::convert::Infallible> {
             attempts: ATTEMPTS,
         };
         let image = Image { chain, gateways: pins.gateways, binding };
-        Box::pin(start(&arguments, Some(image), console)).await
+        let mut started = Box::pin(start(&arguments, Some(image), console)).await?;
+        let image = Box::pin(node_image::get(&mut started, &release, console)).await?;
+        Ok::<_, Failure>((started, image))
     })?;
     drop(runtime);
-
-    let image = node_image::find(&org, &release, floor)?;
     console.checkpoint(format_args!(
         "node image, release {}, {} bytes, is the one that was signed",
-        image.number, image.bytes
+        image.generation.number, image.generation.image_bytes
     ));
+    let keys = started.boot.disk_keys(started.member.org(), recovery);
+    let persists = persist::mount(&keys, typed, console)?;
+    drop((keys, started));
     // From here on nothing that is sealed to this phase opens until the machine starts anew.
     leave_phase()?;
-    root::switch(&image, console)
+    root::switch(&image, persists, console)
 }
 
 /// Says to the TPM that preboot is over.
@@ -155,19 +176,11 @@ fn pin_path(name: &str) -> PathBuf {
 
 /// What is left to do after a failure: try again, by itself where that may help, or switch off. The
 /// machine starts anew for it, so that the TPM's registers do.
-fn recover(console: &Console, passes: bool) -> ExitCode {
+fn recover(typed: &mpsc::Receiver<String>, console: &Console, passes: bool) -> ExitCode {
     console.note("Enter tries again, o and Enter switches off");
     if passes {
         console.note(format_args!("by itself it tries again in {} s", AGAIN_AFTER.as_secs()));
     }
-    let (sender, typed) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
     let line = match passes {
         true => typed.recv_timeout(AGAIN_AFTER).unwrap_or_default(),
         // Without anybody at the console, and nothing that time would mend, it stays as it is.
@@ -189,8 +202,10 @@ fn recover(console: &Console, passes: bool) -> ExitCode {
 }
 
 /// Where the disk with this machine's state is, before and after the change of the root.
+const STATE_DISK: &str = "/state";
+const STATE: &str = "/state/muster";
+/// Where what the node OS keeps is, encrypted.
 const PERSIST: &str = "/persist";
-const STATE: &str = "/persist/muster";
 const TPM: &str = "/dev/tpmrm0";
 /// The register of what is booted.
 const PHASE_REGISTER: u8 = 11;

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use identity::{
-    Code, Name, OrgId,
+    Code, Name,
     limits::{BUNDLE_BYTES_MAX, MANIFEST_BYTES_MAX},
 };
 use org_trust::{
@@ -32,13 +32,20 @@ pub(crate) struct Image {
     pub(crate) binding: Binding,
 }
 
-/// Everything, from nothing or from whatever an earlier start left. The org, and the lowest generation
-/// that this machine boots.
+/// A machine that is a member, and has just been told so.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) member: Pinned,
+    pub(crate) boot: Boot,
+    pub(crate) store: KeyStore,
+}
+
+/// Everything, from nothing or from whatever an earlier start left.
 pub(crate) async fn start(
     arguments: &Arguments,
     image: Option<Image>,
     console: &mut Console,
-) -> Outcome<(OrgId, u32)> {
+) -> Outcome<Started> {
     let settings = Settings::of(arguments)?;
     let state = settings.state.as_path();
     files::create_directory(state)?;
@@ -72,7 +79,7 @@ pub(crate) async fn start(
     };
     member.admit = Some(admit);
     returning(arguments, &store, state, &mut member, &mut boot, console).await?;
-    Ok((member.org(), boot.floor()))
+    Ok(Started { member, boot, store })
 }
 
 /// The invite, if one is given and still of use. Once this machine is a member only its org is looked at.

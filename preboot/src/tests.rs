@@ -5,10 +5,14 @@ use std::{cell::RefCell, collections::BTreeMap, fs, net::SocketAddr, path::Path,
 use boot_image::{ImageSecretKey, LEAVE_PREBOOT, Pcr};
 use clap::Parser as _;
 use conn_auth::{Accept, Binding, Holder, Reference, Standing};
-use identity::{CharterId, Code, HashContext, Heads, Name, OrgId, PublicKey, SecretKey};
+use identity::{
+    BlobHash, CharterId, Code, HashContext, Heads, Name, OrgId, Outline, Outliner, PublicKey, SecretKey,
+    limits::BLOB_PIECE_BYTES,
+};
 use org_trust::{
-    Admin, CaState, Charter, CharterChain, EnrolRequest, Gateway, Invite, InviteManifest, Lane, Payload,
-    Place, Record, Records, Reply, Request as Question, Statement, TlsCa, TrustBundle, UnverifiedCharter,
+    Admin, BlobReply, BlobRequest, CaState, Charter, CharterChain, EnrolRequest, Gateway, Invite,
+    InviteManifest, Lane, Payload, Place, Record, Records, Reply, Request as Question, Statement, TlsCa,
+    TrustBundle, UnverifiedCharter,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio::{
@@ -24,9 +28,10 @@ use transport::{Deadlines, Incoming, Request, ServerTls, Status, after_of, encod
 use crate::{
     console::Console,
     failure::Outcome,
+    gateway::Images,
     keys::Binding as ImageBinding,
     settings::Arguments,
-    start::{Image, start},
+    start::{Image, Started, start},
 };
 
 fn seed(byte: u8) -> SecretKey {
@@ -50,12 +55,16 @@ struct Held {
     asked: u32,
     /// The connection ends when the machine asks for its admission.
     silent: bool,
+    /// Answers to questions of `blob-get`.
+    images: fn(BlobRequest) -> Vec<BlobReply>,
 }
 
 struct Bench {
     held: Rc<RefCell<Held>>,
     address: SocketAddr,
     state: tempfile::TempDir,
+    /// What the last start that went well left.
+    started: RefCell<Option<Started>>,
     /// The file with the invite.
     invite: std::path::PathBuf,
     _files: tempfile::TempDir,
@@ -95,7 +104,8 @@ fn org(salt: u8, address: SocketAddr) -> (Held, String) {
     let manifest =
         InviteManifest::new(&chain, &bundle, vec![address.to_string()], &invite, &seed(6)).unwrap();
     let line = manifest.to_line().to_string();
-    (Held { chain, invite, tls, admits: BTreeMap::new(), barred: None, asked: 0, silent: false }, line)
+    let admits = BTreeMap::new();
+    (Held { chain, invite, tls, admits, barred: None, asked: 0, silent: false, images }, line)
 }
 
 fn signed(chain: &CharterChain, author: u8, seq: u64, prev: [u8; 32], payload: Payload) -> Statement {
@@ -156,6 +166,7 @@ async fn serve(held: Rc<RefCell<Held>>, tcp: TcpStream) -> Option<()> {
     let (proof, verdict) = upgrade.challenge(pending.challenge()).await.ok()?.proof().await.ok()?;
     let proven = pending.on_proof(&proof).ok()?;
     let standing = held.borrow().standing(proven.action().name());
+    let fetches = proven.action().name() == BlobRequest::ACTION;
     let mut session = match proven.admit(standing) {
         Ok(admitted) => {
             let line = admitted.verdict_ok(Reference([6; 8]), Heads([0; 32]), 0);
@@ -166,6 +177,16 @@ async fn serve(held: Rc<RefCell<Held>>, tcp: TcpStream) -> Option<()> {
             return None;
         }
     };
+    loop {
+        if !fetches {
+            break;
+        }
+        let request = BlobRequest::decode(&session.recv().await.ok()?).ok()?;
+        let answers = (held.borrow().images)(request);
+        for answer in answers {
+            session.send(answer.encode()).await.ok()?;
+        }
+    }
     let answers = match Question::decode(&session.recv().await.ok()?).ok()? {
         Question::Enrol(_) if held.borrow().silent => return None,
         Question::Enrol(bytes) => vec![Reply::Admitted(held.borrow_mut().enrol(&bytes).bytes().to_vec())],
@@ -205,7 +226,8 @@ impl Bench {
         let files = tempfile::tempdir().unwrap();
         let invite = files.path().join("invite");
         fs::write(&invite, line).unwrap();
-        Self { held, address, state: tempfile::tempdir().unwrap(), invite, _files: files }
+        let started = RefCell::new(None);
+        Self { held, address, state: tempfile::tempdir().unwrap(), started, invite, _files: files }
     }
 
     async fn run(&self, more: &[&str]) -> Outcome<()> {
@@ -227,7 +249,17 @@ impl Bench {
             Arguments::try_parse_from(all.chain(storage.iter().copied()).chain(more.iter().copied()));
         let result = Box::pin(start(&arguments.unwrap(), image, &mut Console::default())).await;
         fs::remove_file(config).unwrap();
-        result.map(|_| ())
+        result.map(|started| drop(self.started.borrow_mut().replace(started)))
+    }
+
+    /// A session of the machine that has started, for its node image.
+    async fn images(&self) -> Outcome<Images> {
+        let started = self.started.take().unwrap();
+        let mut chain = started.member.chain.clone();
+        let gateway = &started.member.gateways[0];
+        let images = Box::pin(Images::open(gateway, &started.member, &mut chain, &started.boot)).await;
+        self.started.replace(Some(started));
+        images
     }
 
     /// As the first process of an image does: measured by firmware and stub, with the image's approvals.
@@ -551,6 +583,96 @@ async fn keys_sealed_without_an_image_are_bound_to_the_first_that_boots_and_a_re
         device.extend(11, b"image 1").unwrap();
         let boot: BootSecrets = kept.load(&keys).unwrap();
         assert!(boot.boot == seed());
+    })
+    .await;
+}
+
+/// A node image of more than one question.
+fn image() -> Vec<u8> {
+    (0..20 * BLOB_PIECE_BYTES + 7).map(|at| u8::try_from(at % 253).unwrap()).collect()
+}
+
+fn outline() -> Outline {
+    let mut outliner = Outliner::default();
+    image().chunks(BLOB_PIECE_BYTES).for_each(|piece| outliner.push(piece).unwrap());
+    outliner.finish().unwrap()
+}
+
+/// An honest gateway.
+fn images(request: BlobRequest) -> Vec<BlobReply> {
+    match request {
+        BlobRequest::Wanted => vec![BlobReply::Wanted(b"signed".to_vec())],
+        BlobRequest::Nodes { first: 0, .. } => vec![BlobReply::Nodes(outline().encode())],
+        BlobRequest::Nodes { .. } => vec![BlobReply::Refused(Code::NodeImageNotHeld)],
+        BlobRequest::Pieces { first, count, .. } => {
+            let from = usize::try_from(first).unwrap() * BLOB_PIECE_BYTES;
+            let image = image();
+            let pieces = image[from..].chunks(BLOB_PIECE_BYTES).take(count.into());
+            pieces.map(|piece| BlobReply::Piece(piece.to_vec())).collect()
+        }
+    }
+}
+
+async fn fetched(bench: &Bench, first: u32) -> Outcome<Vec<u8>> {
+    let mut images = bench.images().await?;
+    let outline = images.outline(outline().hash(), outline().bytes()).await?;
+    let mut got = Vec::new();
+    images
+        .pieces(&outline, first, |piece| {
+            got.extend_from_slice(piece);
+            Ok(())
+        })
+        .await?;
+    images.close().await;
+    Ok(got)
+}
+
+#[tokio::test]
+async fn a_node_image_is_fetched_with_the_boot_key_from_the_piece_that_is_missing() {
+    local(async |bench| {
+        bench.join().await.unwrap();
+        let mut session = bench.images().await.unwrap();
+        assert_eq!(session.wanted().await.unwrap().unwrap(), b"signed");
+        assert!(fetched(&bench, 0).await.unwrap() == image());
+        assert!(fetched(&bench, 19).await.unwrap() == image()[19 * BLOB_PIECE_BYTES..]);
+        bench.held.borrow_mut().images = |_| vec![BlobReply::Refused(Code::NodeImageNotHeld)];
+        assert_eq!(bench.images().await.unwrap().wanted().await.unwrap(), None);
+        assert_eq!(fetched(&bench, 0).await.unwrap_err().code, Code::NodeImageNotHeld);
+        bench.held.borrow_mut().barred = Some(Code::Revoked);
+        assert_eq!(bench.images().await.unwrap_err().code, Code::Revoked);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_sends_another_image_is_refused_at_the_first_piece() {
+    local(async |bench| {
+        bench.join().await.unwrap();
+        bench.held.borrow_mut().images = |request| {
+            let mut replies = images(request);
+            if let (BlobRequest::Pieces { .. }, [_, BlobReply::Piece(piece), ..]) =
+                (request, &mut replies[..])
+            {
+                piece[100] ^= 1;
+            }
+            replies
+        };
+        let mut session = bench.images().await.unwrap();
+        let outline = session.outline(outline().hash(), outline().bytes()).await.unwrap();
+        let mut taken = 0;
+        let refused = session.pieces(&outline, 0, |_| {
+            taken += 1;
+            Ok(())
+        });
+        assert_eq!(refused.await.unwrap_err().code, Code::NodeImageDamaged);
+        assert_eq!(taken, 1, "nothing of the wrong one or after it");
+        // An outline of another image, and one that is cut short.
+        assert_eq!(
+            bench.images().await.unwrap().outline(BlobHash([1; 32]), outline.bytes()).await.unwrap_err().code,
+            Code::NodeImageDamaged
+        );
+        bench.held.borrow_mut().images = |_| vec![BlobReply::Nodes(vec![0; 32])];
+        assert_eq!(fetched(&bench, 0).await.unwrap_err().code, Code::NodeImageDamaged);
     })
     .await;
 }

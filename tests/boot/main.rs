@@ -7,6 +7,8 @@
     reason = "this is a test, functions that several of them share included"
 )]
 
+mod disk;
+mod generations;
 mod images;
 mod joining;
 mod making;

@@ -344,6 +344,7 @@ def parse_verdict(data):
 
 CODES = {"1401", "1403", "1405", "1406", "1407", "1408", "1409", "1410", "1411", "1412", "1413"}
 ACTIONS = {
+    "blob-get": ("tls", {"boot-key"}),
     "boot": ("tls", {"boot-key"}),
     "enrol": ("tls", {"unknown", "member"}),
     "fetch": ("tls", {"admin"}),
@@ -352,6 +353,8 @@ ACTIONS = {
     "submit": ("tls", {"admin"}),
     "sync": ("wg", {"member"}),
 }
+# Of those above, the ones that are served over the other channel too.
+ALSO = {"blob-get": ("wg", {"member"})}
 
 
 def malformed(at, why, code):
@@ -458,7 +461,7 @@ def accept(given, out):
         code = standing
     elif not rule:
         code = "MU-1401" if standing == "unknown" else "MU-1408"
-    elif rule[0] != kind.decode() or standing not in rule[1]:
+    elif not any(r and r[0] == kind.decode() and standing in r[1] for r in (rule, ALSO.get(name))):
         code = "MU-1401" if standing == "unknown" else "MU-1407"
     if code:
         out["verdict"] += f" code={code}"

@@ -12,6 +12,15 @@ pub(crate) enum Image {
     Preboot(Box<ImagePreboot>),
     /// Make and sign the image behind it, with musterd as its service
     Node(Box<ImageNode>),
+    /// Have machines that boot run this node image: this machine's musterd passes it on
+    Publish {
+        /// Directory with node.squashfs and node.release
+        dir: PathBuf,
+    },
+    /// The passphrase that opens a machine's encrypted disk, from the disk and the org keys
+    Recovery(ImageRecovery),
+    /// Which node image this machine runs, which it could start, and which it passes on
+    Status,
     /// What an image holds of its org, and what the TPM will measure of it
     Verify {
         /// What `muster image` made
@@ -30,6 +39,9 @@ pub(crate) struct ImagePreboot {
     /// Take an invite that lets several machines join without approval
     #[arg(long)]
     pub(crate) bearer: bool,
+    /// Put in what a machine with an encrypted disk needs: cryptsetup and mke2fs of this machine
+    #[arg(long)]
+    pub(crate) persist: bool,
     /// Where to write it
     #[arg(long, value_name = "FILE", default_value = "preboot.efi")]
     pub(crate) out: PathBuf,
@@ -77,6 +89,9 @@ pub(crate) struct ImageNode {
     /// Number of this release, higher than those before; a machine that ran a later one may refuse it
     #[arg(long, value_name = "N")]
     pub(crate) release: u32,
+    /// Once this release was ready on a machine, start none before this number on it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) minimum: u32,
     /// Directory for node.squashfs and node.release
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
@@ -89,6 +104,17 @@ pub(crate) struct ImageNode {
     /// Its first process, which keeps musterd running
     #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
     pub(crate) busybox: PathBuf,
+    #[command(flatten)]
+    pub(crate) org_keys: OrgKeysAt,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageRecovery {
+    /// The disk or partition, or an image of it
+    pub(crate) disk: PathBuf,
+    /// Directory with org.json and the org keys [default: that of the only admin key]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) org: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) org_keys: OrgKeysAt,
 }

@@ -159,6 +159,7 @@ const DRIVERS: &[&str] = &[
     "virtio_blk",
     "virtio_scsi",
     "virtio_rng",
+    "softdog",
     "sd_mod",
     "ahci",
     "nvme",

@@ -7,6 +7,7 @@ use std::{
 };
 
 use boot_image::{Archive, Entry};
+use identity::{Code, limits::NODE_IMAGE_BYTES_MAX};
 use org_trust::Generation;
 use serde_json::json;
 
@@ -22,6 +23,11 @@ use crate::{
 };
 
 pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
+    if args.minimum > args.release {
+        let detail =
+            format_args!("--minimum {} would shut out release {} itself", args.minimum, args.release);
+        return Err(Failure::new(Code::Usage, detail));
+    }
     let (profile, path) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
     let keys = org_keys::unlock(everywhere, &args.org_keys, &path, profile.org())?;
     let (image, signed) = (args.out.join("node.squashfs"), args.out.join("node.release"));
@@ -41,7 +47,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
     tree.file("etc/muster/muster.toml", settings, false);
     tree.file("etc/os-release", os_release(args.release).into_bytes(), false);
     // What is mounted over, and what programs expect.
-    for dir in ["dev", "persist", "proc", "root", "run", "sys", "tmp", "var"] {
+    for dir in ["dev", "persist", "proc", "root", "run", "state", "sys", "tmp", "var"] {
         tree.directory(dir);
     }
     let root = scratch.path().join("root");
@@ -57,7 +63,11 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
         number: args.release,
         image: *blake3::hash(&bytes).as_bytes(),
         image_bytes: u64::try_from(bytes.len()).map_err(unusable)?,
+        minimum: args.minimum,
     };
+    if generation.image_bytes > NODE_IMAGE_BYTES_MAX {
+        return Err(Failure::new(Code::NodeImageTooLarge, format_args!("{} bytes", generation.image_bytes)));
+    }
     files::replace(&image, files::PUBLIC, &bytes)?;
     files::replace(&signed, files::PUBLIC, &generation.sign(&profile.org(), &keys.release))?;
     let hash = identity::encode_hex(&generation.image);
@@ -65,6 +75,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
         "file": image,
         "signature": signed,
         "release": generation.number,
+        "minimum": generation.minimum,
         "bytes": generation.image_bytes,
         "blake3": hash.as_str(),
         "org": profile.org().to_string(),
@@ -121,7 +132,7 @@ const INITTAB: &str = "\
 ::shutdown:/bin/busybox sync
 ";
 const SETTINGS: &str = "\
-state_dir = \"/persist/muster\"
+state_dir = \"/state/muster\"
 
 [keys]
 storage = \"tpm\"

@@ -49,6 +49,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
         release: keys.release.public(),
         image_key: image_key.public(),
         secure_boot: args.secure_boot_cert.as_deref().map(fingerprint).transpose()?,
+        recovery: identity::recovery_key(&keys.release).public(),
         built_unix_s: time(),
         invite: invite.map(|(line, _)| line),
     };
@@ -58,7 +59,15 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
     let mut archive = Archive::default();
     let from = programs(args.made_of.programs.as_deref())?.join("muster-preboot");
     inputs::program(&mut archive, "init", &from, &scratch)?;
-    kernel.put_modules(&mut archive, &args.made_of.module)?;
+    let mut modules = args.made_of.module.clone();
+    if args.persist {
+        for (path, from) in [("sbin/cryptsetup", "/usr/sbin/cryptsetup"), ("sbin/mke2fs", "/usr/sbin/mke2fs")]
+        {
+            inputs::program(&mut archive, path, Path::new(from), &scratch)?;
+        }
+        modules.extend(["dm_crypt", "xts", "aesni_intel"].map(str::to_owned));
+    }
+    kernel.put_modules(&mut archive, &modules)?;
     pins.put(&mut archive);
 
     let mut uki = Uki::new(&inputs::read(&args.made_of.stub)?).map_err(unusable)?;

@@ -22,6 +22,8 @@ pub struct Pins {
     pub image_key: [u8; 64],
     /// SHA-256 of the certificate that firmware must start nothing without, if the image is signed for it.
     pub secure_boot: Option<[u8; 32]>,
+    /// With which machines agree upon the recovery passphrases of their disks.
+    pub recovery: PublicKey,
     /// No clock of a machine is before this.
     pub built_unix_s: u64,
     /// The line with which a machine joins at its first start; one without it must find one elsewhere.
@@ -46,6 +48,7 @@ impl Pins {
         if let Some(certificate) = &self.secure_boot {
             put(SECURE_BOOT, format!("{}\n", encode_hex(certificate)).into_bytes());
         }
+        put(RECOVERY, format!("{}\n", self.recovery).into_bytes());
         put(BUILT, format!("{}\n", self.built_unix_s).into_bytes());
         if let Some(invite) = &self.invite {
             put(INVITE, format!("{}\n", invite.trim()).into_bytes());
@@ -69,6 +72,7 @@ impl Pins {
         let image_key = text(IMAGE_KEY, needed(IMAGE_KEY)?)?;
         let image_key =
             decode_hex(image_key.trim_end().as_bytes()).map_err(|_| PinsError::Malformed(IMAGE_KEY))?;
+        let recovery = PublicKey::from_hex(text(RECOVERY, needed(RECOVERY)?)?.trim_end());
         let built = text(BUILT, needed(BUILT)?)?;
         let secure_boot = match file(SECURE_BOOT) {
             None => None,
@@ -89,6 +93,7 @@ impl Pins {
             release: release.map_err(|_| PinsError::Malformed(RELEASE))?,
             image_key,
             secure_boot,
+            recovery: recovery.map_err(|_| PinsError::Malformed(RECOVERY))?,
             built_unix_s: built.trim_end().parse().map_err(|_| PinsError::Malformed(BUILT))?,
             invite: invite.map(|line| line.trim().to_owned()),
         })
@@ -130,6 +135,7 @@ const GATEWAYS: &str = "gateways";
 const RELEASE: &str = "release-key";
 const IMAGE_KEY: &str = "image-key";
 const SECURE_BOOT: &str = "secure-boot-cert";
+const RECOVERY: &str = "recovery-key";
 const BUILT: &str = "built";
 const INVITE: &str = "invite";
 
@@ -147,6 +153,7 @@ mod tests {
             release: SecretKey::from_seed(&[7; 32]).public(),
             image_key: [5; 64],
             secure_boot: Some([6; 32]),
+            recovery: SecretKey::from_seed(&[8; 32]).public(),
             built_unix_s: 1_800_000_000,
             invite: Some("muster-invite-1:x".to_owned()),
         }
@@ -166,9 +173,14 @@ mod tests {
         let mut archive = Archive::default();
         assert_eq!(Pins::of(&archive), Err(PinsError::Missing(SETTINGS)));
         pins().put(&mut archive);
-        for (name, content) in
-            [(GATEWAYS, ""), (RELEASE, "77"), (BUILT, "soon"), (IMAGE_KEY, "55"), (SECURE_BOOT, "66")]
-        {
+        for (name, content) in [
+            (GATEWAYS, ""),
+            (RELEASE, "77"),
+            (RECOVERY, "77"),
+            (BUILT, "soon"),
+            (IMAGE_KEY, "55"),
+            (SECURE_BOOT, "66"),
+        ] {
             let mut wrong = archive.clone();
             wrong.file(&format!("{PINS_DIRECTORY}/{name}"), content.as_bytes().to_vec(), false);
             assert_eq!(Pins::of(&wrong), Err(PinsError::Malformed(name)));

@@ -105,10 +105,16 @@ impl Action {
         self.parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// What the registry says of it.
+    /// What the registry says of it over this kind of channel.
     #[must_use]
-    pub fn rule(&self) -> Option<&'static ActionRule> {
-        ACTIONS.iter().find(|rule| rule.name == self.name)
+    pub fn rule(&self, bind: Bind) -> Option<&'static ActionRule> {
+        ACTIONS.iter().find(|rule| rule.name == self.name && rule.bind == bind)
+    }
+
+    /// Whether the registry has it at all.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        ACTIONS.iter().any(|rule| rule.name == self.name)
     }
 }
 
@@ -175,8 +181,11 @@ pub struct ActionRule {
     pub frame_bytes_max: usize,
 }
 
-/// Every action this release serves; anything else is refused.
+/// Every action this release serves; anything else is refused. One that is served over both kinds of
+/// channel has a line for each.
 pub const ACTIONS: &[ActionRule] = &[
+    rule("blob-get", Who::Only(Holder::BootKey), Bind::Tls, SYNC_FRAME_BYTES_MAX),
+    rule("blob-get", Who::Only(Holder::Member), Bind::WireGuard, SYNC_FRAME_BYTES_MAX),
     rule("boot", Who::Only(Holder::BootKey), Bind::Tls, SYNC_FRAME_BYTES_MAX),
     rule("enrol", Who::Newcomer, Bind::Tls, SYNC_FRAME_BYTES_MAX),
     rule("fetch", Who::Only(Holder::Admin), Bind::Tls, SYNC_FRAME_BYTES_MAX),

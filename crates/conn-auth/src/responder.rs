@@ -267,15 +267,15 @@ impl KeyProven {
 /// A bar comes before everything, so that a revoked key hears that it is revoked whatever it asks for;
 /// a stranger hears that it is one before it can learn which actions there are.
 fn decide(action: &Action, bind: Bind, standing: Standing) -> Result<&'static ActionRule, Refusal> {
-    let rule = action.rule();
+    let rule = action.rule(bind);
     let (holder, missing) = match standing {
         Standing::Barred(code) => return Err(Refusal { code }),
         Standing::Good(holder) => (Some(holder), Code::ActionNotAllowed),
         Standing::Unknown => (None, Code::UnknownKey),
     };
     match (rule, holder) {
-        (Some(rule), _) if rule.bind == bind && rule.who.includes(holder) => Ok(rule),
-        (None, Some(Holder::Member | Holder::BootKey | Holder::Admin)) => {
+        (Some(rule), _) if rule.who.includes(holder) => Ok(rule),
+        (None, Some(Holder::Member | Holder::BootKey | Holder::Admin)) if !action.is_known() => {
             Err(Refusal { code: Code::ActionUnknown })
         }
         (Some(_) | None, _) => Err(Refusal { code: missing }),

@@ -87,6 +87,23 @@ pub enum Request {
     },
     /// Ends the old keys that a rotation kept. [`Answer::Keys`].
     EndKeys {},
+    /// How far the image of a signed release has come here; once it is whole, machines that boot are to
+    /// run it. [`Answer::ImageUpload`].
+    OfferImage {
+        /// The signed release.
+        release: Bytes,
+    },
+    /// A part of that image. [`Answer::ImageUpload`].
+    UploadImage {
+        /// The signed release.
+        release: Bytes,
+        /// Where in the image the part begins.
+        at: u64,
+        /// At most 1 MiB.
+        part: Bytes,
+    },
+    /// The image that this machine runs, and the one it passes on. [`Answer::Images`].
+    Images {},
 }
 
 /// What musterd answers.
@@ -121,8 +138,80 @@ pub enum Answer {
     GatewayRequest(GatewayRequest),
     /// To [`Request::Keys`], [`Request::RotateKeys`] and [`Request::EndKeys`].
     Keys(Keys),
+    /// To [`Request::OfferImage`] and [`Request::UploadImage`].
+    ImageUpload(ImageUpload),
+    /// To [`Request::Images`].
+    Images(Box<Images>),
     /// To anything that cannot be done.
     Failed(Failed),
+}
+
+/// How far an image has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageUpload {
+    /// Its number.
+    pub release: u32,
+    /// Bytes that are there.
+    pub at: u64,
+    /// All of it.
+    pub bytes: u64,
+}
+
+/// Node images, as this machine knows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Images {
+    /// The one that runs here; none on a machine that was not booted by an image.
+    pub running: Option<RunningImage>,
+    /// Those that this machine can start.
+    pub slots: Vec<Slot>,
+    /// The one that machines which boot are told to run, if this machine passes one on.
+    pub wanted: Option<HeldImage>,
+}
+
+/// The image that runs here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunningImage {
+    /// Its number.
+    pub release: u32,
+    /// The lowest that this machine starts.
+    pub floor: u32,
+    /// Whether it was ready, in this start or an earlier one.
+    pub ready: bool,
+    /// How often it may be started again without; none if it was ready when it started.
+    pub tries_left: Option<u8>,
+    /// A release that was given up for it.
+    pub given_up: Option<u32>,
+    /// Where it lies; none when it could not be kept.
+    pub slot: Option<String>,
+}
+
+/// A place for a node image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    /// `a` or `b`.
+    pub name: String,
+    /// The number of the image in it.
+    pub release: u32,
+    /// Whether it was ready once.
+    pub ready: bool,
+}
+
+/// An image that is passed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldImage {
+    /// Its number.
+    pub release: u32,
+    /// The lowest number that machines start once it was ready.
+    pub minimum: u32,
+    /// Its length.
+    pub bytes: u64,
+    /// Its BLAKE3 hash.
+    pub hash: String,
 }
 
 /// Why a request was not fulfilled.

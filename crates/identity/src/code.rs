@@ -448,6 +448,30 @@ codes! {
     InviteTooOpen = 8010, exit 77, "the invite would let in whoever has the image",
         "An image is copied, and the invite in it with it; this one lets several machines join without approval.",
         "Make one with `muster invite create --approval`, for one machine or for certain TPMs (--ek), or accept it with --bearer.";
+    NodeImageTooLarge = 8020, exit 65, "the node image is larger than any machine takes",
+        "A machine copies the image into its memory before it starts it, and takes 1 GiB at most.",
+        "Make it smaller: `muster image node` puts in what musterd needs and nothing else.";
+    NodeImageDamaged = 8021, exit 76, "a part of an image is not what its hash says",
+        "What was sent is not a part of the image that was asked for. Nothing of it is kept.",
+        "Try again; if it is always the same gateway, publish the image there anew with `muster image publish`.";
+    NodeImageNotHeld = 8022, exit 69, "that image is not held here",
+        "None was published on this machine, or it has made room for newer ones since.",
+        "Publish it on a gateway: `muster image publish DIR`.";
+    NodeImageGivenUp = 8023, exit 75, "a release was given up, an earlier one runs",
+        "It was started as often as a release may be without becoming ready, and the last one that did was started instead.",
+        "Look at that release's log or console, and publish a new one under a higher number.";
+    NodeImageNotKept = 8024, exit 74, "a node image could not be kept",
+        "The disk with this machine's state has no room for it or refuses writes; the machine starts what it has.",
+        "Make the file system labelled muster-state larger, or replace the disk.";
+    NodeImageOutOfOrder = 8025, exit 65, "a part of an image came out of its order",
+        "The image is being published by somebody else at the same time, or a part was lost on the way.",
+        "Publish it again: it goes on where it stopped.";
+    PersistDisk = 8030, exit 74, "the encrypted disk cannot be used",
+        "Several disks carry the label muster-persist, or cryptsetup or mke2fs failed on it, as it says.",
+        "Mark one disk only: `mkfs.ext4 -L muster-persist DEVICE`. The image needs `muster image preboot --persist`.";
+    PersistLocked = 8031, exit 77, "the encrypted disk does not open with this machine's key",
+        "The machine has other keys than when the disk was made, or the disk comes from another machine.",
+        "Get its recovery passphrase with `muster image recovery DISK` and the org keys, and type it at the console.";
 }
 
 impl Code {

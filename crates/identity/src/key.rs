@@ -202,6 +202,13 @@ impl SecretKey {
         Zeroizing::new(self.0.to_scalar_bytes())
     }
 
+    /// X25519 between two keys that were made for it and sign nothing else.
+    #[must_use]
+    pub fn agree(&self, other: &PublicKey) -> Zeroizing<[u8; 32]> {
+        let scalar = Zeroizing::new(self.0.to_scalar_bytes());
+        Zeroizing::new(other.0.to_montgomery().mul_clamped(*scalar).to_bytes())
+    }
+
     /// Lends the seed to `with`, for sealing; it is never returned.
     pub fn expose_seed<T>(&self, with: impl FnOnce(&[u8; 32]) -> T) -> T {
         with(self.0.as_bytes())

@@ -125,6 +125,14 @@ registry! { HashContext:
     ATTESTATION = "muster 2026 attestation v1 question";
     /// Checksum of a frame of musterd's store.
     STORE_FRAME = "muster 2026 store frame v1";
+    /// The key of a machine's encrypted disk, from its preboot_secret and the share if there is one.
+    DISK_KEY = "muster 2026 disk key v1";
+    /// Seed of the key pair with which a machine agrees upon the recovery passphrase of its disk.
+    DISK_MACHINE = "muster 2026 disk machine key v1";
+    /// Seed of the org's, from the seed of its release key.
+    DISK_RECOVERY_KEY = "muster 2026 disk recovery key v1";
+    /// The passphrase they agree upon.
+    DISK_RECOVERY = "muster 2026 disk recovery passphrase v1";
 }
 
 #[cfg(test)]

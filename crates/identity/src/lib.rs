@@ -13,18 +13,22 @@
 
 pub mod code;
 pub mod codec;
+mod disk_keys;
 mod hex;
 mod id;
 mod key;
 pub mod label;
 pub mod limits;
 mod name;
+mod outline;
 mod overlay_address;
 
 pub use code::Code;
+pub use disk_keys::{DiskKeys, recovery_key, recovery_passphrase};
 pub use hex::{HexError, decode_hex, encode_hex};
 pub use id::{BlobHash, BootNonce, CharterId, Heads, OrgId, RosterDigest, SessionId, StatementId, TpmId};
 pub use key::{BadSignature, KeyError, PublicKey, SecretKey, Signature, WireGuardKey};
 pub use label::{HashContext, Label};
 pub use name::{Name, NameError, Tag};
+pub use outline::{Outline, OutlineError, Outliner};
 pub use overlay_address::{overlay_address, overlay_prefix};

@@ -254,3 +254,20 @@ pub const INITRAMFS_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const NODE_IMAGE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What stands beside a node image and is signed.
 pub const GENERATION_BYTES_MAX: usize = 1024;
+/// A file that is passed on by its hash: a node image.
+pub const BLOB_BYTES_MAX: u64 = NODE_IMAGE_BYTES_MAX;
+/// A piece of it, which is checked by itself and fits a frame. The longest file has 32,768, whose nodes
+/// take 1 MiB: so much a machine keeps while it fetches, and one piece.
+pub const BLOB_PIECE_BYTES: usize = 32 * 1024;
+/// Nodes in one frame.
+pub const BLOB_NODES_MAX: u32 = 1024;
+/// Pieces asked for at once: half a MiB waits for a machine that fetches, and no more.
+pub const BLOB_PIECES_MAX: u8 = 16;
+/// Questions to a machine's images that wait for its disk; who asks beyond that asks again.
+pub const BLOB_QUESTIONS_MAX: usize = 256;
+/// Bytes of an image in one message of the control socket; twice that as hexadecimal digits.
+pub const BLOB_UPLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Starts of a node image that has never been ready, before the one before it starts instead.
+pub const IMAGE_TRIES_MAX: u8 = 3;
+/// The path of a directory in which a node image lies.
+pub const SLOT_PATH_BYTES_MAX: usize = 256;

@@ -87,6 +87,16 @@ impl Vm {
         fs::copy(&variables, self.dir.join("variables.fd")).map(drop).map_err(file(&variables))
     }
 
+    /// Gives it one more disk, marked to become the encrypted one.
+    ///
+    /// # Errors
+    /// The disk cannot be made.
+    pub fn mark_persist(&self) -> Result<(), VmError> {
+        let path = self.persist_disk();
+        File::create(&path).and_then(|disk| disk.set_len(PERSIST_BYTES)).map_err(file(&path))?;
+        run(Program::new("mkfs.ext4").args(["-q", "-L", "muster-persist"]).arg(&path))
+    }
+
     /// Puts these files on the disk that it boots from, in place of any there.
     ///
     /// # Errors
@@ -114,6 +124,12 @@ impl Vm {
     #[must_use]
     pub fn state_disk(&self) -> PathBuf {
         self.dir.join("state.img")
+    }
+
+    /// The disk that becomes the encrypted one.
+    #[must_use]
+    pub fn persist_disk(&self) -> PathBuf {
+        self.dir.join("persist.img")
     }
 
     fn boot_disk(&self) -> PathBuf {
@@ -193,6 +209,10 @@ impl Vm {
         more("-device", "virtio-blk-pci,drive=boot,bootindex=1".to_owned());
         more("-drive", disk(&self.state_disk(), "state"));
         more("-device", "virtio-blk-pci,drive=state".to_owned());
+        if self.persist_disk().exists() {
+            more("-drive", disk(&self.persist_disk(), "persist"));
+            more("-device", "virtio-blk-pci,drive=persist".to_owned());
+        }
         more("-chardev", format!("socket,id=tpm,path={tpm}"));
         more("-tpmdev", "emulator,id=tpm0,chardev=tpm".to_owned());
         more("-device", "tpm-crb,tpmdev=tpm0".to_owned());
@@ -319,7 +339,9 @@ impl core::error::Error for VmError {}
 /// Of a machine that is alone: QEMU's, with the tunnels' port passed on.
 const OWN_NETWORK: &str = "user,id=net,hostfwd=udp::51820-:51820";
 const OVMF: &str = "/usr/share/OVMF";
-const STATE_BYTES: u64 = 64 * 1024 * 1024;
+/// Three node images and what musterd keeps.
+const STATE_BYTES: u64 = 256 * 1024 * 1024;
+const PERSIST_BYTES: u64 = 64 * 1024 * 1024;
 const BOOT_BYTES: u64 = 160 * 1024 * 1024;
 /// For programs that end by themselves.
 const TOOLS: Duration = Duration::from_secs(30);

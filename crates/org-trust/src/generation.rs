@@ -4,7 +4,7 @@ use core::fmt;
 
 use identity::{
     Label, OrgId, PublicKey, SecretKey, Signature,
-    codec::{DecodeError, Reader, Writer},
+    codec::{DecodeError, Fault, Reader, Writer},
 };
 
 /// One release of a node image.
@@ -16,6 +16,8 @@ pub struct Generation {
     pub image: [u8; 32],
     /// Its length.
     pub image_bytes: u64,
+    /// Once it was ready on a machine, that machine starts none before this number.
+    pub minimum: u32,
 }
 
 /// A generation whose signature nobody has checked.
@@ -47,7 +49,7 @@ impl Generation {
     }
 
     fn write(&self, into: &mut Writer) {
-        into.u8(VERSION).u32(self.number).bytes(&self.image).u64(self.image_bytes);
+        into.u8(VERSION).u32(self.number).bytes(&self.image).u64(self.image_bytes).u32(self.minimum);
     }
 
     fn message(&self, org: &OrgId) -> Vec<u8> {
@@ -71,12 +73,24 @@ impl UnverifiedGeneration {
                 number: reader.u32("number")?,
                 image: reader.array("image")?,
                 image_bytes: reader.u64("image_bytes")?,
+                minimum: reader.u32("minimum")?,
             };
+            // It would shut itself out.
+            if claimed.minimum > claimed.number {
+                let fault = Fault::OutOfRange { got: claimed.minimum.into() };
+                return Err(DecodeError { field: "minimum", fault });
+            }
             let signature = reader.signature("signature")?;
             reader.finish("end")?;
             Ok(Self { claimed, signature })
         };
         read().map_err(GenerationError::Malformed)
+    }
+
+    /// What it says, for whoever only passes it on.
+    #[must_use]
+    pub const fn claimed(&self) -> &Generation {
+        &self.claimed
     }
 
     /// The generation, if this org's release key signed it.
@@ -103,7 +117,7 @@ impl fmt::Display for GenerationError {
 
 impl core::error::Error for GenerationError {}
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -114,7 +128,7 @@ mod tests {
     #[test]
     fn only_the_orgs_release_key_makes_a_generation() {
         let key = SecretKey::from_seed(&[1; 32]);
-        let generation = Generation { number: 3, image: [9; 32], image_bytes: 12 };
+        let generation = Generation { number: 3, image: [9; 32], image_bytes: 12, minimum: 2 };
         let file = generation.sign(&ORG, &key);
         let read = || UnverifiedGeneration::decode(&file).unwrap();
         assert_eq!(read().verify(&ORG, &key.public()), Ok(generation));
@@ -128,5 +142,14 @@ mod tests {
             assert!(read.and_then(|g| g.verify(&ORG, &key.public())).is_err(), "byte {at}");
             assert!(UnverifiedGeneration::decode(&file[..at]).is_err());
         }
+    }
+
+    #[test]
+    fn a_generation_that_shuts_itself_out_is_none() {
+        let generation = Generation { number: 3, image: [9; 32], image_bytes: 12, minimum: 4 };
+        let file = generation.sign(&ORG, &SecretKey::from_seed(&[1; 32]));
+        let fault = Fault::OutOfRange { got: 4 };
+        let refused = GenerationError::Malformed(DecodeError { field: "minimum", fault });
+        assert_eq!(UnverifiedGeneration::decode(&file), Err(refused));
     }
 }

@@ -4,7 +4,7 @@
 use core::fmt;
 use std::{io, time::Duration};
 
-use conn_auth::{Accepted, Action, AwaitChallenge, Binding, ChallengeError, Dial, To, VerdictError};
+use conn_auth::{Accepted, Action, AwaitChallenge, Bind, Binding, ChallengeError, Dial, To, VerdictError};
 use identity::{
     CharterId, Code, Heads, PublicKey, SecretKey,
     limits::{CHARTER_BYTES_MAX, CHARTERS_MAX, DIAL_DEADLINE_MS, SYNC_FRAME_BYTES_MAX, VERDICT_BYTES_MAX},
@@ -133,7 +133,7 @@ async fn dial_steps(
         return Err(at(Step::Charters, DialFault::Behind));
     }
     let gateways: Vec<PublicKey> = chain.head().charter().gateways.iter().map(|g| g.key).collect();
-    let bound = action.rule().map_or(0, |rule| rule.frame_bytes_max);
+    let bound = action.rule(Bind::Tls).map_or(0, |rule| rule.frame_bytes_max);
     let pending =
         Dial { org: chain.org(), key, to: To::AnyOf(&gateways), binding: Binding::Tls(exporter), action }
             .start(nonce()?)

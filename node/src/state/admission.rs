@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conn_auth::{Accepted, Binding, KeyProven, Refusal, Standing};
+use conn_auth::{Accepted, Bind, Binding, KeyProven, Refusal, Standing};
 use control::local::{Answer, Failed, Linked};
 use identity::{
     Code, Heads, PublicKey, WireGuardKey,
@@ -194,7 +194,8 @@ impl State {
                 code: refusal.code,
                 detail: self.reason(&node, refusal.code),
             })?;
-            let rule = conn_auth::ACTIONS.iter().find(|rule| rule.name == purpose.action());
+            let mut rules = conn_auth::ACTIONS.iter();
+            let rule = rules.find(|rule| rule.name == purpose.action() && rule.bind == Bind::WireGuard);
             let frame_bytes_max = rule.map_or(0, |rule| rule.frame_bytes_max);
             Ok(Decision::Open { verdict: None, key, purpose, frame_bytes_max, ends })
         });
@@ -237,6 +238,7 @@ impl State {
 
     /// The task of a session is done, or its connection is gone.
     pub fn on_ended(&mut self, key: SessionKey, now: Now) {
+        self.images.forget(key);
         let Some(session) = self.sessions.ended(key) else { return };
         let peer = session.member;
         match session.purpose {
@@ -245,7 +247,7 @@ impl State {
                 self.close_gates(&peer);
             }
             Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
-            Purpose::Link | Purpose::Ping | Purpose::Outside(_) => {}
+            Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Outside(_) => {}
         }
         self.nobody_answers(key, now);
         self.remove_members_told(now);
@@ -394,7 +396,7 @@ impl State {
                 }
             }
             Purpose::Sync => self.sync_began(*key, peer, direction, now),
-            Purpose::Ping | Purpose::Outside(_) => {}
+            Purpose::Blob | Purpose::Ping | Purpose::Outside(_) => {}
         }
     }
 

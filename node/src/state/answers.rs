@@ -14,11 +14,12 @@ use org_trust::{Lane, Record, Records};
 use tokio::sync::oneshot;
 
 use super::{
-    Now, State,
+    Effect, Now, State,
     admission::Echo,
     disk::{Waiting, Withheld, answer},
 };
 use crate::{
+    images::ImagesOrder,
     sessions::{Proof, Purpose},
     standing,
 };
@@ -70,6 +71,16 @@ impl State {
             Request::Keys {} => Ok(Answer::Keys(self.keys_shown())),
             Request::RotateKeys { keep_old } => return self.rotate(keep_old, reply),
             Request::EndKeys {} => self.end_kept_keys(now),
+            Request::OfferImage { release } => {
+                return self.effects.push_back(Effect::Images(ImagesOrder::Offer(release.0, reply)));
+            }
+            Request::UploadImage { release, at, part } => {
+                let order = ImagesOrder::Upload(release.0, at, part.0, reply);
+                return self.effects.push_back(Effect::Images(order));
+            }
+            Request::Images {} => {
+                return self.effects.push_back(Effect::Images(ImagesOrder::Show(reply)));
+            }
             Request::PrepareGateway { tls_key, address } => {
                 return self.prepare_gateway(&tls_key.0, address, reply);
             }
@@ -106,15 +117,13 @@ impl State {
             let detail = format!("{} ({})", self.name_of(&node), node.short());
             problems.push(Failed { code: Code::CloneSuspected.into(), detail });
         }
-        let heard = self.sessions.iter().any(|(_, session)| roster.get(&session.peer()).is_some());
-        let state = match me {
-            _ if !self.is_member() => Stage::NotMember,
-            _ if heard || good <= 1 => Stage::Ready,
-            _ => Stage::Alone,
-        };
+        if let Some(release) = self.given_up {
+            let detail = format!("release {release}");
+            problems.push(Failed { code: Code::NodeImageGivenUp.into(), detail });
+        }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            state,
+            state: self.stage(),
             problems,
             org: Some(OrgStatus {
                 id: self.org.into(),
@@ -141,6 +150,23 @@ impl State {
             freshness: Some(self.freshness(now)),
             neighbours: self.neighbours(now),
         }
+    }
+
+    /// How far this machine is.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        let heard = || self.sessions.iter().any(|(_, session)| self.roster.get(&session.peer()).is_some());
+        match self.roster.good().count() {
+            _ if !self.is_member() => Stage::NotMember,
+            0 | 1 => Stage::Ready,
+            _ if heard() => Stage::Ready,
+            _ => Stage::Alone,
+        }
+    }
+
+    /// A release was given up for the one that runs.
+    pub const fn on_given_up(&mut self, release: u32) {
+        self.given_up = Some(release);
     }
 
     fn member(&self, member: &member_crdt::Member, now: Now) -> Member {

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     attestation::Attestation,
+    images::ImagesOrder,
     keys::{Beside, Keys, KeysOrder},
     refusals::{Refusals, Refused},
     sessions::{Cut, SessionKey, Sessions},
@@ -37,6 +38,7 @@ mod answers;
 mod attestation;
 mod disk;
 mod healing;
+mod images;
 mod liveness;
 mod members;
 mod outside;
@@ -72,6 +74,8 @@ impl Now {
 pub enum Effect {
     /// Only conn_auth passes this member's tunnel.
     CloseGate(WireGuardKey),
+    /// Ask the images' thread.
+    Images(ImagesOrder),
     /// Send this datagram of SWIM to the member with this overlay address.
     Datagram(Ipv6Addr, Vec<u8>),
     /// Tell a connection's task what was decided.
@@ -141,6 +145,9 @@ pub struct State {
     dials: admission::Dials,
     outside: outside::Connections,
     attestation: Attestation,
+    images: images::Questions,
+    /// A release that never became ready here, for which an earlier one runs.
+    given_up: Option<u32>,
     effects: VecDeque<Effect>,
     stats: Option<Stats>,
     leaving: Option<parting::Leaving>,
@@ -185,6 +192,8 @@ impl State {
             dials: admission::Dials::default(),
             outside: outside::Connections::default(),
             attestation: Attestation::default(),
+            images: images::Questions::default(),
+            given_up: None,
             effects: VecDeque::new(),
             stats: None,
             leaving: None,

@@ -10,7 +10,7 @@ use identity::{
     limits::{SYNC_FRAME_BYTES_MAX, UNPROVEN_MAX},
 };
 use member_crdt::{Applied, MemberState};
-use org_trust::{Outcome, Record, Reply, Request, Select};
+use org_trust::{BlobRequest, Outcome, Record, Reply, Request, Select};
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
 
@@ -18,7 +18,7 @@ use super::{Asked, Now, State, disk::Withheld};
 use crate::{
     attestation::Pending,
     enrol::{self, Enrolled},
-    sessions::{Cut, Line, Proof, Purpose, Session, SessionKey},
+    sessions::{Cut, Line, Proof, Purpose, Session, SessionKey, Sessions},
 };
 
 /// A connected gateway front.
@@ -83,8 +83,15 @@ pub(super) enum Turn {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     pub(super) stages: BTreeMap<(u64, ConnectionId), Stage>,
-    /// What is still to be said; the end of each ends its session.
-    answers: BTreeMap<SessionKey, std::vec::IntoIter<Vec<u8>>>,
+    /// What is still to be said.
+    answers: BTreeMap<SessionKey, Frames>,
+}
+
+#[derive(Debug)]
+struct Frames {
+    left: std::vec::IntoIter<Vec<u8>>,
+    /// Whether the session ends with them.
+    last: bool,
 }
 
 impl Connections {
@@ -239,9 +246,17 @@ impl State {
         }
     }
 
-    /// One session carries one question; if a TPM is asked back, its answer as well.
+    /// One session carries one question; if a TPM is asked back, its answer as well. Those that fetch an
+    /// image ask one after the other.
     fn outside_asks(&mut self, socket: &Socket, id: ConnectionId, frame: &[u8], now: Now) {
         let (key, turn) = match self.outside.stages.get_mut(&(socket.number, id)) {
+            Some(Stage::Open { key, .. }) if is_blob_get(&self.sessions, *key) => {
+                let (key, answering) = (*key, self.outside.answers.contains_key(key));
+                if answering || !self.ask_for_image(key, frame) {
+                    self.out_of_turn(socket, id);
+                }
+                return;
+            }
             Some(Stage::Open { key, turn }) => (*key, mem::replace(turn, Turn::Over)),
             Some(Stage::Proof { .. }) | None => return self.out_of_turn(socket, id),
         };
@@ -397,7 +412,11 @@ impl State {
     }
 
     pub(super) fn answer_outside(&mut self, key: SessionKey, frames: Vec<Vec<u8>>) {
-        let waiting = self.outside.answers.values().flat_map(|frames| frames.as_slice());
+        self.answer_paced(key, frames, true);
+    }
+
+    pub(super) fn answer_paced(&mut self, key: SessionKey, frames: Vec<Vec<u8>>, last: bool) {
+        let waiting = self.outside.answers.values().flat_map(|frames| frames.left.as_slice());
         let bytes: usize = waiting.chain(&frames).map(Vec::len).sum();
         let frames = if frames.len() > 1 && bytes > ANSWERS_BYTES_MAX && !self.outside.answers.is_empty() {
             // It asks again.
@@ -405,7 +424,7 @@ impl State {
         } else {
             frames
         };
-        self.outside.answers.insert(key, frames.into_iter());
+        self.outside.answers.insert(key, Frames { left: frames.into_iter(), last });
         self.answer_on();
     }
 
@@ -420,9 +439,17 @@ impl State {
             let socket = |key: SessionKey| sessions.get(key).and_then(Session::gateway);
             let ready =
                 answers.iter_mut().filter(|(key, _)| socket(**key).is_some_and(|(_, s)| s.has_room()));
-            let Some((&key, frames)) = ready.min_by_key(|(_, frames)| frames.len()) else { break };
-            match frames.next() {
-                Some(frame) => sessions.send(key, frame),
+            let Some((&key, frames)) = ready.min_by_key(|(_, frames)| frames.left.len()) else { break };
+            let (frame, last) = (frames.left.next(), frames.last);
+            let is_said = frames.left.len() == 0;
+            match frame {
+                Some(frame) => {
+                    sessions.send(key, frame);
+                    // The next question may come as soon as this is heard.
+                    if is_said && !last {
+                        answers.remove(&key);
+                    }
+                }
                 None => {
                     answers.remove(&key);
                     sessions.finish(key);
@@ -448,6 +475,10 @@ impl State {
         let reason = "nothing was begun under this number".to_owned();
         socket.tell(ToGateway::Cut { id, code: Some(Code::RequestMalformed.into()), reason });
     }
+}
+
+fn is_blob_get(sessions: &Sessions, key: SessionKey) -> bool {
+    sessions.get(key).is_some_and(|session| session.purpose.action() == BlobRequest::ACTION)
 }
 
 /// Most bytes of answers that wait, beyond a first one: a few dozen of an org of ten thousand members.

@@ -53,7 +53,11 @@ impl State {
     pub fn on_frame(&mut self, key: SessionKey, frame: &[u8], now: Now) {
         let Some(session) = self.sessions.get(key).filter(|session| !session.is_cut()) else { return };
         let (peer, way) = (session.member, direction(&session.proof));
+        let session_purpose = session.purpose;
         self.members.heard(peer, now.at);
+        if session_purpose == Purpose::Blob {
+            return self.member_asks_for_image(key, frame);
+        }
         let Some(sync) = self.sync.get_mut(&key) else { return };
         match sync.session.handle_paced(&mut self.replica, frame, &mut self.paces.at(now.at)) {
             Ok(output) => {

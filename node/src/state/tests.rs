@@ -24,6 +24,7 @@ use crate::{
 mod attestation;
 mod gateway;
 mod healing;
+mod images;
 mod liveness;
 mod members;
 mod parting;
@@ -51,6 +52,8 @@ struct Bench {
     deeds: Vec<Deed>,
     /// What it does for SWIM.
     probing: Vec<Effect>,
+    /// What its images' thread was asked.
+    asked_images: Vec<(SessionKey, org_trust::BlobRequest)>,
     socket: Socket,
     gateway: mpsc::Receiver<ToGateway>,
     broken: Arc<tokio::sync::Notify>,
@@ -92,6 +95,7 @@ impl Bench {
             now,
             deeds: Vec::new(),
             probing: Vec::new(),
+            asked_images: Vec::new(),
             socket,
             gateway,
             broken,
@@ -122,6 +126,11 @@ impl Bench {
                 self.probing.push(effect);
                 continue;
             }
+            if let Effect::Images(order) = effect {
+                let ImagesOrder::Ask(key, request) = order else { panic!("{order:?}") };
+                self.asked_images.push((key, request));
+                continue;
+            }
             self.deeds.push(match effect {
                 Effect::CloseGate(member) => Deed::CloseGate(member),
                 Effect::Decide(reply, decision) => {
@@ -136,7 +145,7 @@ impl Bench {
                     let revoked = |peer: &&TunnelPeer| peer.wireguard == Machine::new(20).wireguard();
                     Deed::Peers(peers.iter().filter(revoked).count())
                 }
-                Effect::Probe(_) | Effect::Datagram(..) => unreachable!(),
+                Effect::Images(_) | Effect::Probe(_) | Effect::Datagram(..) => unreachable!(),
                 Effect::Write(Write::Append(_)) => Deed::Append,
                 Effect::Write(Write::Replace(..)) => Deed::Replace,
             });

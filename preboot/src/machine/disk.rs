@@ -11,7 +11,7 @@ use std::{
 use identity::Code;
 use rustix::mount::MountFlags;
 
-use super::{PERSIST, kernel::mount_at};
+use super::{STATE_DISK, kernel::mount_at};
 use crate::failure::{Failure, Outcome};
 
 /// What the first bytes of a disk or partition say.
@@ -19,6 +19,10 @@ use crate::failure::{Failure, Outcome};
 pub(crate) enum Kind {
     /// FAT: perhaps the one that firmware started from.
     Fat,
+    /// LUKS2 with the label of what the node OS keeps.
+    Persist,
+    /// Marked by the operator to become that: ext4 with that label, or one that was not finished.
+    PersistMark,
     /// ext4 with the label of a muster machine's state.
     State,
 }
@@ -42,7 +46,7 @@ pub(crate) fn mount_state() -> Outcome<()> {
         }
     };
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount_at(&found.to_string_lossy(), PERSIST, "ext4", flags, c"")
+    mount_at(&found.to_string_lossy(), STATE_DISK, "ext4", flags, c"")
 }
 
 /// All disks and partitions of a kind.
@@ -67,13 +71,33 @@ fn kind_of(device: &Path) -> Option<Kind> {
 fn kind_of_head(head: &[u8; HEAD_BYTES]) -> Option<Kind> {
     let field = |at: usize, bytes: usize| head.get(at..at + bytes);
     if field(0x438, 2) == Some(&EXT_MAGIC) {
-        let label = field(0x478, 16)?.split(|byte| *byte == 0).next()?;
-        return (label == LABEL.as_bytes()).then_some(Kind::State);
+        return match label_in(field(0x478, 16)?) {
+            label if label == LABEL.as_bytes() => Some(Kind::State),
+            label if label == PERSIST_LABEL.as_bytes() => Some(Kind::PersistMark),
+            _ => None,
+        };
+    }
+    if field(0, 8) == Some(LUKS2) {
+        return match label_in(field(24, 48)?) {
+            label if label == PERSIST_LABEL.as_bytes() => Some(Kind::Persist),
+            label if label == PERSIST_UNFINISHED.as_bytes() => Some(Kind::PersistMark),
+            _ => None,
+        };
     }
     let fat = field(0x52, 5) == Some(b"FAT32") || field(0x36, 3) == Some(b"FAT");
     (fat && field(510, 2) == Some(&[0x55, 0xaa])).then_some(Kind::Fat)
 }
 
+fn label_in(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// The label of the disk for what the node OS keeps.
+pub(crate) const PERSIST_LABEL: &str = "muster-persist";
+/// The same while it is being made.
+pub(crate) const PERSIST_UNFINISHED: &str = "muster-persist-new";
+/// Magic and version of a LUKS2 header.
+const LUKS2: &[u8] = b"LUKS\xba\xbe\0\x02";
 /// The label of the file system with a machine's state.
 const LABEL: &str = "muster-state";
 const EXT_MAGIC: [u8; 2] = [0x53, 0xef];
@@ -103,5 +127,30 @@ mod tests {
         assert_eq!(kind_of_head(&head), None);
         head[510..512].copy_from_slice(&[0x55, 0xaa]);
         assert_eq!(kind_of_head(&head), Some(Kind::Fat));
+    }
+
+    #[test]
+    fn only_a_disk_that_was_marked_is_to_be_encrypted_and_one_that_is_done_is_opened() {
+        let ext4 = |label: &str| {
+            let mut head = [0; HEAD_BYTES];
+            head[0x438..0x43a].copy_from_slice(&EXT_MAGIC);
+            head[0x478..0x478 + label.len()].copy_from_slice(label.as_bytes());
+            kind_of_head(&head)
+        };
+        let luks = |version: u8, label: &str| {
+            let mut head = [0; HEAD_BYTES];
+            head[..8].copy_from_slice(LUKS2);
+            head[7] = version;
+            head[24..24 + label.len()].copy_from_slice(label.as_bytes());
+            kind_of_head(&head)
+        };
+        assert_eq!(ext4(PERSIST_LABEL), Some(Kind::PersistMark));
+        assert_eq!(luks(2, PERSIST_UNFINISHED), Some(Kind::PersistMark));
+        assert_eq!(luks(2, PERSIST_LABEL), Some(Kind::Persist));
+        for other in
+            [ext4("muster-persis"), ext4("data"), luks(2, ""), luks(2, "home"), luks(1, PERSIST_LABEL)]
+        {
+            assert_eq!(other, None, "somebody else's");
+        }
     }
 }

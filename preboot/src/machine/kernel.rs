@@ -8,6 +8,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
+use super::watchdog;
 use crate::{
     console::Console,
     failure::{Failure, Outcome},
@@ -49,7 +50,8 @@ pub(crate) fn load_modules(console: &Console) -> Outcome<usize> {
     for name in list.lines() {
         let path = Path::new("/lib/modules").join(name);
         let file = fs::File::open(&path).map_err(|e| Failure::file(&path, &e))?;
-        match rustix::system::finit_module(&file, c"", 0) {
+        let parameters = if name == watchdog::MODULE { watchdog::PARAMETERS } else { c"" };
+        match rustix::system::finit_module(&file, parameters, 0) {
             Ok(()) | Err(Errno::EXIST) => loaded += 1,
             // Not a machine with that bus; then its drivers lack what they build on.
             Err(Errno::NODEV) => absent = true,

@@ -12,6 +12,7 @@ use std::{
     process::Command,
 };
 
+use org_trust::RunningImage;
 use rustix::{
     fs::{Mode, OFlags},
     ioctl,
@@ -20,7 +21,7 @@ use rustix::{
 };
 
 use super::{
-    PERSIST,
+    PERSIST, STATE_DISK,
     kernel::{mount_at, refused},
     node_image::NodeImage,
 };
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// Never returns when it goes well.
-pub(crate) fn switch(image: &NodeImage, console: &mut Console) -> Outcome<Infallible> {
+pub(crate) fn switch(image: &NodeImage, persists: bool, console: &mut Console) -> Outcome<Infallible> {
     attach(&image.path)?;
     let read_only = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
     mount_at(LOOP, LOWER, "squashfs", read_only, c"")?;
@@ -44,13 +45,17 @@ pub(crate) fn switch(image: &NodeImage, console: &mut Console) -> Outcome<Infall
     let resolver = format!("{ROOT}/etc/resolv.conf");
     // None was written on a network without DHCP.
     drop(fs::copy("/etc/resolv.conf", resolver));
-    make("/run/muster", 0o750)?;
-    for place in ["/dev", "/proc", "/sys", "/run", PERSIST] {
+    make(RUN, 0o750)?;
+    let told = Path::new(RUN).join(RunningImage::FILE);
+    fs::write(&told, image.running.encode()).map_err(|e| Failure::file(&told, &e))?;
+    // Without a disk for it, what is written there goes with the rest.
+    let persist = persists.then_some(PERSIST);
+    for place in ["/dev", "/proc", "/sys", "/run", STATE_DISK].into_iter().chain(persist) {
         let new = format!("{ROOT}{place}");
         make(&new, 0o755)?;
         mount_move(place, &new).map_err(|why| refused(format_args!("move {place}: {why}")))?;
     }
-    console.checkpoint(format_args!("node image, release {}, takes over", image.number));
+    console.checkpoint(format_args!("node image, release {}, takes over", image.generation.number));
     let old = File::open("/").map_err(|e| Failure::file(Path::new("/"), &e))?;
     let change = |why: rustix::io::Errno| refused(format_args!("change the root: {why}"));
     chdir(ROOT).map_err(change)?;
@@ -103,6 +108,8 @@ fn remove_own(dir: &Path, device: u64) {
     }
 }
 
+/// Where musterd has its control socket, and looks for what preboot says of the image.
+const RUN: &str = "/run/muster";
 const LOOP: &str = "/dev/loop0";
 const LOOP_SET_FD: ioctl::Opcode = 0x4c00;
 const LOWER: &str = "/image";
