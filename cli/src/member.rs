@@ -16,8 +16,10 @@ use crate::{
 /// `member list`.
 pub(crate) fn list(everywhere: &Everywhere, all: bool) -> Outcome<()> {
     let mut members = View::open(everywhere)?.members()?;
-    let shown =
-        |status| matches!(status, MemberStatus::Good | MemberStatus::Suspended | MemberStatus::Pending);
+    let shown = |status| match status {
+        MemberStatus::Good | MemberStatus::Suspended | MemberStatus::Pending | MemberStatus::Unsettled => true,
+        MemberStatus::Revoked | MemberStatus::Left | MemberStatus::KeyConflict => false,
+    };
     members.retain(|m| all || shown(m.status));
     let values: Vec<_> = members.iter().map(value).collect();
     output::print(everywhere.format(), json!({ "members": values }), || {

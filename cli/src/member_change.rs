@@ -56,7 +56,11 @@ pub(crate) fn resume(everywhere: &Everywhere, args: &Resume) -> Outcome<u8> {
             let seen = format!("{} was revoked, and nothing ends that", member.name);
             return Err(Failure::new(Code::Revoked, seen));
         }
-        MemberState::Good | MemberState::Left | MemberState::KeyConflict | MemberState::Pending => {
+        MemberState::Good
+        | MemberState::Left
+        | MemberState::KeyConflict
+        | MemberState::Pending
+        | MemberState::Unsettled => {
             return Err(
                 Failure::usage(format_args!("{} is not suspended", member.name)).remedy("Nothing to do.")
             );

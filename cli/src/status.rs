@@ -129,6 +129,7 @@ fn screen(status: &Status, health: Health) -> String {
         ]);
     }
     let note = match status.state {
+        State::Alone if status.problems.iter().any(|problem| problem.code.0 == Code::Unsettled) => "",
         State::Alone => "no other member has answered",
         State::IdentityUnavailable => "this machine's keys do not open",
         State::NotMember => "this machine is no member any more",

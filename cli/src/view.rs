@@ -159,6 +159,7 @@ fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member
         MemberState::Left => (MemberStatus::Left, None),
         MemberState::KeyConflict => (MemberStatus::KeyConflict, None),
         MemberState::Pending => (MemberStatus::Pending, None),
+        MemberState::Unsettled => (MemberStatus::Unsettled, None),
         MemberState::Revoked { by, reason, note, ids } | MemberState::Suspended { by, reason, note, ids } => {
             let revoked = Revoked {
                 by: vec![admin_name(roster, by)],
@@ -238,5 +239,6 @@ pub(crate) const fn status_word(status: MemberStatus) -> &'static str {
         MemberStatus::KeyConflict => "key-conflict",
         MemberStatus::Suspended => "suspended",
         MemberStatus::Pending => "pending",
+        MemberStatus::Unsettled => "unsettled",
     }
 }

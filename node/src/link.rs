@@ -234,7 +234,7 @@ struct Times {
     auth: Duration,
 }
 
-/// Reaches a member, also one that has just started and hears others first.
+/// Reaches a member, also one that has just started and hears others first, or lacks a change.
 async fn reach_healed(
     ground: &Ground,
     order: &Order,
@@ -242,7 +242,7 @@ async fn reach_healed(
     let until = Instant::now() + Duration::from_millis(HEAL_DEADLINE_MS) + HEAL_RETRY;
     loop {
         match reach(ground, order).await {
-            Err(Failure { code: Code::HealFirst, .. })
+            Err(Failure { code: Code::HealFirst | Code::Unsettled, .. })
                 if order.purpose != Purpose::Sync && Instant::now() < until =>
             {
                 tell::<()>(ground, Input::HealsFirst(order.node)).await;

@@ -24,6 +24,12 @@ pub fn is_served(member: &Member) -> bool {
     refusal(&member.state).is_none()
 }
 
+/// Whether a member is served, or would be if what is missing here says so.
+#[must_use]
+pub fn may_be_served(member: &Member) -> bool {
+    is_served(member) || member.is_unsettled()
+}
+
 /// Whether a member is not served and yet may be again, with the same keys.
 #[must_use]
 pub fn may_return(member: &Member) -> bool {
@@ -69,7 +75,8 @@ pub fn reason(roster: &Roster, key: &PublicKey, code: Code) -> String {
         | MemberState::Good
         | MemberState::Left
         | MemberState::KeyConflict
-        | MemberState::Pending => code.title().to_owned(),
+        | MemberState::Pending
+        | MemberState::Unsettled => code.title().to_owned(),
     }
 }
 

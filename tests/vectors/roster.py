@@ -118,51 +118,52 @@ class Roster:
     def leads_to(self, s, tip):
         return tip["id"] == s["id"] or any(p["id"] == s["id"] for p in self.prefix(tip))
 
-    # Rule 2
+    # Rule 2: 2 counts, 1 is open while a tip is not held, 0 is void
 
-    def counts(self, s, has_role, unknown_tip):
+    def weight(self, s, has_role):
         if has_role(self.chain.head, s["author"]):
-            return True
+            return 2
         later = self.chain.list[self.chain.at[s["charter"]] + 1 :]
         removal = next((c for c in later if not has_role(c, s["author"])), None)
         cuts = removal["cuts"] if removal else []
-        for cut in cuts:
-            if (cut["key"], cut["lane"]) == (s["author"], s["lane"]):
-                tip = self.held.get(cut["tip"])
-                if self.leads_to(s, tip) if tip else unknown_tip:
-                    return True
-        return False
+        tips = [cut["tip"] for cut in cuts if (cut["key"], cut["lane"]) == (s["author"], s["lane"])]
+        return max((self.behind(s, tip) for tip in tips), default=0)
+
+    def behind(self, s, tip):
+        tip = self.held.get(tip)
+        return 1 if not tip else 2 if self.leads_to(s, tip) else 0
 
     def gives(self, s):
-        return self.counts(s, is_admin, False)
+        return self.weight(s, is_admin)
 
     def takes(self, s):
-        return self.counts(s, is_admin, True)
+        return self.gives(s) > 0
 
     # Rules 3, 4, 5 and 12
 
     def admission_(self, id):
-        """Whether an Admit counts: "yes", "waits" or None."""
+        """How far an Admit counts: "yes", "open", "waits" or None."""
         s = self.held[id]
         p = s["payload"]
         if p["invite"] is None:
-            return "yes" if self.gives(s) else None
+            return [None, "open", "yes"][self.gives(s)]
         invite = self.held.get(p["invite"])
-        if not invite or invite["kind"] != "invite" or not self.gives(invite):
+        if not invite or invite["kind"] != "invite":
             return None
         i = invite["payload"]
         spent = sum(q["kind"] == "admit" and q["payload"]["invite"] == p["invite"] for q in self.prefix(s))
-        if i["redeemer"] != s["author"] or spent >= i["uses"] or not self.counts(s, is_gateway, False):
+        if i["redeemer"] != s["author"] or spent >= i["uses"] or not self.redeemed(s, i["key"]):
             return None
+        weight = min(self.gives(invite), self.weight(s, is_gateway))
         for cancel in self.by_kind["cancel"]:
             if cancel["payload"]["invite"] == p["invite"] and self.takes(cancel):
-                tip = self.held.get(cancel["payload"]["tip"])
-                if not tip or not self.leads_to(s, tip):
-                    return None
-        if not self.redeemed(s, i["key"]):
-            return None
+                tip = cancel["payload"]["tip"]
+                weight = min(weight, self.behind(s, tip) if tip else 0)
         cosigns = (c for c in self.by_kind["cosign"] if c["payload"]["target"] == id)
-        return "waits" if i["approval"] and not any(map(self.gives, cosigns)) else "yes"
+        approved = max(map(self.gives, cosigns), default=0) if i["approval"] else 2
+        if weight == 2 and approved == 0:
+            return "waits"
+        return [None, "open", "yes"][min(weight, approved)]
 
     def redeemed(self, s, invite_key):
         p = s["payload"]
@@ -202,7 +203,7 @@ class Roster:
     # Rule 9
 
     def claims_(self, root):
-        counting = [s for s in self.admits(root) if self.admission(s["id"]) == "yes"]
+        counting = [s for s in self.admits(root) if self.admission(s["id"]) in ("yes", "open")]
         rotates = self.lineage(root)[0] if counting else []
         return {slot for s in counting + rotates for slot in slots(s["payload"])}
 
@@ -218,24 +219,26 @@ class Roster:
     # Rule 14
 
     def in_force(self, nodes):
+        """The Assigns that count and no other replaces, and such that are open."""
         known = {a["id"]: a for a in self.by_kind["assign"] if a["payload"]["node"] in nodes}
-        counting = [a for a in known.values() if self.gives(a)]
+        counting = [a for a in known.values() if self.gives(a) == 2]
         replaced, next_ = set(), [id for a in counting for id in a["payload"]["replaces"]]
         while next_:
             id = next_.pop()
             if id in known and id not in replaced:
                 replaced.add(id)
                 next_ += known[id]["payload"]["replaces"]
-        return [a for a in counting if a["id"] not in replaced]
+        open_ = [a for a in known.values() if self.gives(a) == 1]
+        return [[a for a in some if a["id"] not in replaced] for some in (counting, open_)]
 
     # Rules 6, 7, 11, 13 and 16
 
     def member(self, root):
         admissions = {s["id"]: self.admission(s["id"]) for s in self.admits(root)}
-        waits = "yes" not in admissions.values()
-        admits = [s for s in self.admits(root) if admissions[s["id"]] == ("waits" if waits else "yes")]
-        if not admits:
+        best = next((a for a in ("yes", "open", "waits") if a in admissions.values()), None)
+        if not best:
             return None
+        admits = [s for s in self.admits(root) if admissions[s["id"]] == best]
         first = admits[0]["payload"]
         chain, forked, left, ended = self.lineage(root)
         nodes = [root] + [r["payload"]["node"] for r in chain]
@@ -248,7 +251,7 @@ class Roster:
         authors = {s["author"] for s in revokes}
         cited = [self.chain.list[self.chain.at[s["charter"]]]["revoke_threshold"] for s in revokes]
         revoked = bool(revokes) and len(authors) >= min(cited)
-        ended_ids = {id for s in against("resume") if self.gives(s) for id in s["payload"]["suspends"]}
+        ended_ids = {id for s in against("resume") if self.gives(s) == 2 for id in s["payload"]["suspends"]}
         suspends = [s for s in against("suspend") if self.takes(s) and s["id"] not in ended_ids]
         mine = {slot for s in admits + chain for slot in slots(s["payload"])}
         state = "good"
@@ -260,15 +263,17 @@ class Roster:
             state = "key-conflict"
         elif suspends:
             state = "suspended"
-        elif waits:
-            state = "pending"
-        assigns = self.in_force(nodes)
+        elif best != "yes":
+            state = {"open": "unsettled", "waits": "pending"}[best]
+        assigns, open_ = self.in_force(nodes)
         invite = self.held.get(first["invite"])
         name, roles, labels = first["name"], [], invite["payload"]["labels"] if invite else []
         if assigns:
             said = [a["payload"] for a in assigns]
-            name = said[0]["name"]
-            roles, labels = (sorted(set.intersection(*(set(p[tags]) for p in said))) for tags in ("roles", "labels"))
+            name, roles, labels = said[0]["name"], said[0]["roles"], said[0]["labels"]
+        for a in assigns + open_:
+            roles = sorted(set(roles) & set(a["payload"]["roles"]))
+            labels = sorted(set(labels) & set(a["payload"]["labels"]))
         because = {"revoked": revokes, "suspended": suspends}.get(state, [])
         return {
             "nodes": nodes,
@@ -296,7 +301,7 @@ class Roster:
                 spent = max(spent, 1 + sum(p["payload"]["invite"] == s["id"] for p in before))
         used = min(spent, i["uses"])
         cancels = (c for c in self.by_kind["cancel"] if c["payload"]["invite"] == s["id"])
-        if not self.gives(s) or not is_gateway(self.chain.head, i["redeemer"]):
+        if self.gives(s) < 2 or not is_gateway(self.chain.head, i["redeemer"]):
             state = "void"
         elif any(map(self.takes, cancels)):
             state = "cancelled"

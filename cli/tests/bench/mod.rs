@@ -387,7 +387,11 @@ fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
                 changes: ids.iter().map(|id| Text(*id)).collect(),
             })
         }
-        MemberState::Good | MemberState::Left | MemberState::KeyConflict | MemberState::Pending => None,
+        MemberState::Good
+        | MemberState::Left
+        | MemberState::KeyConflict
+        | MemberState::Pending
+        | MemberState::Unsettled => None,
     };
     Member {
         name: m.name.to_string(),
@@ -405,6 +409,7 @@ fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
             MemberState::Revoked { .. } => MemberStatus::Revoked,
             MemberState::Suspended { .. } => MemberStatus::Suspended,
             MemberState::Pending => MemberStatus::Pending,
+            MemberState::Unsettled => MemberStatus::Unsettled,
             MemberState::Left => MemberStatus::Left,
             MemberState::KeyConflict => MemberStatus::KeyConflict,
         },

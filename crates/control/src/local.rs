@@ -230,7 +230,8 @@ pub struct Failed {
 pub enum State {
     /// Keys unsealed, member list held, at least one member authenticated or alone by design.
     Ready,
-    /// Keys unsealed, member list held, no member authenticated yet.
+    /// Keys unsealed, member list held, no member authenticated yet; or it takes a change that is not here
+    /// to say whether this machine is a member.
     Alone,
     /// This machine's own keys do not open or do not fit; `problems` says why.
     IdentityUnavailable,
@@ -372,6 +373,8 @@ pub enum MemberStatus {
     Suspended,
     /// Joined, and waits for an admin's approval.
     Pending,
+    /// It takes a change that is not here to say whether it is a member.
+    Unsettled,
 }
 
 /// One member, with what this machine knows of it first-hand.

@@ -147,6 +147,9 @@ codes! {
     ListStale = 1416, exit 75, "the member list may be out of date",
         "The machine has not been able to compare its member list with another member for too long.",
         "Let it reach other members; `[members] on_stale` in its settings says what it does until then.";
+    Unsettled = 1417, exit 75, "a change that decides this is still missing",
+        "Of a key that lost its role, or under a cancelled invite, all counts up to a change that the org's settings or an admin named, and that change has not arrived here: whether this machine is a member is not known yet. Member lists are compared with it, and nothing else is done.",
+        "Nothing while other members are in reach: the missing change comes from them. If nobody has it, the admin who signed it hands it in again with the next command.";
 
     ChangeMalformed = 2001, exit 65, "a change is malformed",
         "The bytes are not a change to the member list in its one encoding.",

@@ -477,9 +477,10 @@ impl Held {
         self.admits_of.contains_key(node) || self.lineages.to(node).next().is_some()
     }
 
-    /// Whether `id` is `tip` or stands before it in the same chain; none when the tip is not held.
+    /// Whether `id` is `tip` or stands before it in the same chain; none when the tip is not held. What a
+    /// machine says of itself stands in no chain and is no tip.
     pub(crate) fn stands_before(&self, id: &StatementId, tip: &StatementId) -> Option<bool> {
-        let mut tip = self.entries.get(tip)?;
+        let mut tip = self.entries.get(tip).filter(|tip| !tip.statement.payload().is_by_node())?;
         let entry = self.entries.get(id)?;
         let (s, t) = (&entry.statement, &tip.statement);
         let Some(chain) = self.lanes.get(&(*t.author().as_bytes(), t.lane())) else { return Some(false) };

@@ -8,23 +8,23 @@ use org_trust::{Admit, Assign, Lane, Payload, Reason, Statement};
 use crate::{
     held::{Entry, KeyBytes},
     lineage::Lineage,
-    resolve::{Admission, Rules},
+    resolve::{Admission, Rules, Weight},
     roster::{EarlierKeys, Member, MemberState, Revoking},
 };
 
 impl Rules<'_> {
-    /// A machine by its first node key, if any Admit of it counts or waits for approval.
+    /// A machine by its first node key, if any Admit of it counts, may count, or waits for approval.
     pub(crate) fn member(&self, root: &KeyBytes) -> Option<Member> {
         let held: Vec<_> = self.held.admits_of(root).iter().filter_map(|id| self.admission(id)).collect();
-        let waits = held.iter().all(|(.., admission)| *admission == Admission::Waits);
-        let counts = held.into_iter().filter(|(.., a)| waits || *a == Admission::Counts);
-        let mut admits: Vec<(&Entry, &Admit)> = counts.map(|(entry, admit, _)| (entry, admit)).collect();
+        let best = held.iter().map(|(.., admission)| *admission).max()?;
+        let best_ones = held.into_iter().filter(|(.., admission)| *admission == best);
+        let mut admits: Vec<(&Entry, &Admit)> = best_ones.map(|(entry, admit, _)| (entry, admit)).collect();
         admits.sort_unstable_by_key(|(entry, _)| entry.statement.id());
         let (entry, admit) = *admits.first()?;
         let lineage = self.held.lineages().walk(root);
         let nodes = node_keys(root, &lineage);
         let admits: Vec<&Statement> = admits.into_iter().map(|(entry, _)| &*entry.statement).collect();
-        let (state, revoking) = self.state(&nodes, &admits, &lineage, waits);
+        let (state, revoking) = self.state(&nodes, &admits, &lineage, best);
         let id = entry.statement.id();
         let mut keys = EarlierKeys {
             node: admit.node,
@@ -45,12 +45,14 @@ impl Rules<'_> {
                 retired: false,
             };
         }
-        let invited = || admit.invite.and_then(|id| self.invite(&id)).map(|(_, i)| i.labels.clone());
-        let assigned = self.assigned(&nodes);
-        let (name, roles, labels, assigns) = match assigned {
-            Some(a) => (a.name, a.roles, a.labels, a.ids),
-            None => (admit.name.clone(), Vec::new(), invited().unwrap_or_default(), Vec::new()),
-        };
+        let invited = admit.invite.and_then(|id| self.invite(&id)).map(|(_, invite, _)| invite.labels.clone());
+        let assigned = self.assigned(&nodes, Assigned {
+            name: admit.name.clone(),
+            roles: Vec::new(),
+            labels: invited.unwrap_or_default(),
+            ids: Vec::new(),
+        });
+        let Assigned { name, roles, labels, ids: assigns } = assigned;
         Some(Member {
             node: keys.node,
             wireguard: keys.wireguard,
@@ -78,7 +80,7 @@ impl Rules<'_> {
         nodes: &[KeyBytes],
         admits: &[&Statement],
         lineage: &Lineage<'_>,
-        waits: bool,
+        admission: Admission,
     ) -> (MemberState, Option<Revoking>) {
         let (revoked, revoking) = self.revoked(nodes);
         if let Some(revoked) = revoked {
@@ -91,10 +93,12 @@ impl Rules<'_> {
             MemberState::KeyConflict
         } else if let Some(suspended) = self.suspended(nodes) {
             suspended
-        } else if waits {
-            MemberState::Pending
         } else {
-            MemberState::Good
+            match admission {
+                Admission::Open => MemberState::Unsettled,
+                Admission::Waits => MemberState::Pending,
+                Admission::Counts => MemberState::Good,
+            }
         };
         (state, revoking)
     }
@@ -145,7 +149,7 @@ impl Rules<'_> {
             for entry in nodes.iter().flat_map(|n| self.held.resumes_of(n)).filter_map(|id| self.held.get(id))
             {
                 let Payload::Resume(resume) = entry.statement.payload() else { continue };
-                if self.gives(entry) {
+                if self.gives(entry) == Weight::Counts {
                     counting.retain(|id, _| !resume.suspends.contains(id));
                 }
             }
@@ -159,38 +163,41 @@ impl Rules<'_> {
         })
     }
 
-    /// Rule 14: what the Assigns that no later one replaced say together.
-    fn assigned(&self, nodes: &[KeyBytes]) -> Option<Assigned> {
-        let mut held: BTreeMap<StatementId, (&Entry, &Assign)> = BTreeMap::new();
+    /// Rule 14: what the Assigns in force say together, or else `unassigned`. One that may be void takes
+    /// away and gives nothing.
+    fn assigned(&self, nodes: &[KeyBytes], unassigned: Assigned) -> Assigned {
+        let mut held: BTreeMap<StatementId, (&Assign, Weight)> = BTreeMap::new();
         for entry in nodes.iter().flat_map(|n| self.held.assigns_of(n)).filter_map(|id| self.held.get(id)) {
             if let Payload::Assign(assign) = entry.statement.payload() {
-                held.insert(entry.statement.id(), (entry, assign));
+                held.insert(entry.statement.id(), (&**assign, self.gives(entry)));
             }
         }
-        let counting: Vec<_> = held.iter().filter(|(_, (entry, _))| self.gives(entry)).collect();
+        let of = |wanted: Weight| held.iter().filter(move |(_, (_, weight))| *weight == wanted);
         let mut replaced = BTreeSet::new();
-        let mut next: Vec<StatementId> = counting.iter().flat_map(|(_, (_, a))| a.replaces.clone()).collect();
+        let mut next: Vec<StatementId> =
+            of(Weight::Counts).flat_map(|(_, (assign, _))| assign.replaces.clone()).collect();
         while let Some(id) = next.pop() {
-            if let Some((_, assign)) = held.get(&id)
+            if let Some((assign, _)) = held.get(&id)
                 && replaced.insert(id)
             {
                 next.extend(&assign.replaces);
             }
         }
-        let mut current = counting.into_iter().filter(|(id, _)| !replaced.contains(*id));
-        let (id, (_, first)) = current.next()?;
-        let mut assigned = Assigned {
-            name: first.name.clone(),
-            roles: first.roles.clone(),
-            labels: first.labels.clone(),
-            ids: vec![*id],
+        let left = |wanted| of(wanted).filter(|(id, _)| !replaced.contains(*id));
+        let mut assigned = match left(Weight::Counts).next() {
+            None => unassigned,
+            Some((_, (first, _))) => Assigned {
+                name: first.name.clone(),
+                roles: first.roles.clone(),
+                labels: first.labels.clone(),
+                ids: left(Weight::Counts).map(|(id, _)| *id).collect(),
+            },
         };
-        for (id, (_, assign)) in current {
+        for (_, (assign, _)) in left(Weight::Counts).chain(left(Weight::Open)) {
             assigned.roles.retain(|role| assign.roles.contains(role));
             assigned.labels.retain(|label| assign.labels.contains(label));
-            assigned.ids.push(*id);
         }
-        Some(assigned)
+        assigned
     }
 }
 

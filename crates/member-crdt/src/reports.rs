@@ -152,7 +152,7 @@ impl Reports {
 
     fn covered(&self, roster: &Roster, has: impl Fn(&Report) -> bool) -> Coverage {
         let mut coverage = Coverage { applied: 0, of: 0, missing: Vec::new() };
-        for member in roster.good() {
+        for member in roster.good_or_unsettled() {
             coverage.of += 1;
             if self.of_member(member).is_some_and(|report| has(report)) {
                 coverage.applied += 1;

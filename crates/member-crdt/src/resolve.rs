@@ -123,48 +123,58 @@ impl Rules<'_> {
         self.chain.iter().any(|c| c.charter().cuts.iter().any(|cut| cut.tip == *id))
     }
 
-    /// An Admit, and whether it counts or waits for approval (rules 3 to 5 and 12).
+    /// An Admit that is or may be one, and how far it counts (rules 2 to 5 and 12).
     pub(crate) fn admission(&self, id: &StatementId) -> Option<(&Entry, &Admit, Admission)> {
         let entry = self.held.get(id)?;
         let admit = entry.statement.payload().admit()?;
-        let author = entry.statement.author();
-        if self.held.is_burned(author, Lane::Main) {
+        if self.held.is_burned(entry.statement.author(), Lane::Main) {
             return None;
         }
         let admission = match &admit.invite {
-            None => {
-                let by_admin = self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.admin(key).is_some());
-                by_admin.then_some(Admission::Counts)?
-            }
-            Some(invite) => {
-                let by_gateway =
-                    self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.gateway(key).is_some());
-                let invite = self.invited(entry, admit, invite).filter(|_| by_gateway)?;
-                let waits = invite.approval && !self.is_approved(id);
-                if waits { Admission::Waits } else { Admission::Counts }
+            None => match self.under_cuts(entry, |c, key| c.admin(key).is_some()) {
+                Weight::Void => return None,
+                Weight::Open => Admission::Open,
+                Weight::Counts => Admission::Counts,
+            },
+            Some(id_of_invite) => {
+                let by_gateway = self.under_cuts(entry, |c, key| c.gateway(key).is_some());
+                let (invite, invited) = self.invited(entry, admit, id_of_invite)?;
+                let approved = if invite.approval { self.approved(id) } else { Weight::Counts };
+                match (by_gateway.min(invited), approved) {
+                    (Weight::Void, _) | (Weight::Open, Weight::Void) => return None,
+                    (Weight::Counts, Weight::Void) => Admission::Waits,
+                    (Weight::Open, Weight::Open | Weight::Counts) | (Weight::Counts, Weight::Open) => {
+                        Admission::Open
+                    }
+                    (Weight::Counts, Weight::Counts) => Admission::Counts,
+                }
             }
         };
         Some((entry, admit, admission))
     }
 
-    fn counts(&self, id: &StatementId) -> bool {
-        self.admission(id).is_some_and(|(.., admission)| admission == Admission::Counts)
+    /// Whether an Admit counts, or may.
+    fn admits(&self, id: &StatementId) -> bool {
+        self.admission(id).is_some_and(|(.., admission)| admission != Admission::Waits)
     }
 
     /// Rule 12: an admin approved it.
-    fn is_approved(&self, id: &StatementId) -> bool {
-        self.held.cosigns_of(id).filter_map(|id| self.held.get(id)).any(|entry| self.gives(entry))
+    fn approved(&self, id: &StatementId) -> Weight {
+        let cosigns = self.held.cosigns_of(id).filter_map(|id| self.held.get(id));
+        cosigns.map(|entry| self.gives(entry)).max().unwrap_or(Weight::Void)
     }
 
-    /// Whether what an admin says on its main lane to give something counts.
-    pub(crate) fn gives(&self, entry: &Entry) -> bool {
-        !self.held.is_burned(entry.statement.author(), Lane::Main)
-            && self.under_cuts(entry, IfTipUnknown::Void, |c, key| c.admin(key).is_some())
+    /// What an admin says on its main lane to give something.
+    pub(crate) fn gives(&self, entry: &Entry) -> Weight {
+        if self.held.is_burned(entry.statement.author(), Lane::Main) {
+            return Weight::Void;
+        }
+        self.under_cuts(entry, |c, key| c.admin(key).is_some())
     }
 
-    /// Whether what an admin says to take something away counts.
+    /// Whether what an admin says to take something away is in force: also while that is open.
     pub(crate) fn takes(&self, entry: &Entry) -> bool {
-        self.under_cuts(entry, IfTipUnknown::Counts, |c, key| c.admin(key).is_some())
+        self.under_cuts(entry, |c, key| c.admin(key).is_some()) != Weight::Void
     }
 
     /// Rule 9: a key is claimed for another machine, in another place, or by a role.
@@ -176,35 +186,42 @@ impl Rules<'_> {
         })
     }
 
-    /// Whether a claim counts: an Admit that counts, or a Rotate of a machine that has one.
+    /// Whether a claim counts: an Admit that does, or a Rotate of a machine that has one. A claim takes
+    /// away, so one that may be void counts.
     fn claims(&self, claim: &Claim) -> bool {
-        self.counts(&claim.by)
+        self.admits(&claim.by)
             || (self.held.lineages().is_single(&claim.by)
-                && self.held.admits_of(&claim.node).iter().any(|id| self.counts(id)))
+                && self.held.admits_of(&claim.node).iter().any(|id| self.admits(id)))
     }
 
-    /// The Invite that admits, if it does.
-    fn invited(&self, entry: &Entry, admit: &Admit, id: &StatementId) -> Option<&Invite> {
-        let (_, invite) = self.invite(id)?;
+    /// The Invite that admits, and how far it does.
+    fn invited(&self, entry: &Entry, admit: &Admit, id: &StatementId) -> Option<(&Invite, Weight)> {
+        let (_, invite, given) = self.invite(id)?;
         let org = self.chain.org();
-        let admits = invite.redeemer == *entry.statement.author()
-            && entry.nth < invite.uses
-            && self.not_cancelled(entry, id)
+        let admits = invite.redeemer == *entry.statement.author() && entry.nth < invite.uses;
+        let weight = given.min(self.left_by_cancels(entry, id));
+        let admits = admits
+            && weight != Weight::Void
             && *entry.invited.get_or_init(|| admit.verify_invite(&org, &invite.key).is_ok());
-        admits.then_some(invite)
+        admits.then_some((invite, weight))
     }
 
-    /// An Invite that counts.
-    pub(crate) fn invite(&self, id: &StatementId) -> Option<(&Entry, &Invite)> {
+    /// An Invite that counts, or may.
+    pub(crate) fn invite(&self, id: &StatementId) -> Option<(&Entry, &Invite, Weight)> {
         let entry = self.held.get(id)?;
         let Payload::Invite(invite) = entry.statement.payload() else { return None };
-        self.gives(entry).then_some((entry, invite))
+        let weight = self.gives(entry);
+        (weight != Weight::Void).then_some((entry, &**invite, weight))
     }
 
-    fn not_cancelled(&self, entry: &Entry, invite: &StatementId) -> bool {
+    /// What the Cancels of its invite leave of an Admit.
+    fn left_by_cancels(&self, entry: &Entry, invite: &StatementId) -> Weight {
         let id = entry.statement.id();
-        self.cancels(invite)
-            .all(|tip| tip.is_some_and(|tip| self.held.stands_before(&id, &tip) == Some(true)))
+        let left = self.cancels(invite).map(|tip| match tip {
+            Some(tip) => Weight::of(self.held.stands_before(&id, &tip)),
+            None => Weight::Void,
+        });
+        left.min().unwrap_or(Weight::Counts)
     }
 
     /// The tips of the Cancels of an invite. A Cancel takes away, so one that could be void counts.
@@ -218,26 +235,18 @@ impl Rules<'_> {
 
     /// Rule 2: the author has the role in the newest charter, or a cut of the charter that took it
     /// away still lets this statement count.
-    fn under_cuts(
-        &self,
-        entry: &Entry,
-        unknown: IfTipUnknown,
-        has_role: impl Fn(&Charter, &PublicKey) -> bool,
-    ) -> bool {
+    fn under_cuts(&self, entry: &Entry, has_role: impl Fn(&Charter, &PublicKey) -> bool) -> Weight {
         let s = &entry.statement;
         let author = s.author();
         if has_role(self.chain.head().charter(), author) {
-            return true;
+            return Weight::Counts;
         }
         let cited = s.charter();
         let mut after = self.chain.after(&cited).map(VerifiedCharter::charter);
-        let Some(removal) = after.find(|c| !has_role(c, author)) else { return false };
-        let mut cuts = removal.cuts.iter().filter(|cut| cut.key == *author && cut.lane == s.lane());
-        cuts.any(|cut| match (self.held.stands_before(&s.id(), &cut.tip), unknown) {
-            (Some(before), _) => before,
-            (None, IfTipUnknown::Counts) => true,
-            (None, IfTipUnknown::Void) => false,
-        })
+        let Some(removal) = after.find(|c| !has_role(c, author)) else { return Weight::Void };
+        let cuts = removal.cuts.iter().filter(|cut| cut.key == *author && cut.lane == s.lane());
+        let weights = cuts.map(|cut| Weight::of(self.held.stands_before(&s.id(), &cut.tip)));
+        weights.max().unwrap_or(Weight::Void)
     }
 
     fn invite_standing(&self, id: &StatementId) -> Option<InviteStanding> {
@@ -245,7 +254,8 @@ impl Rules<'_> {
         let Payload::Invite(invite) = entry.statement.payload() else { return None };
         let used = self.held.spent(id).min(invite.uses);
         let redeems = self.chain.head().charter().gateway(&invite.redeemer).is_some();
-        let state = if self.invite(id).is_none() || !redeems {
+        let counts = self.gives(entry) == Weight::Counts;
+        let state = if !counts || !redeems {
             InviteState::Void
         } else if self.cancels(id).next().is_some() {
             InviteState::Cancelled
@@ -287,18 +297,32 @@ impl Rules<'_> {
     }
 }
 
-/// Whether an Admit that holds counts yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far an Admit that holds counts; what counts least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Admission {
-    Counts,
     /// No admin has approved it.
     Waits,
+    /// Whether it counts is for a statement to say that is not held.
+    Open,
+    Counts,
 }
 
-/// What becomes of a statement while the tip of a cut is not held: what gives waits, what takes away
-/// counts.
-#[derive(Clone, Copy)]
-enum IfTipUnknown {
-    Counts,
+/// How far a statement of a key counts that had a role; what counts least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Weight {
     Void,
+    /// The tip that decides is not held.
+    Open,
+    Counts,
+}
+
+impl Weight {
+    /// By whether a statement stands before a tip.
+    const fn of(stands_before: Option<bool>) -> Self {
+        match stands_before {
+            Some(true) => Self::Counts,
+            Some(false) => Self::Void,
+            None => Self::Open,
+        }
+    }
 }

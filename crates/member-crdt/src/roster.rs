@@ -149,6 +149,9 @@ pub enum MemberState {
     },
     /// It used an invite with approval, and no admin has approved it.
     Pending,
+    /// Whether it was admitted is for a statement to say that is not held: the end of a cut, or of a
+    /// cancelled invite.
+    Unsettled,
 }
 
 /// An invite and what became of it.
@@ -325,6 +328,12 @@ impl Roster {
     /// The members in good standing, in no particular order.
     pub fn good(&self) -> impl Iterator<Item = &Member> {
         self.members.values().map(|member| &**member).filter(|member| member.state == MemberState::Good)
+    }
+
+    /// The members in good standing, and those of whom that is not settled.
+    pub fn good_or_unsettled(&self) -> impl Iterator<Item = &Member> {
+        let all = self.members.values().map(|member| &**member);
+        all.filter(|member| member.is_good() || member.is_unsettled())
     }
 
     /// How many machines were admitted, whatever became of them.
@@ -505,6 +514,12 @@ impl Member {
         self.state == MemberState::Good
     }
 
+    /// Whether it is not known here if it is a member, for want of a statement that others have.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.state == MemberState::Unsettled
+    }
+
     /// The node key that it was admitted with: what it is called by across rotations.
     #[must_use]
     pub fn first(&self) -> PublicKey {
@@ -601,6 +616,7 @@ impl MemberState {
             Self::KeyConflict => Some(Code::KeyConflict),
             Self::Suspended { .. } => Some(Code::Suspended),
             Self::Pending => Some(Code::ApprovalPending),
+            Self::Unsettled => Some(Code::Unsettled),
         }
     }
 
@@ -614,6 +630,7 @@ impl MemberState {
             Self::KeyConflict => "key-conflict",
             Self::Suspended { .. } => "suspended",
             Self::Pending => "pending",
+            Self::Unsettled => "unsettled",
         }
     }
 }

@@ -209,15 +209,14 @@ fn approval_scope() -> Scope {
     world.admit(invite, Machine::new(2));
     world.cosign(0, first);
     world.cosign(1, second);
-    world.cosign(1, first);
+    let end = world.cosign(1, first);
     world.say(Who::Admin(1), Payload::Cancel(Cancel { invite: world.invites[invite].0, tip: Some(first) }));
     world.rotate(0, first, Machine::new(1));
     world.revoke(1, 1);
     world.suspend(0, 0);
     let pool = world.statements.clone();
-    let mut without = World::new(2, 1, 1);
-    without.govern(|c| c.admins.retain(|a| a.key != key(Who::Admin(1)).public()));
-    Scope { name: "approval", worlds: vec![World::new(2, 1, 1), without], pool }
+    let worlds = vec![World::new(2, 1, 1), without_the_other(None), without_the_other(Some(end))];
+    Scope { name: "approval", worlds, pool }
 }
 
 /// Two admins who assign, knowing of each other's Assigns or not.
@@ -229,13 +228,23 @@ fn assign_scope() -> Scope {
     let a2 = world.assign(0, 0, "a2", "xz", &[a1]);
     let b2 = world.assign(1, 0, "b2", "yz", &[a1, b1]);
     world.assign(0, 0, "a3", "", &[a2]);
-    world.assign(1, 0, "b3", "xyz", &[a2, b2]);
+    let end = world.assign(1, 0, "b3", "xyz", &[a2, b2]);
     world.rotate(0, admit, Machine::new(1));
     world.assign(0, 1, "a4", "x", &[b2]);
     let pool = world.statements.clone();
-    let mut without = World::new(2, 1, 1);
-    without.govern(|c| c.admins.retain(|a| a.key != key(Who::Admin(1)).public()));
-    Scope { name: "assignment", worlds: vec![World::new(2, 1, 1), without], pool }
+    let worlds = vec![World::new(2, 1, 1), without_the_other(None), without_the_other(Some(end))];
+    Scope { name: "assignment", worlds, pool }
+}
+
+/// Two admins, of whom the other is removed: with nothing, or what it signed up to this.
+fn without_the_other(end: Option<StatementId>) -> World {
+    let removed = key(Who::Admin(1)).public();
+    let mut world = World::new(2, 1, 1);
+    world.govern(|c| {
+        c.admins.retain(|a| a.key != removed);
+        c.cuts.extend(end.map(|tip| Cut { key: removed, lane: Lane::Main, tip }));
+    });
+    world
 }
 
 fn told(chosen: &[Arc<Statement>]) -> String {

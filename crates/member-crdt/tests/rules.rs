@@ -4,7 +4,7 @@ mod kit;
 
 use identity::Code;
 use kit::{Machine, Who, World, deliver, key, revocation};
-use member_crdt::{Applied, Fault, InviteState, MemberState, Rejected, Roster, Standing};
+use member_crdt::{Applied, Fault, InviteState, MemberState, Rejected, Replica, Roster, Standing};
 use org_trust::{Cut, Lane, Payload, Record};
 
 fn state(roster: &Roster, node: u8) -> Option<&'static str> {
@@ -202,6 +202,71 @@ fn of_a_removed_admin_counts_what_a_cut_names() {
     let mut replica = world.filled();
     assert!(matches!(replica.apply(&Record::from(&late)), Ok(Applied::New { .. })));
     assert_eq!(state(&replica.roster(), 0), Some("good"));
+}
+
+/// The replica has the settings that remove an admin, and all that it signed but for the end of the cut.
+#[test]
+fn settings_that_arrive_before_the_end_of_their_cut_empty_no_list() {
+    let mut world = World::new(2, 1, 1);
+    let invite = world.invite(1, 0, 9);
+    world.admit(invite, Machine::new(0));
+    world.own_admit(1, Machine::new(1));
+    world.own_admit(0, Machine::new(2));
+    world.revoke(1, 2);
+    world.own_admit(1, Machine::new(3));
+    world.revoke(0, 3);
+    // A thief's machine with the key of one that was admitted honestly.
+    world.own_admit(0, Machine::new(4));
+    world.own_admit(1, Machine { node: 5, wireguard: 4, boot: 5 });
+    let end = world.own_admit(1, Machine::new(6));
+    let late = world.own_admit(1, Machine::new(7));
+    let removed = key(Who::Admin(1)).public();
+    let before = world.clone_without(&[end, late]).filled();
+    world.govern(|next| {
+        next.admins.retain(|a| a.key != removed);
+        next.cuts = vec![Cut { key: removed, lane: Lane::Main, tip: end }];
+    });
+    let mut replica = before;
+    let states = |replica: &Replica| [0, 1, 2, 3, 4, 5].map(|n| state(&replica.roster(), n));
+    let good = Some("good");
+    let (revoked, conflict) = (Some("revoked"), Some("key-conflict"));
+    assert_eq!(states(&replica), [good, good, revoked, revoked, conflict, conflict]);
+    for record in world.records() {
+        let last = record.id() == end.0 || record.id() == late.0;
+        if !last {
+            assert!(replica.apply(&record).is_ok());
+        }
+    }
+    // What admits is open, and lets nobody in; nobody comes back, and what takes away holds.
+    let open = Some("unsettled");
+    assert_eq!(states(&replica), [open, open, good, revoked, conflict, conflict]);
+    let member = replica.roster();
+    let member = member.get(&key(Who::Node(1)).public()).unwrap();
+    assert_eq!(member.refusal(), Some(Code::Unsettled));
+    assert_eq!(replica.coverage_of_charter(&world.chain.head().id()).unwrap().of, 3, "they may be members");
+    // The end of the cut settles it, also for what comes behind it.
+    deliver(&mut replica, &world.records());
+    assert_eq!(states(&replica), [good, good, good, revoked, conflict, conflict]);
+    assert_eq!([6, 7].map(|n| state(&replica.roster(), n)), [good, None]);
+}
+
+#[test]
+fn a_cancel_that_arrives_before_its_tip_leaves_it_open_who_is_a_member() {
+    let mut world = World::new(1, 1, 1);
+    let invite = world.invite(0, 0, 9);
+    world.admit(invite, Machine::new(0));
+    let tip = world.admit(invite, Machine::new(1));
+    world.admit(invite, Machine::new(2));
+    world.cancel(0, invite, Some(tip));
+    let records = world.records();
+    let (late, early): (Vec<Record>, Vec<Record>) = records.into_iter().partition(|r| r.id() == tip.0);
+    let mut replica = world.replica();
+    deliver(&mut replica, &early);
+    assert_eq!([0, 1, 2].map(|n| state(&replica.roster(), n)), [Some("unsettled"), None, None]);
+    assert_eq!(replica.roster().invites()[0].state, InviteState::Cancelled);
+    deliver(&mut replica, &late);
+    deliver(&mut replica, &early);
+    assert_eq!([0, 1, 2].map(|n| state(&replica.roster(), n)), [Some("good"), Some("good"), None]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn the_file_is_what_this_implementation_writes() {
 #[test]
 fn every_state_occurs_in_the_file() {
     let written = generate();
-    for state in ["good", "revoked", "left", "key-conflict", "suspended", "pending"] {
+    for state in ["good", "revoked", "left", "key-conflict", "suspended", "pending", "unsettled"] {
         let has = |case: &Value| case["members"].as_array().unwrap().iter().any(|m| m["state"] == state);
         assert!(written["cases"].as_array().unwrap().iter().filter(|case| has(case)).count() > 3, "{state}");
     }
@@ -110,7 +110,11 @@ fn member(m: &Member) -> Value {
         "state": m.state.as_str(),
         "because": match &m.state {
             MemberState::Revoked { ids, .. } | MemberState::Suspended { ids, .. } => texts(ids),
-            MemberState::Good | MemberState::Left | MemberState::KeyConflict | MemberState::Pending => vec![],
+            MemberState::Good
+            | MemberState::Left
+            | MemberState::KeyConflict
+            | MemberState::Pending
+            | MemberState::Unsettled => vec![],
         },
         "revoked_by_too_few": m.revoking.iter().flat_map(|r| &r.by).map(ToString::to_string).collect::<Vec<_>>(),
     })
@@ -128,6 +132,10 @@ fn worlds() -> Vec<(String, World)> {
         ("two rotations of one key".into(), rotation(true)),
         ("approval".into(), approval()),
         ("concurrent assigns, then one that knows both".into(), assign()),
+        ("an admin is removed, and the end of a cut is missing".into(), open_cut(1)),
+        ("an admin is removed, and both ends of its cut are missing".into(), open_cut(2)),
+        ("a cancel whose tip is missing".into(), open_cancel()),
+        ("an approval beyond the end of a cut that is missing".into(), open_approval()),
     ];
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
@@ -240,5 +248,66 @@ fn assign() -> World {
     world.assign(0, 1, "one", "ab", &[]);
     world.assign(1, 1, "two", "bc", &[]);
     world.assign(0, 0, "both", "d", &[a, b]);
+    world
+}
+
+/// What an admin signed who is removed, but for the last `missing` of it, which its cut names.
+fn open_cut(missing: usize) -> World {
+    let mut world = World::new(2, 1, 1);
+    let invite = world.invite(1, 0, 9);
+    world.admit(invite, Machine::new(0));
+    world.own_admit(1, Machine::new(1));
+    world.own_admit(0, Machine::new(2));
+    world.own_admit(1, Machine { node: 3, wireguard: 2, boot: 3 });
+    world.own_admit(0, Machine::new(4));
+    world.own_admit(0, Machine::new(6));
+    let all = world.assign(0, 4, "all", "abc", &[]);
+    let few = world.assign(1, 4, "few", "ab", &[all]);
+    world.assign(0, 6, "six", "abc", &[]);
+    world.assign(1, 6, "six", "bcd", &[]);
+    world.revoke(1, 1);
+    let suspend = world.suspend(0, 6);
+    world.resume(1, 6, &[suspend]);
+    world.assign(0, 4, "one", "a", &[few]);
+    let last = world.revoke(1, 5);
+    let tip = world.own_admit(1, Machine::new(5));
+    let removed = key(Who::Admin(1)).public();
+    world.govern(|next| {
+        next.admins.retain(|a| a.key != removed);
+        next.cuts = [(Lane::Main, tip), (Lane::Revokes, last)]
+            .map(|(lane, tip)| Cut { key: removed, lane, tip })
+            .into();
+    });
+    world.statements.retain(|s| s.id() != tip && (missing < 2 || s.id() != last));
+    world
+}
+
+fn open_cancel() -> World {
+    let mut world = World::new(1, 1, 1);
+    let invite = world.invite(0, 0, 9);
+    world.admit(invite, Machine::new(0));
+    let first = world.admit(invite, Machine::new(1));
+    let other = world.invite(0, 0, 9);
+    world.cancel(0, invite, Some(first));
+    world.cancel(0, other, None);
+    world.revoke(0, 0);
+    world.own_admit(0, Machine { node: 2, wireguard: 0, boot: 2 });
+    world.statements.retain(|s| s.id() != first);
+    world
+}
+
+fn open_approval() -> World {
+    let mut world = World::new(2, 1, 1);
+    let invite = world.invite_with(0, 0, 5, true);
+    let first = world.admit(invite, Machine::new(0));
+    world.admit(invite, Machine::new(1));
+    world.cosign(1, first);
+    let tip = world.own_admit(1, Machine::new(2));
+    let removed = key(Who::Admin(1)).public();
+    world.govern(|next| {
+        next.admins.retain(|a| a.key != removed);
+        next.cuts = vec![Cut { key: removed, lane: Lane::Main, tip }];
+    });
+    world.statements.retain(|s| s.id() != tip);
     world
 }

@@ -291,7 +291,7 @@ impl State {
     /// Reaches a member; a dial for the same that is under way is shared.
     pub(super) fn dial(&mut self, node: PublicKey, purpose: Purpose, waiter: Option<Waiter>) {
         let node = self.first_of(&node);
-        match self.may_dial(node) {
+        match self.may_dial(node, purpose) {
             Err(failure) => {
                 if let Some((waiter, _)) = waiter {
                     answer(waiter, failure.answer());
@@ -309,19 +309,22 @@ impl State {
 
     /// Measures the way to a member.
     pub(super) fn ping(&mut self, node: PublicKey, echo: Echo) {
-        match self.may_dial(node) {
+        match self.may_dial(node, Purpose::Ping) {
             Err(failure) => answer(echo.reply, failure.answer()),
             Ok(member) => self.order(&member, Purpose::Ping, Some(echo)),
         }
     }
 
-    fn may_dial(&self, node: PublicKey) -> Result<Member, Failure> {
+    fn may_dial(&self, node: PublicKey, purpose: Purpose) -> Result<Member, Failure> {
         let mine = self.is_mine(&node);
+        let settles = |code: &Code| *code == Code::Unsettled && purpose == Purpose::Sync;
         let member = self.roster.member_of(&node).ok_or(Code::NoSuchMember);
         let member = member.and_then(|member| {
             let refused = standing::refusal(&member.state)
+                .filter(|code| !settles(code))
                 .or_else(|| mine.then_some(Code::NoSuchMember))
-                .or_else(|| (!self.takes_part()).then_some(Code::NotEnrolled));
+                .or_else(|| (!self.takes_part()).then_some(Code::NotEnrolled))
+                .or_else(|| self.own_refusal().filter(|code| *code == Code::Unsettled && !settles(code)));
             refused.map_or(Ok(member), Err)
         });
         match member {
@@ -370,12 +373,13 @@ impl State {
     fn register(&mut self, session: Session) -> Result<SessionKey, Refusal> {
         let peer = session.peer();
         // Who is suspended serves nobody, and asks on: only so does it hear that it no longer is.
-        let asks = session.purpose == Purpose::Sync && matches!(session.proof, Proof::Accepted(_));
+        let purpose = session.purpose;
+        let asks = purpose == Purpose::Sync && matches!(session.proof, Proof::Accepted(_));
         let key = self.sessions.register(session.of(self.first_of(&peer)));
         let standing = if asks && self.takes_part() {
-            self.standing_among_others(&peer)
+            self.standing_among_others(&peer, purpose)
         } else {
-            self.standing_of(&peer)
+            self.standing_of(&peer, purpose)
         };
         self.sessions.judge(key, standing)?;
         Ok(key)
@@ -403,7 +407,9 @@ impl State {
     /// The standing of a key that was proved in a tunnel: the tunnel must be its own.
     fn standing_in_tunnel(&self, proven: &KeyProven) -> Standing {
         let peer = proven.peer();
-        let standing = self.standing_of(&peer);
+        // For what nobody does here the list says what it says for most.
+        let purpose = Purpose::of(proven.action().name()).unwrap_or(Purpose::Ping);
+        let standing = self.standing_of(&peer, purpose);
         let Standing::Good(_) = standing else { return standing };
         let Binding::WireGuard { client, .. } = proven.binding() else {
             return Standing::Barred(Code::BindingMismatch);

@@ -134,7 +134,7 @@ impl State {
                 heads: self.replica.heads().into(),
                 records: self.replica.count(),
                 members: count(good),
-                former: count(roster.len().saturating_sub(good)),
+                former: count(roster.len().saturating_sub(roster.good_or_unsettled().count())),
                 forks: count(self.replica.forks().len()),
             }),
             node: me.map(|me| self.member(me, now)),
@@ -157,7 +157,8 @@ impl State {
     pub fn stage(&self) -> Stage {
         let heard = || self.sessions.iter().any(|(_, session)| self.roster.get(&session.peer()).is_some());
         match self.roster.good().count() {
-            _ if !self.is_member() => Stage::NotMember,
+            _ if !self.may_be_member() => Stage::NotMember,
+            _ if !self.is_member() => Stage::Alone,
             0 | 1 => Stage::Ready,
             _ if heard() => Stage::Ready,
             _ => Stage::Alone,
@@ -185,6 +186,7 @@ impl State {
             MemberState::Left => (MemberStatus::Left, None),
             MemberState::KeyConflict => (MemberStatus::KeyConflict, None),
             MemberState::Pending => (MemberStatus::Pending, None),
+            MemberState::Unsettled => (MemberStatus::Unsettled, None),
             MemberState::Revoked { reason, note, ids, .. }
             | MemberState::Suspended { reason, note, ids, .. } => {
                 let authors =

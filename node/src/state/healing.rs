@@ -147,6 +147,10 @@ impl State {
 
     /// A member told its tips in answer to ours, and what they showed to be lacking here.
     pub(super) fn compared_with(&mut self, peer: PublicKey, now: Now) {
+        if self.roster.member_of(&peer).is_some_and(member_crdt::Member::is_unsettled) {
+            // It may be a thief's: it has told what it has, and vouches for nothing.
+            return;
+        }
         self.healing.compared = Some(now.at);
         let vouches = match self.healing.with {
             None => !self.seen().any(|node| node != peer),
@@ -259,7 +263,7 @@ impl State {
 
     /// The other members that have run.
     fn seen(&self) -> impl Iterator<Item = PublicKey> {
-        let others = self.roster.good().filter(|member| !member.uses(&self.me));
+        let others = self.roster.good_or_unsettled().filter(|member| !member.uses(&self.me));
         others.filter(|m| self.replica.report_of(&m.node).is_some()).map(member_crdt::Member::first)
     }
 

@@ -11,7 +11,12 @@ use identity::{Code, PublicKey, WireGuardKey, limits::CLOSE_FLUSH_MS};
 use member_crdt::Member;
 
 use super::{Effect, Now, State, healing::OnClone};
-use crate::{refusals::Refused, sessions::SessionKey, standing, tunnel::TunnelPeer};
+use crate::{
+    refusals::Refused,
+    sessions::{Purpose, SessionKey},
+    standing,
+    tunnel::TunnelPeer,
+};
 
 /// What is known of members beside the list.
 #[derive(Debug, Default)]
@@ -118,18 +123,19 @@ impl State {
         }
     }
 
-    /// What the list says of a key, with what the disk has not confirmed left out. Who is no member
-    /// itself serves nobody.
-    pub(super) fn standing_of(&self, key: &PublicKey) -> Standing {
-        if !self.is_member() {
-            return Standing::Barred(Code::NotEnrolled);
+    /// What the list says of a key that wants a session for this, with what the disk has not confirmed
+    /// left out. Who is no member itself serves nobody; who cannot tell does what helps it to.
+    pub(super) fn standing_of(&self, key: &PublicKey, purpose: Purpose) -> Standing {
+        match self.own_refusal() {
+            Some(Code::Unsettled) if !settles(purpose) => Standing::Barred(Code::Unsettled),
+            None | Some(Code::Unsettled) => self.standing_among_others(key, purpose),
+            Some(_) => Standing::Barred(Code::NotEnrolled),
         }
-        self.standing_among_others(key)
     }
 
     /// The same whatever this machine is itself.
-    pub(super) fn standing_among_others(&self, key: &PublicKey) -> Standing {
-        standing_of(&self.roster, &self.members, key)
+    pub(super) fn standing_among_others(&self, key: &PublicKey, purpose: Purpose) -> Standing {
+        standing_of(&self.roster, &self.members, key, purpose)
     }
 
     /// Why this machine is no member, by its own list.
@@ -159,19 +165,21 @@ impl State {
         self.part_or_stay(now);
         self.members.refuses_clones = self.healing.policy.on_clone == OnClone::Suspend;
         for member in self.roster.members() {
-            if standing::is_served(member) {
+            if standing::may_be_served(member) {
                 self.members.ended_unix_ms.remove(&member.first());
             } else {
                 self.members.ended_unix_ms.entry(member.first()).or_insert_with(|| Some(now.unix_ms()));
             }
         }
         let (roster, members, parting) = (&self.roster, &self.members, &self.parting);
-        let ours = self.own_refusal().filter(|_| !self.takes_part());
+        let ours = self.own_refusal().filter(|ours| *ours == Code::Unsettled || !self.takes_part());
         let lost = self.sessions.recheck(
-            // Who is no member itself keeps no session, once that is told.
-            |session| match ours.filter(|_| !parting.keeps(session)) {
-                Some(ours) => Standing::Barred(ours),
-                None => standing_of(roster, members, &session.peer()),
+            // Who is no member itself keeps no session, once that is told; who cannot tell keeps those by
+            // which it will.
+            |session| match ours {
+                Some(Code::Unsettled) if !settles(session.purpose) => Standing::Barred(Code::Unsettled),
+                Some(ours) if ours != Code::Unsettled && !parting.keeps(session) => Standing::Barred(ours),
+                Some(_) | None => standing_of(roster, members, &session.peer(), session.purpose),
             },
             |key, code| standing::reason(roster, if ours.is_some() { &self.me } else { key }, code),
         );
@@ -256,7 +264,7 @@ impl State {
             let has_any = self.sessions.has_any(member.first());
             let leaving = self.members.leaving.contains_key(&member.first()) && has_any;
             let hears = self.takes_part() || self.parting.is_telling() && has_any;
-            let counts = standing::is_served(member) && !self.members.fresh.contains(&member.first());
+            let counts = standing::may_be_served(member) && !self.members.fresh.contains(&member.first());
             !member.uses(&self.me) && (counts && hears || leaving)
         };
         let members = self.roster.members().into_iter().filter(served);
@@ -282,11 +290,11 @@ impl State {
         }
     }
 
-    /// Every other member that counts.
+    /// Every other member that counts, or may.
     fn others(&self) -> Vec<PublicKey> {
         let counts = |member: &&Member| {
             !member.uses(&self.me)
-                && standing::is_served(member)
+                && standing::may_be_served(member)
                 && !self.members.refuses(&member.node)
                 && !self.members.fresh.contains(&member.first())
         };
@@ -294,14 +302,25 @@ impl State {
     }
 }
 
+/// Whether a session may bring what is missing here to say who is a member.
+fn settles(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Sync | Purpose::Outside("submit" | "fetch"))
+}
+
 fn first_of(roster: &member_crdt::Roster, node: &PublicKey) -> PublicKey {
     roster.member_of(node).map_or(*node, Member::first)
 }
 
-fn standing_of(roster: &member_crdt::Roster, members: &Members, key: &PublicKey) -> Standing {
+fn standing_of(
+    roster: &member_crdt::Roster,
+    members: &Members,
+    key: &PublicKey,
+    purpose: Purpose,
+) -> Standing {
+    let is_unsettled = || roster.get(key).is_some_and(Member::is_unsettled);
     match standing::of_key(roster, key) {
         // Also who waits for approval: it still has to hear so.
-        Standing::Good(_) | Standing::Barred(Code::ApprovalPending)
+        Standing::Good(_) | Standing::Barred(Code::ApprovalPending | Code::Unsettled)
             if members.fresh.contains(&first_of(roster, key)) =>
         {
             Standing::Unknown
@@ -309,6 +328,12 @@ fn standing_of(roster: &member_crdt::Roster, members: &Members, key: &PublicKey)
         Standing::Good(Holder::Member) if members.refuses(key) => Standing::Barred(Code::CloneSuspected),
         Standing::Good(Holder::BootKey) if roster.by_boot(key).is_some_and(|m| members.refuses(&m.node)) => {
             Standing::Barred(Code::CloneSuspected)
+        }
+        // It may have what is missing here, or need what is here.
+        Standing::Barred(Code::Unsettled)
+            if purpose == Purpose::Sync && is_unsettled() && !members.refuses(key) =>
+        {
+            Standing::Good(Holder::Member)
         }
         standing @ (Standing::Good(_) | Standing::Barred(_) | Standing::Unknown) => standing,
     }

@@ -206,7 +206,7 @@ impl State {
             replica,
         };
         let members = state.roster.members().into_iter();
-        state.members.ended_before(members.filter(|m| !standing::is_served(m)).map(|m| m.first()));
+        state.members.ended_before(members.filter(|m| !standing::may_be_served(m)).map(|m| m.first()));
         state.notice_clones(now);
         state.members_changed(now);
         state.heal(now);
@@ -294,10 +294,15 @@ impl State {
         }
     }
 
-    /// Whether this machine keeps up links: as a member, or while it is suspended, when the others shut
-    /// it out and it must find out by itself that they no longer do.
+    /// Whether this machine keeps up tunnels and sessions: as a member, or one that may be one, or while
+    /// it is suspended, when the others shut it out and it must find out by itself that they no longer do.
     pub(super) fn takes_part(&self) -> bool {
-        self.is_member() || self.roster.get(&self.me).is_some_and(standing::may_return)
+        self.may_be_member() || self.roster.get(&self.me).is_some_and(standing::may_return)
+    }
+
+    /// Whether this machine is a member, or that is not settled here.
+    pub(super) fn may_be_member(&self) -> bool {
+        self.roster.get(&self.me).is_some_and(standing::may_be_served)
     }
 
     /// Whether this machine is a member in good standing.

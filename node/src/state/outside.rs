@@ -214,7 +214,8 @@ impl State {
             }
         };
         let (peer, action) = (proven.peer(), proven.action().name().to_owned());
-        let admitted = proven.admit(self.standing_of(&peer)).and_then(|admitted| {
+        let purpose = Purpose::Outside(proven.action().rule().map_or("", |rule| rule.name));
+        let admitted = proven.admit(self.standing_of(&peer, purpose)).and_then(|admitted| {
             let rule = admitted.rule();
             // What an admin brings makes the list newer; what a machine takes away rests on it.
             if !matches!(rule.name, "submit" | "fetch")
@@ -225,9 +226,9 @@ impl State {
             let verdict = admitted.verdict_ok(reference, self.replica.heads(), self.replica.count());
             let line = Line::Gateway { id, socket: socket.clone() };
             let proof = Proof::Admitted(Box::new(admitted));
-            let session = Session::new(proof, Purpose::Outside(rule.name), reference, now.at, line);
+            let session = Session::new(proof, purpose, reference, now.at, line);
             let key = self.sessions.register(session);
-            let standing = self.standing_of(&peer);
+            let standing = self.standing_of(&peer, purpose);
             self.sessions.judge(key, standing)?;
             // Answers are of another size than questions; the registry bounds both.
             let bytes = rule.frame_bytes_max.max(SYNC_FRAME_BYTES_MAX);
@@ -380,7 +381,7 @@ impl State {
     pub(super) fn gateway_key(&self) -> Option<&identity::SecretKey> {
         let key = self.role_key()?;
         let named = self.roster.gateways().iter().any(|g| g.key == key.public() && self.is_mine(&g.node));
-        (named && self.is_member()).then_some(key)
+        (named && self.may_be_member()).then_some(key)
     }
 
     /// Whether this machine acts as a gateway.

@@ -98,7 +98,7 @@ pub(super) struct Leaving {
 impl State {
     /// The list has changed: whether this machine goes, or is back.
     pub(super) fn part_or_stay(&mut self, now: Now) {
-        match (&self.parting, self.is_member()) {
+        match (&self.parting, self.may_be_member()) {
             (Parting::Not, false) if self.sync.is_empty() => self.parting = Parting::Over { heard: 0 },
             (Parting::Not, false) => {
                 let until = now.at + PARTING;
@@ -254,7 +254,7 @@ impl State {
 
     /// `heard`: by how many, where this machine goes.
     fn answer_held(&mut self, held: Held, heard: Option<usize>) {
-        let others = self.roster.good().filter(|member| !member.uses(&self.me)).count();
+        let others = self.roster.good_or_unsettled().filter(|member| !member.uses(&self.me)).count();
         let unheard = heard == Some(0) && others > 0;
         match held {
             Held::Program(reply, _, _) if unheard => {
@@ -288,7 +288,7 @@ impl State {
         if let Some(leaving) = &mut self.leaving {
             return leaving.replies.push(reply);
         }
-        let place = self.replica.next_place(&self.me, Lane::Main).filter(|_| self.is_member());
+        let place = self.replica.next_place(&self.me, Lane::Main).filter(|_| self.may_be_member());
         let signed = place.map(|place| Statement::sign(&self.org, &self.keys.node, place, &Payload::Leave));
         let statement = match signed {
             Some(Ok(statement)) => statement,
@@ -323,7 +323,7 @@ impl State {
     }
 
     fn leave_on(&mut self, now: Now) {
-        let alone = self.roster.good().all(|member| member.uses(&self.me));
+        let alone = self.roster.good_or_unsettled().all(|member| member.uses(&self.me));
         let over = |leaving: &mut Leaving| {
             let all_heard = leaving.telling.open.is_empty() && leaving.telling.is_heard();
             all_heard || alone || leaving.until <= now.at

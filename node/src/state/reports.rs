@@ -132,7 +132,7 @@ impl State {
             return;
         }
         self.report.due = None;
-        let Some(facts) = self.report.stored.clone().filter(|_| self.is_member()) else { return };
+        let Some(facts) = self.report.stored.clone().filter(|_| self.may_be_member()) else { return };
         let seq = self.replica.report_of(&self.me).map_or(0, |report| report.body().seq.saturating_add(1));
         let body = ReportBody {
             boot_nonce: self.report.boot_nonce,

@@ -296,7 +296,7 @@ impl State {
 
     /// Whether nobody else is a member.
     fn has_no_others(&self) -> bool {
-        self.roster.good().all(|member| member.uses(&self.me))
+        self.roster.good_or_unsettled().all(|member| member.uses(&self.me))
     }
 
     /// Gateways that are members and not this machine, by first node key.

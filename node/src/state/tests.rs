@@ -30,6 +30,7 @@ mod members;
 mod parting;
 mod reports;
 mod rotation;
+mod unsettled;
 
 /// What was done, in a form that compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

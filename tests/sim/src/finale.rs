@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use identity::Heads;
+use member_crdt::MemberState;
 use rand::RngExt as _;
 
 use crate::{
@@ -109,7 +110,9 @@ impl World {
         let Some(gateway) = self.machines[0].running() else { return Vec::new() };
         let roster = gateway.state.replica().roster();
         let is_member = |machine: &Party| {
-            roster.member_of(&self.machines[*machine].first).is_some_and(member_crdt::Member::is_good)
+            // Of whom that is not settled it has to be, soon.
+            let member = roster.member_of(&self.machines[*machine].first);
+            member.is_some_and(|member| member.is_good() || member.is_unsettled())
         };
         self.up()
             .filter(is_member)
@@ -121,22 +124,17 @@ impl World {
     /// A machine that was told by a thief's word that it is none of us talks to nobody, and hears no
     /// better: it is started through a gateway. The first gateway gets the settings by hand.
     fn bring_back(&mut self) {
-        let is_good = |seer: Party, machine: Party| {
-            self.machines[seer].running().is_some_and(|running| {
-                let roster = running.state.replica().roster();
-                roster.member_of(&self.machines[machine].first).is_some_and(member_crdt::Member::is_good)
-            })
+        let state = |seer: Party, machine: Party| {
+            let roster = self.machines[seer].running()?.state.replica().roster();
+            Some(roster.member_of(&self.machines[machine].first)?.state.clone())
         };
-        if !is_good(0, 0) {
+        let is_revoked = |machine| matches!(state(machine, machine), Some(MemberState::Revoked { .. }));
+        if !matches!(state(0, 0), Some(MemberState::Good | MemberState::Unsettled)) {
             return self.bring_all(0);
         }
         let lost = |machine: &Party| {
-            let knows = self.machines[*machine].running().is_some_and(|running| {
-                let roster = running.state.replica().roster();
-                let me = roster.member_of(&self.machines[*machine].first);
-                me.is_none_or(|me| matches!(me.state, member_crdt::MemberState::Revoked { .. }))
-            });
-            knows && !self.machines[*machine].is_copy && is_good(0, *machine)
+            let is_good = state(0, *machine) == Some(MemberState::Good);
+            is_revoked(*machine) && is_good && !self.machines[*machine].is_copy
         };
         let lost: Vec<Party> = self.up().filter(lost).collect();
         for machine in lost {
@@ -199,6 +197,14 @@ impl World {
             self.machines[*machine].running().is_some_and(|running| !running.state.is_in_step())
         });
         let comparing: Vec<Party> = comparing.collect();
+        let unsettled = |machine: &Party| {
+            let roster = self.machines[*machine].running().map(|running| running.state.replica().roster());
+            roster.is_some_and(|roster| roster.good_or_unsettled().any(member_crdt::Member::is_unsettled))
+        };
+        let unsettled: Vec<Party> = self.faithful().into_iter().filter(unsettled).collect();
+        if !unsettled.is_empty() {
+            apart.push(format!("{unsettled:?} that lack the end of a cut"));
+        }
         if !comparing.is_empty() {
             apart.push(format!("{comparing:?} that have not compared their lists"));
         }

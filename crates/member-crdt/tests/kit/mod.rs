@@ -266,6 +266,16 @@ impl World {
         replica
     }
 
+    /// The same org before anybody said these.
+    pub fn clone_without(&self, unsaid: &[StatementId]) -> Self {
+        let mut world = Self::named("demo", 1, 0, 1);
+        world.org = self.org;
+        world.chain = self.chain.clone();
+        world.statements = self.statements.clone();
+        world.statements.retain(|s| !unsaid.contains(&s.id()));
+        world
+    }
+
     pub fn resolved(&self) -> Roster {
         member_crdt::resolve(&self.chain, &self.statements)
     }

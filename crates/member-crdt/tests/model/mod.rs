@@ -76,10 +76,12 @@ struct Lineage<'a> {
     ended: usize,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+/// How far an Admit counts, least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Counts {
     No,
     Waits,
+    Open,
     Yes,
 }
 
@@ -161,7 +163,8 @@ impl<'a> Model<'a> {
 
     // Rule 2.
 
-    fn counts(&self, s: &Statement, takes: bool, role: impl Fn(&Charter) -> bool) -> bool {
+    /// What counts: in the best case, if tips that are not held turn out well, and in the worst.
+    fn counts(&self, s: &Statement, at_best: bool, role: impl Fn(&Charter) -> bool) -> bool {
         if role(self.chain.head().charter()) {
             return true;
         }
@@ -172,22 +175,34 @@ impl<'a> Model<'a> {
             .cuts
             .iter()
             .filter(|cut| cut.key == *s.author() && cut.lane == s.lane())
-            .any(|cut| self.held.get(&cut.tip).map_or(takes, |tip| self.is_before(s, tip)))
+            .any(|cut| self.held.get(&cut.tip).map_or(at_best, |tip| self.is_before(s, tip)))
     }
 
     fn gives(&self, s: &Statement) -> bool {
-        self.counts(s, false, |c| c.admin(s.author()).is_some())
+        self.may_give(s, false)
+    }
+
+    fn may_give(&self, s: &Statement, at_best: bool) -> bool {
+        self.counts(s, at_best, |c| c.admin(s.author()).is_some())
     }
 
     fn takes(&self, s: &Statement) -> bool {
-        self.counts(s, true, |c| c.admin(s.author()).is_some())
+        self.may_give(s, true)
     }
 
     // Rules 3 to 5 and 12.
 
     fn admission(&self, s: &Statement, a: &Admit) -> Counts {
+        match (self.admitted(s, a, false), self.admitted(s, a, true)) {
+            (Counts::Yes, _) => Counts::Yes,
+            (_, Counts::Yes) => Counts::Open,
+            (worst, _) => worst,
+        }
+    }
+
+    fn admitted(&self, s: &Statement, a: &Admit, at_best: bool) -> Counts {
         let Some(id) = a.invite else {
-            return if self.gives(s) { Counts::Yes } else { Counts::No };
+            return if self.may_give(s, at_best) { Counts::Yes } else { Counts::No };
         };
         let Some(held) = self.held.get(&id) else { return Counts::No };
         let Payload::Invite(invite) = held.payload() else { return Counts::No };
@@ -201,19 +216,19 @@ impl<'a> Model<'a> {
             Payload::Cancel(c) if c.invite == id => Some(c.tip),
             _ => None,
         });
-        let cancelled = cancels.iter().filter(|(c, _)| self.takes(c)).any(|(_, tip)| {
-            let tip = tip.and_then(|tip| self.held.get(&tip));
-            tip.is_none_or(|tip| !self.is_before(s, tip))
+        let cancelled = cancels.iter().filter(|(c, _)| self.takes(c)).any(|(_, tip)| match tip {
+            None => true,
+            Some(tip) => self.held.get(tip).map_or(!at_best, |tip| !self.is_before(s, tip)),
         });
-        let counts = self.counts(s, false, |c| c.gateway(s.author()).is_some())
-            && self.gives(held)
+        let counts = self.counts(s, at_best, |c| c.gateway(s.author()).is_some())
+            && self.may_give(held, at_best)
             && invite.redeemer == *s.author()
             && a.verify_invite(&self.chain.org(), &invite.key).is_ok()
             && spent < invite.uses
             && !cancelled;
         let approved = || {
             let cosigns = self.of(|p| matches!(p, Payload::Cosign(c) if c.target == s.id()).then_some(()));
-            cosigns.iter().any(|(c, ())| self.gives(c))
+            cosigns.iter().any(|(c, ())| self.may_give(c, at_best))
         };
         match counts {
             false => Counts::No,
@@ -281,7 +296,7 @@ impl<'a> Model<'a> {
 
     /// The keys of a machine by slot, if any Admit of it counts.
     fn claims(&self, root: PublicKey) -> BTreeSet<(usize, WireGuardKey)> {
-        let admits = self.admits().filter(|(s, a)| a.node == root && self.admission(s, a) == Counts::Yes);
+        let admits = self.admits().filter(|(s, a)| a.node == root && self.admission(s, a) >= Counts::Open);
         let mut all: Vec<&Statement> = admits.map(|(s, _)| s).collect();
         if !all.is_empty() {
             all.extend(self.lineage(root).rotates);
@@ -295,8 +310,7 @@ impl<'a> Model<'a> {
             .filter(|(_, a)| a.node == root)
             .map(|(s, a)| (s, a, self.admission(s, a)))
             .collect();
-        let waits = !all.iter().any(|(.., counts)| *counts == Counts::Yes);
-        let wanted = if waits { Counts::Waits } else { Counts::Yes };
+        let wanted = all.iter().map(|(.., counts)| *counts).max().filter(|counts| *counts != Counts::No)?;
         // The held ones ascend by id.
         let mut admits = all.into_iter().filter(|(.., counts)| *counts == wanted).map(|(s, a, _)| (s, a));
         let (first, admit) = admits.next()?;
@@ -356,7 +370,8 @@ impl<'a> Model<'a> {
             () if lineage.left => "left",
             () if lineage.forked || conflict => "key-conflict",
             () if !suspends.is_empty() => "suspended",
-            () if waits => "pending",
+            () if wanted == Counts::Open => "unsettled",
+            () if wanted == Counts::Waits => "pending",
             () => "good",
         };
 
@@ -367,24 +382,21 @@ impl<'a> Model<'a> {
                 _ => vec![],
             }
         };
-        let in_force = self.in_force(&nodes);
-        let common = |pick: fn(&Assign) -> Vec<String>| -> Vec<String> {
+        let in_force = self.in_force(&nodes, false);
+        let open = self.in_force(&nodes, true);
+        let common = |unassigned: Vec<String>, pick: fn(&Assign) -> Vec<String>| -> Vec<String> {
             let mut sets = in_force.iter().map(|(_, a)| pick(a));
-            let first = sets.next().unwrap_or_default();
+            let first = sets.next().unwrap_or(unassigned);
+            let sets = sets.chain(open.iter().map(|(_, a)| pick(a)));
             sets.fold(first, |all, set| all.into_iter().filter(|tag| set.contains(tag)).collect())
         };
-        let texts = |tags: &[identity::Tag]| tags.iter().map(ToString::to_string).collect::<Vec<_>>();
         Some(Row {
             state,
             nodes,
             ended: lineage.ended,
             name: in_force.first().map_or(&admit.name, |(_, a)| &a.name).to_string(),
-            roles: common(|a| a.roles.iter().map(ToString::to_string).collect()),
-            labels: match in_force.as_slice() {
-                [] => labels(),
-                [(_, one)] => texts(&one.labels),
-                _ => common(|a| a.labels.iter().map(ToString::to_string).collect()),
-            },
+            roles: common(vec![], |a| a.roles.iter().map(ToString::to_string).collect()),
+            labels: common(labels(), |a| a.labels.iter().map(ToString::to_string).collect()),
             assigns: in_force.iter().map(|(s, _)| s.id()).collect(),
             because: match state {
                 "revoked" => revokes.iter().map(|s| s.id()).collect(),
@@ -398,7 +410,8 @@ impl<'a> Model<'a> {
 
     // Rule 14.
 
-    fn in_force(&self, nodes: &[PublicKey]) -> Vec<(&'a Statement, &'a Assign)> {
+    /// Those that count and no other that counts replaces; or, if `open`, those that may count.
+    fn in_force(&self, nodes: &[PublicKey], open: bool) -> Vec<(&'a Statement, &'a Assign)> {
         let all = self.of(|p| match p {
             Payload::Assign(a) if nodes.contains(&a.node) => Some(&**a),
             _ => None,
@@ -416,8 +429,8 @@ impl<'a> Model<'a> {
             }
         };
         let counting: Vec<_> = all.iter().filter(|(s, _)| self.gives(s)).collect();
-        let in_force =
-            counting.iter().filter(|(s, _)| !counting.iter().any(|(_, newer)| replaces(newer, s.id())));
+        let wanted = all.iter().filter(|(s, _)| self.takes(s) && self.gives(s) != open);
+        let in_force = wanted.filter(|(s, _)| !counting.iter().any(|(_, newer)| replaces(newer, s.id())));
         in_force.map(|(s, a)| (*s, *a)).collect()
     }
 }

@@ -285,7 +285,7 @@ impl Bench {
         bench
     }
 
-    fn link(&mut self, node: u8) -> String {
+    pub(super) fn link(&mut self, node: u8) -> String {
         let machine = Machine::new(node);
         self.open_tunnel(&machine, "link", machine.wireguard()).1
     }

@@ -80,12 +80,13 @@ impl World {
         let before = Arc::clone(&running.roster);
         if is_new {
             running.roster = running.state.replica().roster();
-            for member in running.roster.members().into_iter().filter(|member| !member.is_good()) {
+            let is_out = |member: &&Member| !member.is_good() && !member.is_unsettled();
+            for member in running.roster.members().into_iter().filter(is_out) {
                 for keys in member.in_use() {
                     running.lost_at.entry(keys.wireguard.to_wireguard()).or_insert(now);
                 }
             }
-            if running.roster.get(&node).is_some_and(Member::is_good) {
+            if running.roster.get(&node).is_some_and(|me| !is_out(&me)) {
                 running.out_at = None;
             } else {
                 running.out_at.get_or_insert(now);
@@ -94,7 +95,7 @@ impl World {
             let roster = Arc::clone(&running.roster);
             running.lost_at.retain(|key, _| {
                 let member = roster.by_wireguard(key);
-                member.is_some_and(|member| !member.is_good())
+                member.is_some_and(|member| is_out(&member))
             });
         }
         let roster = Arc::clone(&running.roster);
@@ -242,16 +243,23 @@ impl World {
     }
 
     /// `in_step`: who has just come into contact hears others before it serves anybody.
-    pub(crate) fn check_handshake(&mut self, by: Party, at: Party, outcome: Result<(), Code>, in_step: bool) {
+    pub(crate) fn check_handshake(
+        &mut self,
+        by: Party,
+        at: Party,
+        action: &str,
+        outcome: Result<(), Code>,
+        in_step: bool,
+    ) {
         let key = self.machines[by].node;
         let Some(running) = self.machines[at].running() else { return };
         let roster = running.state.replica().roster();
         hold!(
             self,
-            invariant_a_handshake_follows_the_list(&roster, &self.machines[at].memory, &key, outcome)
+            invariant_a_handshake_follows_the_list(&roster, &self.machines[at].memory, &key, action, outcome)
         );
         if self.is_calm && in_step && roster.get(&self.machines[at].node).is_some_and(Member::is_good) {
-            hold!(self, invariant_members_are_served(&roster, &key, outcome));
+            hold!(self, invariant_members_are_served(&roster, &key, action, outcome));
         }
     }
 

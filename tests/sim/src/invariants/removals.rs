@@ -76,7 +76,9 @@ pub(crate) fn invariant_nothing_counts_beyond_a_cut(replica: &Replica, roster: &
         }
     };
     for member in roster.members() {
-        check(&member.admit, false, "the admission")?;
+        // Who is let in by nothing may wait for the end of a cut; what is void lists nobody even so.
+        let is_in = matches!(member.state, MemberState::Good | MemberState::Pending);
+        check(&member.admit, !is_in, "the admission")?;
         match &member.state {
             MemberState::Revoked { ids, .. } => {
                 ids.iter().try_for_each(|id| check(id, true, "the revocation"))?
@@ -84,7 +86,11 @@ pub(crate) fn invariant_nothing_counts_beyond_a_cut(replica: &Replica, roster: &
             MemberState::Suspended { ids, .. } => {
                 ids.iter().try_for_each(|id| check(id, true, "the suspension"))?;
             }
-            MemberState::Good | MemberState::Left | MemberState::KeyConflict | MemberState::Pending => {}
+            MemberState::Good
+            | MemberState::Left
+            | MemberState::KeyConflict
+            | MemberState::Pending
+            | MemberState::Unsettled => {}
         }
         member.assigns.iter().try_for_each(|id| check(id, false, "the assignment"))?;
     }
@@ -154,7 +160,11 @@ pub(crate) fn invariant_thieves_gain_nothing(
         ensure(!is_rogue, || format!("{} is a thief's and is listed", member.node.short()))?;
         let ids = match &member.state {
             MemberState::Revoked { ids, .. } | MemberState::Suspended { ids, .. } => ids.as_slice(),
-            MemberState::Good | MemberState::Left | MemberState::KeyConflict | MemberState::Pending => &[],
+            MemberState::Good
+            | MemberState::Left
+            | MemberState::KeyConflict
+            | MemberState::Pending
+            | MemberState::Unsettled => &[],
         };
         let counts = ids.iter().chain(&member.assigns).chain([&member.admit]).find(|id| stolen(id));
         ensure(counts.is_none(), || {
@@ -208,7 +218,7 @@ pub(crate) fn invariant_what_was_honest_counts(replica: &Replica, oracle: &Oracl
                 continue;
             }
         }
-        ensure(roster.member_of(&admit.node).is_some(), || {
+        ensure(roster.member_of(&admit.node).is_some_and(|member| !member.is_unsettled()), || {
             format!("{} was admitted by {} and is not listed", admit.node.short(), statement.id().short())
         })?;
     }
@@ -217,7 +227,10 @@ pub(crate) fn invariant_what_was_honest_counts(replica: &Replica, oracle: &Oracl
         let is_suspended = match member.state {
             MemberState::Suspended { .. } => true,
             MemberState::Good | MemberState::Pending => false,
-            MemberState::Revoked { .. } | MemberState::Left | MemberState::KeyConflict => continue,
+            MemberState::Revoked { .. }
+            | MemberState::Left
+            | MemberState::KeyConflict
+            | MemberState::Unsettled => continue,
         };
         ensure(is_suspended == oracle.is_suspended(*number), || {
             format!("{} is {:?}, and that is not what admins said last", node.short(), member.state)

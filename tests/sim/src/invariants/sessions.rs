@@ -21,6 +21,8 @@ pub(crate) fn invariant_a_session_is_with_a_member(roster: &Roster, sessions: &S
             (Purpose::Outside("enrol"), Standing::Member(member)) if member.state == MemberState::Pending => {
                 true
             }
+            // Both hear what is missing to say who is a member.
+            (Purpose::Sync, Standing::Member(member)) => member.is_good() || member.is_unsettled(),
             (_, Standing::Member(member)) => member.is_good(),
             (Purpose::Outside(_), Standing::Boot(member)) => member.is_good(),
             (Purpose::Outside(_), Standing::Admin(_)) => true,
@@ -34,20 +36,28 @@ pub(crate) fn invariant_a_session_is_with_a_member(roster: &Roster, sessions: &S
     Ok(())
 }
 
+/// Whether the list says that a key may do this; of an unsettled one that it may keep the list in step.
+fn may_enter(roster: &Roster, key: &PublicKey, action: &str) -> bool {
+    let allows = |member: &Member| member.is_good() || (member.is_unsettled() && action == "sync");
+    roster.get(key).is_some_and(allows)
+}
+
 /// I1, I2: a handshake is accepted only of a member in good standing, and never of a key of which this
 /// machine knew before that it is revoked.
 pub(crate) fn invariant_a_handshake_follows_the_list(
     roster: &Roster,
     memory: &Memory,
     key: &PublicKey,
+    action: &str,
     outcome: Result<(), Code>,
 ) -> Held {
-    let is_good = roster.get(key).is_some_and(Member::is_good);
     match outcome {
         Ok(()) if memory.revoked.contains_key(key) => {
             Err(format!("{} is revoked and was let in", key.short()))
         }
-        Ok(()) => ensure(is_good, || format!("{} is no member and was let in", key.short())),
+        Ok(()) => ensure(may_enter(roster, key, action), || {
+            format!("{} is no member and was let in for {action}", key.short())
+        }),
         Err(_) => Ok(()),
     }
 }
@@ -56,9 +66,10 @@ pub(crate) fn invariant_a_handshake_follows_the_list(
 pub(crate) fn invariant_members_are_served(
     roster: &Roster,
     key: &PublicKey,
+    action: &str,
     outcome: Result<(), Code>,
 ) -> Held {
-    let is_good = roster.get(key).is_some_and(Member::is_good);
+    let is_good = may_enter(roster, key, action);
     ensure(is_good == outcome.is_ok(), || {
         format!(
             "{} is {}a member, and the answer is {outcome:?}",
@@ -68,7 +79,8 @@ pub(crate) fn invariant_members_are_served(
     })
 }
 
-/// Who is no member any more keeps no session, but for passing on the change that says so.
+/// Who is no member any more keeps no session, but for passing on the change that says so; who cannot
+/// tell keeps those that may bring what is missing.
 pub(crate) fn invariant_a_former_member_serves_nobody(
     roster: &Roster,
     me: &PublicKey,
@@ -79,10 +91,15 @@ pub(crate) fn invariant_a_former_member_serves_nobody(
     // One that is suspended keeps asking those that shut it out.
     let may_return = |member: &Member| matches!(member.state, MemberState::Suspended { .. });
     let is_member = roster.get(me).is_some_and(|member| member.is_good() || may_return(member));
+    let is_unsettled = roster.get(me).is_some_and(Member::is_unsettled);
+    let settles = |session: &Session| {
+        is_unsettled && matches!(session.purpose, Purpose::Sync | Purpose::Outside("submit" | "fetch"))
+    };
     let tells = lost_at.is_some_and(|at| now - at <= (PARTING_MS + 50) * MS);
     let passes_on =
         |session: &Session| tells && matches!(session.purpose, Purpose::Sync | Purpose::Outside("submit"));
-    let live = sessions.iter().filter(|(_, session)| !session.is_cut() && !passes_on(session)).count();
+    let goes_on = |session: &Session| session.is_cut() || passes_on(session) || settles(session);
+    let live = sessions.iter().filter(|(_, session)| !goes_on(session)).count();
     ensure(is_member || live == 0, || format!("{live} sessions of a machine that is no member"))
 }
 

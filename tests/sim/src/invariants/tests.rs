@@ -44,12 +44,12 @@ fn handshakes_that_the_list_does_not_allow_are_noticed() {
     let (all, mut memory) = (small(), Memory::default());
     let (roster, member) = (all.replica.roster(), all.machines[1].node);
     let stranger = key_of(9, "nobody").public();
-    assert!(invariant_a_handshake_follows_the_list(&roster, &memory, &member, Ok(())).is_ok());
-    assert!(invariant_a_handshake_follows_the_list(&roster, &memory, &stranger, Ok(())).is_err());
-    assert!(invariant_members_are_served(&roster, &member, Err(Code::Revoked)).is_err());
-    assert!(invariant_members_are_served(&roster, &stranger, Ok(())).is_err());
+    assert!(invariant_a_handshake_follows_the_list(&roster, &memory, &member, "ping", Ok(())).is_ok());
+    assert!(invariant_a_handshake_follows_the_list(&roster, &memory, &stranger, "sync", Ok(())).is_err());
+    assert!(invariant_members_are_served(&roster, &member, "ping", Err(Code::Revoked)).is_err());
+    assert!(invariant_members_are_served(&roster, &stranger, "ping", Ok(())).is_err());
     memory.revoked.insert(member, Vec::new());
-    assert!(invariant_a_handshake_follows_the_list(&roster, &memory, &member, Ok(())).is_err());
+    assert!(invariant_a_handshake_follows_the_list(&roster, &memory, &member, "ping", Ok(())).is_err());
     assert!(invariant_no_traffic_of_the_revoked(&memory, &member).is_err());
 }
 

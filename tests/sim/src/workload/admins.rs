@@ -292,7 +292,7 @@ impl World {
             let running = self.machines[other].running();
             running.is_some_and(|running| {
                 let roster = running.state.replica().roster();
-                !roster.member_of(&node).is_some_and(member_crdt::Member::is_good)
+                !roster.member_of(&node).is_some_and(|member| member.is_good() || member.is_unsettled())
             })
         };
         // At the end only those count that are members themselves.

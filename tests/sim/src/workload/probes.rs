@@ -136,7 +136,7 @@ impl World {
         self.trace.note(self.now, "shake", [by, at], &[u8::from(outcome.is_ok())], || {
             format!("{action} {outcome:?}")
         });
-        self.check_handshake(by, at, outcome, in_step);
+        self.check_handshake(by, at, action, outcome, in_step);
         Some(outcome)
     }
 }
