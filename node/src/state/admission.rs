@@ -184,7 +184,7 @@ impl State {
         let Dialled { node, purpose, result, reply } = dialled;
         let node = self.first_of(&node);
         if let Err(Failure { code, .. }) = &result {
-            self.shut_out(node, *code);
+            self.shut_out(node, *code, now);
         }
         let opened = result.and_then(|accepted| {
             let (line, ends) = Line::to_task();
@@ -224,15 +224,8 @@ impl State {
     /// A peer says why it closes a session. A machine that was revoked never gets the change itself.
     pub fn on_told(&mut self, key: SessionKey, code: Code, now: Now) {
         if let Some(peer) = self.sessions.get(key).map(|session| session.member) {
-            self.shut_out(peer, code);
+            self.shut_out(peer, code, now);
             self.closed_for(key, code, now);
-        }
-    }
-
-    fn shut_out(&mut self, peer: PublicKey, code: Code) {
-        if shuts_out(code) {
-            tracing::warn!(MUSTER_PEER = peer.short(), MUSTER_CODE = %code, "shut out, it says: {}", code.title());
-            self.shut_out_by.insert(peer, code);
         }
     }
 
@@ -391,7 +384,7 @@ impl State {
         let Some(session) = self.sessions.get(*key) else { return };
         let (proved, peer, direction) = (session.peer(), session.member, direction(&session.proof));
         self.members.heard(peer, now.at);
-        self.shut_out_by.remove(&peer);
+        self.hearsay.forget(&peer);
         match purpose {
             Purpose::Link => {
                 tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, "link up");
@@ -435,17 +428,3 @@ pub(super) const fn direction(proof: &Proof) -> Direction {
 const LINK_RETRY: Duration = Duration::from_secs(1);
 /// Between tries at the gateways while nobody is heard.
 const FIRST_RETRY: Duration = Duration::from_millis(DIAL_DEADLINE_MS / 4);
-
-/// Whether a refusal with this code means that the other side does not take us for a member.
-const fn shuts_out(code: Code) -> bool {
-    matches!(
-        code,
-        Code::UnknownKey
-            | Code::Revoked
-            | Code::Suspended
-            | Code::ApprovalPending
-            | Code::Left
-            | Code::KeyConflict
-            | Code::KeyRetired
-    )
-}

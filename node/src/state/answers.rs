@@ -104,8 +104,8 @@ impl State {
         }
         // A machine that is no member any more shuts everybody out.
         let served = |node: &PublicKey| roster.member_of(node).is_some_and(standing::is_served);
-        for (peer, code) in self.shut_out_by.iter().filter(|(peer, _)| self.is_member() && served(peer)) {
-            problems.push(Failed { code: (*code).into(), detail: format!("{} says so", self.name_of(peer)) });
+        for (peer, code) in self.hearsay.words().filter(|(peer, _)| self.is_member() && served(peer)) {
+            problems.push(Failed { code: code.into(), detail: format!("{} says so", self.name_of(peer)) });
         }
         if let Some(why) = self.disk.refused() {
             problems.push(Failed { code: Code::DiskRefused.into(), detail: why.to_owned() });

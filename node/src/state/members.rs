@@ -307,7 +307,7 @@ fn settles(purpose: Purpose) -> bool {
     matches!(purpose, Purpose::Sync | Purpose::Outside("submit" | "fetch"))
 }
 
-fn first_of(roster: &member_crdt::Roster, node: &PublicKey) -> PublicKey {
+pub(super) fn first_of(roster: &member_crdt::Roster, node: &PublicKey) -> PublicKey {
     roster.member_of(node).map_or(*node, Member::first)
 }
 

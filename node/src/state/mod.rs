@@ -38,6 +38,7 @@ mod answers;
 mod attestation;
 mod disk;
 mod healing;
+mod hearsay;
 mod images;
 mod liveness;
 mod members;
@@ -156,9 +157,7 @@ pub struct State {
     role_key: Option<SecretKey>,
     role_key_ordered: bool,
     rotation: rotation::Rotation,
-    /// Members that say this machine is none, by what they said last. Only their word: what is held
-    /// here decides what is done here.
-    shut_out_by: BTreeMap<PublicKey, Code>,
+    hearsay: hearsay::Hearsay,
 }
 
 impl State {
@@ -201,7 +200,7 @@ impl State {
             role_key: None,
             role_key_ordered: false,
             rotation: rotation::Rotation::default(),
-            shut_out_by: BTreeMap::new(),
+            hearsay: hearsay::Hearsay::default(),
             keys,
             replica,
         };
@@ -233,10 +232,11 @@ impl State {
         let report = self.report.due().filter(|_| self.disk.refused().is_none());
         let healing = self.healing.due();
         let guests = self.sync.values().filter_map(sync::Peer::guest_until).min();
-        let rotation = self.rotation.due();
+        let (rotation, hearsay) = (self.rotation.due(), self.hearsay.due());
         let (disk, dials) = (self.disk.retry_at(), self.dials.next_try());
         let attestation = self.attestation_due();
-        [core, leaving, parting, removal, report, disk, dials, healing, guests, rotation, attestation]
+        let core = [core, leaving, parting, removal, report, disk, dials].into_iter().flatten().min();
+        [core, healing, guests, rotation, attestation, hearsay]
             .into_iter()
             .flatten()
             .min()
@@ -256,6 +256,7 @@ impl State {
         self.follow_overlay(now);
         self.probe_on(now);
         self.heal_on(now);
+        self.ask_again(now);
     }
 
     /// The tunnels' counters, for status.

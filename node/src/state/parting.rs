@@ -302,7 +302,7 @@ impl State {
             }
         };
         // Whoever says that this machine has left has heard it in an earlier try.
-        let says_so = self.shut_out_by.iter().filter(|(_, code)| **code == Code::Left);
+        let says_so = self.hearsay.words().filter(|(_, code)| *code == Code::Left);
         let telling = Telling { open: BTreeSet::new(), heard: says_so.map(|(peer, _)| *peer).collect() };
         let left = Left { change: statement.id().into(), told: 0 };
         let (record, until) = (Record::from(&statement), now.at + PARTING);

@@ -4,7 +4,7 @@ use identity::PublicKey;
 use member_crdt::{Applied, Rejected};
 use org_trust::{Payload, Record, UnverifiedReport, UnverifiedStatement};
 
-use super::{Now, State, disk::Withheld};
+use super::{Now, State, disk::Withheld, members::first_of};
 use crate::sessions::SessionKey;
 
 impl State {
@@ -29,8 +29,8 @@ impl State {
         let (mut moved, mut resumed) = (false, Vec::new());
         let (mut admitted, mut later, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
         for record in new {
-            self.forget_words(&record);
-            match self.weigh(&record) {
+            self.doubt_words(&record, now);
+            match self.weigh(&record, now) {
                 Weight::Admit(node) => {
                     self.members.admitted(node);
                     admitted.push(node);
@@ -83,7 +83,7 @@ impl State {
 
     /// What others said of this machine they said before this: new settings may take a removal back, and
     /// an admin may have ended its suspension. Who still shuts it out says so again.
-    fn forget_words(&mut self, record: &Record) {
+    fn doubt_words(&mut self, record: &Record, now: Now) {
         let is_about = match record {
             Record::Charter(_) => true,
             Record::Statement(bytes) => UnverifiedStatement::decode(bytes).is_ok_and(|statement| {
@@ -92,11 +92,11 @@ impl State {
             Record::Report(_) => false,
         };
         if is_about {
-            self.shut_out_by.clear();
+            self.hearsay.doubt(now.at);
         }
     }
 
-    fn weigh(&mut self, record: &Record) -> Weight {
+    fn weigh(&mut self, record: &Record, now: Now) -> Weight {
         match record {
             Record::Charter(_) => Weight::Urgent,
             Record::Report(bytes) => match UnverifiedReport::decode(bytes) {
@@ -107,7 +107,7 @@ impl State {
                 Ok(report) => {
                     let (node, body) = (report.claimed().node(), report.claimed().body());
                     // It has applied something since it said that this machine is none of us.
-                    self.shut_out_by.remove(&self.first_of(node));
+                    self.hearsay.doubt_of(&first_of(&self.roster, node), now.at);
                     Weight::Report { moved: self.members.moved(&self.first_of(node), &body.endpoints) }
                 }
                 Err(_) => Weight::Other,

@@ -195,3 +195,60 @@ fn the_word_that_this_machine_is_revoked_is_not_shown_after_new_settings() {
     bench.state.take(&[Record::from(&report)], bench.now);
     assert_eq!(problems(&mut bench), 0);
 }
+
+#[test]
+fn a_word_that_may_not_be_so_any_more_is_asked_for_again() {
+    let mut bench = Bench::compared();
+    let refuses = |bench: &mut Bench, code: Code| {
+        let (reply, _decided) = oneshot::channel();
+        let failure = Failure { code, detail: String::new() };
+        let node = key(20).public();
+        bench.state.on_dialled(Dialled { node, purpose: Purpose::Sync, result: Err(failure), reply }, bench.now);
+        bench.perform();
+        bench.deeds.clear();
+    };
+    let problems = |bench: &mut Bench| {
+        let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+        status.problems.iter().map(|problem| problem.code.0).collect::<Vec<_>>()
+    };
+    // It has not heard of new keys, or of settings. It will, and then nothing says so.
+    refuses(&mut bench, Code::UnknownKey);
+    assert_eq!(problems(&mut bench), [Code::UnknownKey]);
+    let mut waited = 0;
+    while !bench.deeds.contains(&Deed::Dial(Purpose::Sync)) {
+        waited += 1;
+        assert!(waited <= 15, "asked again");
+        bench.later(Duration::from_secs(1));
+        assert_eq!(problems(&mut bench), [Code::UnknownKey], "it has not said otherwise");
+    }
+    refuses(&mut bench, Code::Revoked);
+    assert_eq!(problems(&mut bench), [Code::Revoked], "what it says last");
+    bench.later(Duration::from_secs(15));
+    assert!(matches!(bench.dialled(&Machine::new(20), Purpose::Sync), Decision::Open { .. }));
+    assert_eq!(problems(&mut bench), []);
+    assert!(bench.state.hearsay.due().is_none(), "no timer is always due");
+}
+
+#[test]
+fn a_word_that_is_doubted_is_shown_again_if_it_is_said_again() {
+    let mut bench = Bench::compared();
+    let _sync = bench.sync(20);
+    let key_of = bench.session_with(20);
+    bench.state.on_told(key_of, Code::Revoked, bench.now);
+    let problems = |bench: &mut Bench| {
+        let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
+        status.problems.len()
+    };
+    bench.hear_report(20, 1, 0);
+    assert_eq!(problems(&mut bench), 0, "it has taken something in");
+    bench.state.on_ended(key_of, bench.now);
+    bench.perform();
+    bench.deeds.clear();
+    bench.later(Duration::from_secs(1));
+    assert!(bench.deeds.contains(&Deed::Dial(Purpose::Sync)), "{:?}", bench.deeds);
+    let (reply, _decided) = oneshot::channel();
+    let failure = Failure { code: Code::Revoked, detail: String::new() };
+    let node = key(20).public();
+    bench.state.on_dialled(Dialled { node, purpose: Purpose::Sync, result: Err(failure), reply }, bench.now);
+    assert_eq!(problems(&mut bench), 1, "it still says so");
+}

@@ -45,11 +45,7 @@ impl World {
         let (reply, mut answer) = oneshot::channel();
         self.step(machine, |state, now| state.on_request(Ask::Status {}, reply, now));
         if let Ok(Answer::Status(status)) = answer.try_recv() {
-            // What others said before settings or keys changed is shown until they are dialled again.
-            let old = self.totals.settings + self.totals.rotations > 0;
-            let is_hearsay = |detail: &str| old && detail.ends_with(" says so");
-            let problems: Vec<_> = status.problems.into_iter().filter(|p| !is_hearsay(&p.detail)).collect();
-            self.check_status(&problems);
+            self.check_status(&status.problems);
         }
     }
 
