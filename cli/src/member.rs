@@ -17,7 +17,9 @@ use crate::{
 pub(crate) fn list(everywhere: &Everywhere, all: bool) -> Outcome<()> {
     let mut members = View::open(everywhere)?.members()?;
     let shown = |status| match status {
-        MemberStatus::Good | MemberStatus::Suspended | MemberStatus::Pending | MemberStatus::Unsettled => true,
+        MemberStatus::Good | MemberStatus::Suspended | MemberStatus::Pending | MemberStatus::Unsettled => {
+            true
+        }
         MemberStatus::Revoked | MemberStatus::Left | MemberStatus::KeyConflict => false,
     };
     members.retain(|m| all || shown(m.status));

@@ -45,13 +45,17 @@ impl Rules<'_> {
                 retired: false,
             };
         }
-        let invited = admit.invite.and_then(|id| self.invite(&id)).map(|(_, invite, _)| invite.labels.clone());
-        let assigned = self.assigned(&nodes, Assigned {
-            name: admit.name.clone(),
-            roles: Vec::new(),
-            labels: invited.unwrap_or_default(),
-            ids: Vec::new(),
-        });
+        let invited =
+            admit.invite.and_then(|id| self.invite(&id)).map(|(_, invite, _)| invite.labels.clone());
+        let assigned = self.assigned(
+            &nodes,
+            Assigned {
+                name: admit.name.clone(),
+                roles: Vec::new(),
+                labels: invited.unwrap_or_default(),
+                ids: Vec::new(),
+            },
+        );
         let Assigned { name, roles, labels, ids: assigns } = assigned;
         Some(Member {
             node: keys.node,

@@ -236,10 +236,7 @@ impl State {
         let (disk, dials) = (self.disk.retry_at(), self.dials.next_try());
         let attestation = self.attestation_due();
         let core = [core, leaving, parting, removal, report, disk, dials].into_iter().flatten().min();
-        [core, healing, guests, rotation, attestation, hearsay]
-            .into_iter()
-            .flatten()
-            .min()
+        [core, healing, guests, rotation, attestation, hearsay].into_iter().flatten().min()
     }
 
     /// Some time has passed.

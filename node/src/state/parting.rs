@@ -166,7 +166,7 @@ impl State {
     pub(super) fn round_answered(&mut self, key: SessionKey, now: Now) {
         if self.sync.get(&key).is_some_and(|peer| peer.is_answered()) {
             self.was_heard(key, now);
-            self.new_keys_heard(key);
+            self.new_keys_heard(key, now);
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use control::local::{Answer, Failed, KeySet, Keys as Shown, Rotation as Stage};
-use identity::Code;
+use identity::{Code, PublicKey, limits::HEAL_DEADLINE_MS};
 use member_crdt::{Applied, Member};
 use org_trust::{Lane, Payload, Record, Retire, Rotate, Statement};
 use tokio::sync::oneshot;
@@ -28,8 +28,12 @@ use crate::{
 pub(super) struct Rotation {
     step: Step,
     due: Option<Instant>,
-    /// Sessions in whose last round the peer was told of the change.
+    /// Sessions in which the peer was told of the change, with a round behind it.
     told: BTreeSet<SessionKey>,
+    /// Members that have answered such a round.
+    heard: BTreeSet<PublicKey>,
+    /// So long more than one of them is waited for.
+    telling_until: Option<Instant>,
     keep_old: bool,
     /// Who wants new keys.
     reply: Option<oneshot::Sender<Answer>>,
@@ -216,28 +220,47 @@ impl State {
         match self.rotation.step {
             Step::Idle | Step::Storing | Step::Ordered(_) | Step::Kept => self.rotation.due = None,
             Step::Telling if self.has_no_others() => self.order_keys(KeysOrder::UseNext),
-            Step::Telling => self.tell_new_keys(),
+            Step::Telling => self.tell_new_keys(now),
             Step::Proving(since) => self.prove_new_keys(since, now),
             Step::Ending => self.end_old_keys(now),
         }
     }
 
     /// Says the change again on every session of sync, and begins a round behind it: its answer proves
-    /// that the change was taken in.
-    fn tell_new_keys(&mut self) {
+    /// that the change was taken in. Also to the nearest members without a session: one that heard it and
+    /// does not pass it on would leave this machine alone.
+    fn tell_new_keys(&mut self, now: Now) {
         let Some(change) = self.roster.member_of(&self.me).map(|me| me.since) else { return };
         let Some(record) = self.replica.statement(&change).map(Record::from) else { return };
-        self.flood(&record, None);
+        if self.rotation.telling_until.is_none() {
+            self.rotation.telling_until = Some(now.at + TELLING);
+            for node in self.overlay.nearest(NEW_KEYS_HEARD_BY) {
+                self.dial(node, Purpose::Sync, None);
+            }
+        }
         let keys: Vec<SessionKey> = self.sync.keys().copied().collect();
         for key in keys {
-            self.rotation.told.insert(key);
-            self.begin_round(key);
+            if self.rotation.told.insert(key) {
+                self.sessions.send(key, member_crdt::Session::flood(&record));
+                self.begin_round(key);
+            }
         }
+        self.use_new_keys_if_heard(now);
     }
 
     /// A peer has answered every round that was begun on a session of sync.
-    pub(super) fn new_keys_heard(&mut self, key: SessionKey) {
+    pub(super) fn new_keys_heard(&mut self, key: SessionKey, now: Now) {
         if self.rotation.step == Step::Telling && self.rotation.told.contains(&key) {
+            self.rotation.heard.extend(self.sessions.get(key).map(|session| session.member));
+            self.use_new_keys_if_heard(now);
+        }
+    }
+
+    fn use_new_keys_if_heard(&mut self, now: Now) {
+        let heard = self.rotation.heard.len();
+        let others = self.roster.good_or_unsettled().filter(|member| !member.uses(&self.me)).count();
+        let is_over = self.rotation.telling_until.is_some_and(|until| until <= now.at);
+        if heard >= others.min(NEW_KEYS_HEARD_BY) || heard > 0 && is_over {
             self.order_keys(KeysOrder::UseNext);
         }
     }
@@ -291,6 +314,8 @@ impl State {
     fn order_keys(&mut self, order: KeysOrder) {
         self.rotation.at(Step::Ordered(order), None);
         self.rotation.told.clear();
+        self.rotation.heard.clear();
+        self.rotation.telling_until = None;
         self.effects.push_back(Effect::Keys(order));
     }
 
@@ -300,7 +325,7 @@ impl State {
     }
 
     /// Gateways that are members and not this machine, by first node key.
-    fn other_gateways(&self) -> BTreeSet<identity::PublicKey> {
+    fn other_gateways(&self) -> BTreeSet<PublicKey> {
         let members = self.roster.gateways().iter().filter_map(|g| self.roster.member_of(&g.node));
         members.filter(|m| standing::is_served(m) && !m.uses(&self.me)).map(Member::first).collect()
     }
@@ -327,5 +352,9 @@ impl State {
 
 /// Between two tries of a step.
 const RETRY: Duration = Duration::from_secs(1);
+/// So many members are to know of new keys before they are used, as many as a member has neighbours;
+const NEW_KEYS_HEARD_BY: usize = 4;
+/// one is enough after this time.
+const TELLING: Duration = Duration::from_millis(HEAL_DEADLINE_MS);
 /// So long new keys may find nobody.
 const GIVE_UP: Duration = Duration::from_secs(60);

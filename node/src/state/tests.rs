@@ -323,6 +323,16 @@ impl Bench {
         decided.try_recv().unwrap()
     }
 
+    /// A dial ends without a session.
+    fn fails(&mut self, node: u8, code: Code) {
+        let (reply, _decided) = oneshot::channel();
+        let result = Err(Failure { code, detail: String::new() });
+        let dialled = Dialled { node: key(node).public(), purpose: Purpose::Sync, result, reply };
+        self.state.on_dialled(dialled, self.now);
+        self.perform();
+        self.deeds.clear();
+    }
+
     /// The four messages in a tunnel.
     fn open_tunnel(
         &mut self,

@@ -8,7 +8,7 @@ use rand::RngExt as _;
 
 use crate::{
     client::Errand,
-    invariants::Violation,
+    invariants::{Violation, invariant_status_is_true},
     machine::Phase,
     network::Party,
     plan::{Options, Sabotage},
@@ -85,6 +85,9 @@ impl World {
                 apart.push("the first gateway without its list".to_owned());
             }
             if apart.is_empty() {
+                apart.extend(self.say_what_is_not_so());
+            }
+            if apart.is_empty() {
                 return Some(waited / 1000);
             }
             if waited >= CONVERGENCE_S * SECOND {
@@ -143,6 +146,17 @@ impl World {
             self.totals.brought_back += 1;
             self.after(SECOND, Event::Work(Work::Errand(machine, Errand::Boot { tries: 0 })));
         }
+    }
+
+    /// Members that say they are shut out when all agree that they are not: whoever said so to them is
+    /// asked again by then.
+    fn say_what_is_not_so(&mut self) -> Option<String> {
+        let is_wrong = |world: &mut Self, machine: &Party| {
+            let problems = world.problems(*machine);
+            invariant_status_is_true(&problems).is_err()
+        };
+        let wrong: Vec<Party> = self.faithful().into_iter().filter(|m| is_wrong(self, m)).collect();
+        (!wrong.is_empty()).then(|| format!("{wrong:?} that say they are shut out"))
     }
 
     fn heads(&self, machine: Party) -> Option<(Heads, [u8; 32])> {

@@ -5,7 +5,7 @@
 use muster_sim::{Options, run};
 
 /// Seed, most machines, virtual seconds of faults; then what it found.
-const SEEDS: [(u64, usize, u64, &str); 6] = [
+const SEEDS: [(u64, usize, u64, &str); 8] = [
     (
         3,
         25,
@@ -30,6 +30,18 @@ const SEEDS: [(u64, usize, u64, &str); 6] = [
         25,
         60,
         "a machine that knew of its own suspension dialled on and refused the sessions that it got, for ever",
+    ),
+    (
+        146,
+        25,
+        60,
+        "settings that came before the changes their cuts name emptied a machine's list, itself included",
+    ),
+    (
+        28,
+        25,
+        45,
+        "a machine went on to show the word of one that had not heard of its new keys or settings yet",
     ),
     (164, 25, 60, "the same word of a machine that had not heard of the settings yet when it said so"),
 ];

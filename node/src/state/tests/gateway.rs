@@ -12,12 +12,18 @@ fn a_machine_with_an_invite_is_admitted_once_it_is_on_disk_and_asks_again_for_fr
     assert!(verdict.starts_with("ok "), "{verdict}");
     bench.say(id, &Request::Enrol(request.clone()));
     assert_eq!(bench.heard(), [], "nothing is said before the disk has it");
-    assert_eq!(bench.state.standing_of(&newcomer.node.public(), Purpose::Outside("enrol")), Standing::Unknown);
+    assert_eq!(
+        bench.state.standing_of(&newcomer.node.public(), Purpose::Outside("enrol")),
+        Standing::Unknown
+    );
     bench.written();
     let replies = bench.replies(id);
     let Some(Reply::Admitted(statement)) = replies.first() else { panic!("{replies:?}") };
     assert!(matches!(replies.last(), Some(Reply::End { .. })));
-    assert!(matches!(bench.state.standing_of(&newcomer.node.public(), Purpose::Outside("enrol")), Standing::Good(_)));
+    assert!(matches!(
+        bench.state.standing_of(&newcomer.node.public(), Purpose::Outside("enrol")),
+        Standing::Good(_)
+    ));
 
     let (id, _) = bench.open_outside(&newcomer.node, "enrol");
     bench.say(id, &Request::Enrol(request));
@@ -96,7 +102,10 @@ fn a_machine_that_wants_approval_is_told_to_wait_and_then_gets_the_same_admissio
     let admit = bench.state.roster.pending().admits[0].admit;
     let (_, verdict) = bench.open_outside(&newcomer.node, "enrol");
     assert!(verdict.ends_with("code=MU-1402"), "still waiting: {verdict}");
-    assert_eq!(bench.state.standing_of(&node, Purpose::Outside("enrol")), Standing::Barred(Code::ApprovalPending));
+    assert_eq!(
+        bench.state.standing_of(&node, Purpose::Outside("enrol")),
+        Standing::Barred(Code::ApprovalPending)
+    );
     drop(bench.heard());
 
     let approval = bench.signed(Lane::Main, &Payload::Cosign(Cosign { target: admit }));

@@ -199,20 +199,12 @@ fn the_word_that_this_machine_is_revoked_is_not_shown_after_new_settings() {
 #[test]
 fn a_word_that_may_not_be_so_any_more_is_asked_for_again() {
     let mut bench = Bench::compared();
-    let refuses = |bench: &mut Bench, code: Code| {
-        let (reply, _decided) = oneshot::channel();
-        let failure = Failure { code, detail: String::new() };
-        let node = key(20).public();
-        bench.state.on_dialled(Dialled { node, purpose: Purpose::Sync, result: Err(failure), reply }, bench.now);
-        bench.perform();
-        bench.deeds.clear();
-    };
     let problems = |bench: &mut Bench| {
         let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
         status.problems.iter().map(|problem| problem.code.0).collect::<Vec<_>>()
     };
     // It has not heard of new keys, or of settings. It will, and then nothing says so.
-    refuses(&mut bench, Code::UnknownKey);
+    bench.fails(20, Code::UnknownKey);
     assert_eq!(problems(&mut bench), [Code::UnknownKey]);
     let mut waited = 0;
     while !bench.deeds.contains(&Deed::Dial(Purpose::Sync)) {
@@ -221,7 +213,7 @@ fn a_word_that_may_not_be_so_any_more_is_asked_for_again() {
         bench.later(Duration::from_secs(1));
         assert_eq!(problems(&mut bench), [Code::UnknownKey], "it has not said otherwise");
     }
-    refuses(&mut bench, Code::Revoked);
+    bench.fails(20, Code::Revoked);
     assert_eq!(problems(&mut bench), [Code::Revoked], "what it says last");
     bench.later(Duration::from_secs(15));
     assert!(matches!(bench.dialled(&Machine::new(20), Purpose::Sync), Decision::Open { .. }));
@@ -232,6 +224,7 @@ fn a_word_that_may_not_be_so_any_more_is_asked_for_again() {
 #[test]
 fn a_word_that_is_doubted_is_shown_again_if_it_is_said_again() {
     let mut bench = Bench::compared();
+    bench.fails(20, Code::PeerUnreachable);
     let _sync = bench.sync(20);
     let key_of = bench.session_with(20);
     bench.state.on_told(key_of, Code::Revoked, bench.now);
@@ -246,9 +239,6 @@ fn a_word_that_is_doubted_is_shown_again_if_it_is_said_again() {
     bench.deeds.clear();
     bench.later(Duration::from_secs(1));
     assert!(bench.deeds.contains(&Deed::Dial(Purpose::Sync)), "{:?}", bench.deeds);
-    let (reply, _decided) = oneshot::channel();
-    let failure = Failure { code: Code::Revoked, detail: String::new() };
-    let node = key(20).public();
-    bench.state.on_dialled(Dialled { node, purpose: Purpose::Sync, result: Err(failure), reply }, bench.now);
+    bench.fails(20, Code::Revoked);
     assert_eq!(problems(&mut bench), 1, "it still says so");
 }

@@ -1,6 +1,6 @@
 //! New keys for a machine.
 
-use super::*;
+use super::{healing::other, *};
 
 #[test]
 fn a_member_with_new_keys_is_the_same_member_and_its_old_key_serves_until_it_ends() {
@@ -45,6 +45,9 @@ fn a_member_with_new_keys_is_the_same_member_and_its_old_key_serves_until_it_end
 #[test]
 fn new_keys_are_used_only_once_a_member_has_answered_a_round_behind_them() {
     let mut bench = Bench::new();
+    // Nobody else may be there.
+    bench.revoke(30);
+    bench.written();
     let (ends, _) = bench.open_tunnel(&Machine::new(20), "sync", Machine::new(20).wireguard());
     let mut sync = ends.unwrap();
     let (reply, mut answered) = oneshot::channel();
@@ -84,6 +87,34 @@ fn new_keys_are_used_only_once_a_member_has_answered_a_round_behind_them() {
     assert!(bench.deeds.contains(&Deed::Keys(KeysOrder::UseNext)), "{:?}", bench.deeds);
     bench.state.on_keys(Ok(crate::keys::KeysDone::Done(KeysOrder::UseNext)), bench.now);
     assert!(bench.state.wants_restart());
+}
+
+#[test]
+fn new_keys_wait_for_the_nearest_members_to_know_of_them_and_for_one_no_longer_than_five_seconds() {
+    for both in [true, false] {
+        let mut bench = Bench::compared();
+        bench.fails(30, Code::PeerUnreachable);
+        let mut two = bench.sync(20);
+        bench.tells_new_keys();
+        assert!(
+            bench.deeds.contains(&Deed::Dial(Purpose::Sync)),
+            "the other is told, too: {:?}",
+            bench.deeds
+        );
+        // This one may be hostile, and keep it to itself.
+        bench.converse(20, &mut two, &mut other(&[]));
+        assert!(!bench.uses_new_keys());
+        if both {
+            let mut three = bench.sync(30);
+            bench.later(Duration::from_secs(1));
+            bench.converse(30, &mut three, &mut other(&[]));
+            let change = bench.state.roster.member_of(&key(10).public()).unwrap().since;
+            assert!(bench.state.replica.statement(&change).is_some());
+        } else {
+            bench.later(Duration::from_millis(identity::limits::HEAL_DEADLINE_MS));
+        }
+        assert!(bench.uses_new_keys(), "{both}: {:?}", bench.deeds);
+    }
 }
 
 #[test]
@@ -134,6 +165,24 @@ fn of_what_a_machine_says_of_itself_no_number_is_shown_that_nobody_knows() {
 }
 
 impl Bench {
+    /// It has made new keys, and they are on its disk.
+    fn tells_new_keys(&mut self) {
+        let (reply, _answered) = oneshot::channel();
+        self.state.on_request(Ask::RotateKeys { keep_old: false }, reply, self.now);
+        let next = crate::keys::NextKeys::of(key(110), key(111), key(112));
+        self.state.on_keys(Ok(crate::keys::KeysDone::Made(Box::new(next))), self.now);
+        self.perform();
+        self.written();
+        self.deeds.clear();
+        self.state.on_timeout(self.now);
+        self.perform();
+        self.written();
+    }
+
+    fn uses_new_keys(&self) -> bool {
+        self.deeds.contains(&Deed::Keys(KeysOrder::UseNext))
+    }
+
     /// The machine runs with keys that it has rotated to.
     fn rotated() -> Self {
         let bench = Self::new();

@@ -10,6 +10,8 @@ const OPEN: &str = " code=MU-1417";
 #[test]
 fn a_machine_that_lacks_the_end_of_a_cut_keeps_in_step_and_serves_nobody_until_it_has_it() {
     let mut bench = Bench::compared();
+    bench.fails(20, Code::PeerUnreachable);
+    bench.fails(30, Code::PeerUnreachable);
     let (mut two, mut three) = (bench.sync(20), bench.sync(30));
     let mut link = bench.open_tunnel(&Machine::new(20), "link", Machine::new(20).wireguard()).0.unwrap();
     let end = bench.end_of_the_cut();
@@ -17,7 +19,12 @@ fn a_machine_that_lacks_the_end_of_a_cut_keeps_in_step_and_serves_nobody_until_i
     bench.settle_without_the_admin(&end);
     let cut = link.cut.try_recv().unwrap();
     assert_eq!(cut.code, Code::Unsettled);
-    assert_eq!(bench.deeds.first(), Some(&Deed::CloseGate(Machine::new(20).wireguard())), "{:?}", bench.deeds);
+    assert_eq!(
+        bench.deeds.first(),
+        Some(&Deed::CloseGate(Machine::new(20).wireguard())),
+        "{:?}",
+        bench.deeds
+    );
     assert!(two.cut.try_recv().is_err() && three.cut.try_recv().is_err(), "its sessions of sync stay");
     assert_eq!(bench.state.members_with_tunnel(), 2);
     for action in ["link", "ping"] {
@@ -39,12 +46,10 @@ fn a_machine_that_lacks_the_end_of_a_cut_keeps_in_step_and_serves_nobody_until_i
         bench.later(Duration::from_secs(1));
     }
     assert!(bench.deeds.contains(&Deed::Dial(Purpose::Sync)), "{:?}", bench.deeds);
-    let _two = bench.sync(20);
-    let frame = member_crdt::Session::flood(&Record::from(&end));
-    bench.state.on_frame(bench.session_with(20), &frame, bench.now);
-    bench.perform();
+    let mut two = bench.sync(20);
+    bench.converse(20, &mut two, &mut other(&[Record::from(&end)]));
     assert!(bench.state.is_member());
-    assert!(bench.link(20).starts_with("ok "));
+    assert!(bench.link(30).starts_with("ok "));
     let Answer::Status(status) = bench.ask(Ask::Status {}) else { panic!("no status") };
     assert_eq!((status.state, status.problems), (Stage::Ready, vec![]));
 }
@@ -57,13 +62,7 @@ fn who_is_unsettled_in_anothers_list_may_compare_lists_there_and_nothing_else() 
     let (org, me) = (bench.state.org, Machine::new(10));
     let end = bench.end_of_the_cut();
     bench.settle_without_the_admin(&end);
-    let admit = org_trust::Admit::by_admin(
-        &org,
-        me.keys(),
-        key(4).public(),
-        name("one"),
-        Assurance::File,
-    );
+    let admit = org_trust::Admit::by_admin(&org, me.keys(), key(4).public(), name("one"), Assurance::File);
     let place = bench.state.replica.next_place(&key(4).public(), Lane::Main).unwrap();
     let admit = Statement::sign(&org, &key(4), place, &Payload::from(admit)).unwrap();
     drop(bench.submit(&admit));

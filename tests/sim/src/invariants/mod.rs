@@ -24,6 +24,7 @@ mod sessions;
 mod tests;
 
 pub use lists::invariant_clocks_decide_nothing;
+pub(crate) use sessions::invariant_status_is_true;
 
 use disks::*;
 use lists::*;

@@ -2,7 +2,7 @@
 
 use conn_auth::{Accept, Action, Binding, Dial, To};
 use control::{
-    local::{Answer, Request as Ask},
+    local::{Answer, Failed, Request as Ask},
     text::Text,
 };
 use identity::{Code, StatementId};
@@ -42,10 +42,17 @@ impl World {
     }
 
     pub(crate) fn ask_status(&mut self, machine: Party) {
+        let problems = self.problems(machine);
+        self.check_status(&problems);
+    }
+
+    /// What a machine says is not well with it.
+    pub(crate) fn problems(&mut self, machine: Party) -> Vec<Failed> {
         let (reply, mut answer) = oneshot::channel();
         self.step(machine, |state, now| state.on_request(Ask::Status {}, reply, now));
-        if let Ok(Answer::Status(status)) = answer.try_recv() {
-            self.check_status(&status.problems);
+        match answer.try_recv() {
+            Ok(Answer::Status(status)) => status.problems,
+            Ok(_) | Err(_) => Vec::new(),
         }
     }
 
