@@ -165,7 +165,7 @@ fn a_tpm_that_spoke_for_one_machine_does_not_speak_for_the_keys_of_another() {
     let quote = honest.answer(&bench, id, &invite, &challenge);
     bench.say(id, &Request::Quote(Box::new(quote)));
     assert_eq!(bench.refusal(id), Code::QuoteOfAnother);
-    assert_eq!(bench.state.standing_of(&thief.node.public()), Standing::Unknown);
+    assert_eq!(bench.state.standing_of(&thief.node.public(), Purpose::Outside("enrol")), Standing::Unknown);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A machine whose settings name the end of what counts, and that has not got it.
 
 use member_crdt::Replica;
-use org_trust::{Cut, Gateway};
+use org_trust::{Cancel, Cut, Gateway};
 
 use super::{healing::other, *};
 
@@ -90,16 +90,8 @@ fn who_is_unsettled_in_anothers_list_may_compare_lists_there_and_nothing_else() 
 impl Bench {
     /// What the admin signs last, and this machine does not hear.
     fn end_of_the_cut(&self) -> Statement {
-        let invite = Invite {
-            key: key(9).public(),
-            uses: 1,
-            redeemer: gateway_key().public(),
-            labels: Vec::new(),
-            expires_unix_s: 0,
-            note: String::new(),
-            approval: false,
-        };
-        self.signed(Lane::Main, &Payload::from(invite))
+        let cancel = Cancel { invite: StatementId([9; 32]), tip: None };
+        self.signed(Lane::Main, &Payload::Cancel(cancel))
     }
 
     /// Settings with another admin: what the one that there was signed counts up to this.
