@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, mem, net::SocketAddr, sync::Arc, time::Instant};
 
-use conn_auth::{Accept, AwaitProof, Binding, Refusal};
+use conn_auth::{Accept, AwaitProof, Bind, Binding, Refusal};
 use control::gateway::{Bounds, ConnectionId, FromGateway, ToGateway};
 use identity::{
     CharterId, Code, PublicKey, TpmId,
@@ -214,7 +214,7 @@ impl State {
             }
         };
         let (peer, action) = (proven.peer(), proven.action().name().to_owned());
-        let purpose = Purpose::Outside(proven.action().rule().map_or("", |rule| rule.name));
+        let purpose = Purpose::Outside(proven.action().rule(Bind::Tls).map_or("", |rule| rule.name));
         let admitted = proven.admit(self.standing_of(&peer, purpose)).and_then(|admitted| {
             let rule = admitted.rule();
             // What an admin brings makes the list newer; what a machine takes away rests on it.
