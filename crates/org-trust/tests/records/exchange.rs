@@ -113,14 +113,17 @@ fn requests_and_replies_survive_their_encoding() {
 #[test]
 fn each_request_belongs_to_one_action() {
     let actions: Vec<_> = requests().iter().map(Request::action).collect();
-    assert_eq!(actions, ["enrol", "boot", "submit", "submit", "fetch", "fetch", "fetch"]);
+    assert_eq!(actions, ["enrol", "enrol", "enrol", "boot", "submit", "submit", "fetch", "fetch", "fetch"]);
 }
 
 #[test]
 fn malformed_frames_are_refused_by_field() {
     let request = |frame: &[u8]| Request::decode(frame).unwrap_err().field;
     assert_eq!(request(&[]), "request tag");
-    assert_eq!([request(&[0]), request(&[5])], ["request tag"; 2]);
+    assert_eq!([request(&[0]), request(&[7])], ["request tag"; 2]);
+    assert_eq!([request(&[5]), request(&[6])], ["enrolment request", "register 7"]);
+    assert_eq!(request(&[vec![5], vec![0; 4096]].concat()), "request");
+    assert_eq!(request(&[vec![5], vec![0; 7]].concat()), "end of request");
     assert_eq!([request(&[4, 0]), request(&[4, 4])], ["selection"; 2]);
     assert_eq!(request(&[4, 1, 0]), "end of request");
     assert_eq!(request(&[4, 3, 0]), "author");
@@ -128,7 +131,8 @@ fn malformed_frames_are_refused_by_field() {
     assert_eq!(request(&[vec![1], vec![0; 4096]].concat()), "request");
     assert_eq!(request(&[vec![3], vec![0; 32 * 1024]].concat()), "request");
     let reply = |frame: &[u8]| Reply::decode(frame).unwrap_err().field;
-    assert_eq!([reply(&[]), reply(&[0]), reply(&[6])], ["reply tag"; 3]);
+    assert_eq!([reply(&[]), reply(&[0]), reply(&[7])], ["reply tag"; 3]);
+    assert_eq!([reply(&[6]), reply(&[6, 0, 0, 1, 2])], ["credential", "credential's seed"]);
     assert_eq!(reply(&[4, 2, 0]), "code");
     assert_eq!(reply(&[4, 2]), "outcome");
     assert_eq!(reply(&[5, 0, 0]), "code");
@@ -140,7 +144,7 @@ proptest! {
     #[test]
     fn what_decodes_encodes_to_the_same_bytes(
         random: Vec<u8>,
-        tag in 0..7_u8,
+        tag in 0..8_u8,
         at: prop::sample::Index,
         value: u8,
     ) {
