@@ -287,7 +287,7 @@ impl Checkpoint {
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
         let (up, rest) = line.trim_start().split_once(' ')?;
-        let (number, text) = rest.strip_prefix("muster-preboot")?.trim_start().split_once(' ')?;
+        let (number, text) = rest.strip_prefix("muster-preboot ")?.trim_start().split_once(' ')?;
         Some(Self { up_s: up.parse().ok()?, number: number.to_owned(), text: text.trim().to_owned() })
     }
 }
