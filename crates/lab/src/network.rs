@@ -106,9 +106,36 @@ impl Bridge {
     /// ip refused.
     pub fn tap(&self, number: u8) -> Result<String, NetworkError> {
         let name = format!("tap{number}");
+        // There was one if the machine was on before; whatever held it has ended.
+        drop(command::run("ip", ["link", "del", &name]));
         let batch = format!("tuntap add dev {name} mode tap\nlink set {name} master {BRIDGE} up\n");
         command::run_with_input("ip", ["-batch", "-"], &batch).map_err(NetworkError::Command)?;
         Ok(name)
+    }
+
+    /// Counts the WireGuard datagrams that pass from one port to another, from now on.
+    ///
+    /// # Errors
+    /// nft refused.
+    pub fn count(&self, from: &str, to: &str) -> Result<(), NetworkError> {
+        let chain = format!("{from}_{to}");
+        nft(&format!(
+            "add chain bridge {TABLE} {chain} {{ type filter hook forward priority 2; policy accept; }}\n\
+             add rule bridge {TABLE} {chain} iifname {from} oifname {to} udp dport {WIREGUARD_PORT} counter\n"
+        ))
+    }
+
+    /// How many have passed since [`Self::count`].
+    ///
+    /// # Errors
+    /// nft refused, or nothing was counted.
+    pub fn counted(&self, from: &str, to: &str) -> Result<u64, NetworkError> {
+        let chain = format!("{from}_{to}");
+        let said =
+            command::run("nft", ["list", "chain", "bridge", TABLE, &chain]).map_err(NetworkError::Command)?;
+        let count =
+            said.split_once("packets ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        count.ok_or(NetworkError::Name(chain))
     }
 
     /// Lets nothing pass between the two groups, in addition to the cuts that are there.
@@ -319,4 +346,5 @@ fn nft(script: &str) -> Result<(), NetworkError> {
 
 pub(crate) const BRIDGE: &str = "lab0";
 const TABLE: &str = "lab";
+const WIREGUARD_PORT: u16 = 51820;
 const HOSTS_MAX: u8 = 250;
