@@ -131,6 +131,7 @@ const fn package(purpose: Purpose, name: &'static str, sign: Sign) -> Package {
 const PACKAGES: &[Package] = &[
     package(Purpose::Boot, "binutils", Sign::Program("strip")),
     package(Purpose::Boot, "busybox-static", Sign::File("/usr/share/doc/busybox-static")),
+    package(Purpose::Boot, "cryptsetup-bin", Sign::Program("cryptsetup")),
     package(Purpose::Boot, "dosfstools", Sign::Program("mkfs.vfat")),
     package(Purpose::Boot, "e2fsprogs", Sign::Program("mkfs.ext4")),
     package(Purpose::Boot, "linux-image-cloud-amd64", Sign::File("/usr/share/doc/linux-image-cloud-amd64")),
