@@ -427,12 +427,15 @@ impl Roster {
     }
 
     pub(crate) fn set_member(&mut self, root: &KeyBytes, member: Option<Member>) {
-        let old = self.members.get(root);
-        if old.map(|m| &**m) == member.as_ref() {
+        let old = self.members.get(root).cloned();
+        if old.as_deref() == member.as_ref() {
             return;
         }
         self.digest = OnceLock::new();
-        if let Some(old) = old.cloned() {
+        // Most changes leave a machine where it is looked up, and each index that is not touched stays
+        // shared with the snapshots.
+        let stays = old.as_ref().zip(member.as_ref()).is_some_and(|(old, new)| old.is_found_as(new));
+        if let Some(old) = old.filter(|_| !stays) {
             self.members.remove(root, root);
             self.by_address.remove(&padded(old.address), &(padded(old.address), *root));
             self.by_name.remove(old.name.as_str().as_bytes(), &(old.name.clone(), *root));
@@ -441,10 +444,12 @@ impl Roster {
             }
         }
         if let Some(new) = member {
-            self.by_address.insert(&padded(new.address), (padded(new.address), *root), ());
-            self.by_name.insert(new.name.as_str().as_bytes(), (new.name.clone(), *root), ());
-            for (index, key) in new.places() {
-                self.index(index).insert(&key, (key, *root), ());
+            if !stays {
+                self.by_address.insert(&padded(new.address), (padded(new.address), *root), ());
+                self.by_name.insert(new.name.as_str().as_bytes(), (new.name.clone(), *root), ());
+                for (index, key) in new.places() {
+                    self.index(index).insert(&key, (key, *root), ());
+                }
             }
             self.members.insert(root, *root, Arc::new(new));
         }
@@ -547,6 +552,15 @@ impl Member {
 
     fn uses_boot(&self, boot: &PublicKey) -> bool {
         self.in_use().any(|keys| keys.boot == *boot)
+    }
+
+    /// Whether both are found by the same name, address and keys.
+    fn is_found_as(&self, other: &Self) -> bool {
+        let keys = |m: &Self| (m.node, m.wireguard, m.boot);
+        self.address == other.address
+            && self.name == other.name
+            && keys(self) == keys(other)
+            && self.earlier == other.earlier
     }
 
     fn places(&self) -> Vec<(Place, KeyBytes)> {
