@@ -170,6 +170,17 @@ pub(crate) enum Command {
         #[arg(value_name = "CODE")]
         code: Option<String>,
     },
+    /// What a shell needs to complete these commands, to stdout
+    Completion {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Write the pages of the manual
+    #[command(hide = true)]
+    Manual {
+        /// Into this directory
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -26,6 +26,7 @@ mod key_file;
 mod keys;
 mod local;
 mod machine;
+mod manual;
 mod member;
 mod member_change;
 mod org_create;
@@ -136,6 +137,11 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Tpm(TpmCommand::Plan { uki }) => return tpm::plan(everywhere, uki),
         Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
         Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),
+        Command::Completion { shell } => {
+            manual::completion(*shell);
+            Ok(())
+        }
+        Command::Manual { directory } => manual::write(directory),
     };
     done.map(|()| 0)
 }

@@ -86,18 +86,21 @@ impl Config {
         })
     }
 
-    /// Reads certificate and key; called again on SIGHUP.
-    pub(crate) fn server_tls(&self) -> Result<ServerTls, ConfigError> {
-        let mode = fs::metadata(&self.key).map_err(|e| unreadable(&self.key, &e.to_string()))?;
+    /// Reads certificate and key; called again on SIGHUP. `credentials` is where systemd puts what the
+    /// unit loads: a file there goes before the one of the same name that belongs to another user.
+    pub(crate) fn server_tls(&self, credentials: Option<&Path>) -> Result<ServerTls, ConfigError> {
+        let loaded = credentials.zip(self.key.file_name()).map(|(directory, name)| directory.join(name));
+        let key_file = loaded.filter(|file| file.exists()).unwrap_or_else(|| self.key.clone());
+        let mode = fs::metadata(&key_file).map_err(|e| unreadable(&key_file, &e.to_string()))?;
         let mode = mode.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(ConfigError::ModeTooOpen { file: self.key.clone(), mode });
+            return Err(ConfigError::ModeTooOpen { file: key_file, mode });
         }
         let chain = read(&self.certificate, BUNDLE_BYTES_MAX)?;
-        let key = read(&self.key, BUNDLE_BYTES_MAX)?;
+        let key = read(&key_file, BUNDLE_BYTES_MAX)?;
         ServerTls::from_pem(&chain, &key).map_err(|why| {
-            let file = if why == CertificateFault::Key { &self.key } else { &self.certificate };
-            ConfigError::Certificate { file: file.clone(), why }
+            let file = if why == CertificateFault::Key { key_file } else { self.certificate.clone() };
+            ConfigError::Certificate { file, why }
         })
     }
 }
@@ -215,6 +218,22 @@ mod tests {
         fs::write(&key, "x").unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
         let config = Config { key, ..of("certificate = \"/c\"\nkey = \"/k\"").unwrap() };
-        assert!(matches!(config.server_tls(), Err(ConfigError::ModeTooOpen { mode: 0o640, .. })));
+        assert!(matches!(config.server_tls(None), Err(ConfigError::ModeTooOpen { mode: 0o640, .. })));
+    }
+    #[test]
+    fn what_systemd_loads_goes_before_the_file_of_another_user() {
+        let (dir, loaded) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (dir.path().join("gateway.crt"), dir.path().join("gateway.key"));
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, "another user's").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        let own = loaded.path().join("gateway.key");
+        fs::write(&own, made.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o400)).unwrap();
+        let config = Config { certificate, key, ..of("certificate = \"/c\"\nkey = \"/k\"").unwrap() };
+        assert!(config.server_tls(None).is_err());
+        assert!(config.server_tls(Some(loaded.path())).is_ok());
+        assert!(config.server_tls(Some(Path::new("/nowhere"))).is_err());
     }
 }

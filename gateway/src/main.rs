@@ -21,7 +21,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use identity::Code;
 use sd_notify::NotifyState;
 use tokio::{
@@ -45,6 +45,9 @@ struct Arguments {
     /// Checks the configuration, the certificate and its key, and exits.
     #[arg(long)]
     check: bool,
+    /// Writes its page of the manual to standard output, and exits.
+    #[arg(long, hide = true)]
+    manual: bool,
 }
 
 /// What ends the program, as people see it.
@@ -57,8 +60,12 @@ struct Failure {
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
+    if arguments.manual {
+        let page = clap_mangen::Man::new(Arguments::command()).section("8");
+        return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    journal::begin("muster-gateway", filter);
     match run(&arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, detail }) => {
@@ -71,7 +78,9 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = load(&arguments.config)?;
-    let tls = config.server_tls().map_err(|why| Failure { code: why.code(), detail: why.to_string() })?;
+    let tls = config
+        .server_tls(credentials().as_deref())
+        .map_err(|why| Failure { code: why.code(), detail: why.to_string() })?;
     if arguments.check {
         return Ok(());
     }
@@ -100,6 +109,11 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::error!(%error, "the link to musterd ended badly");
     }
     Ok(())
+}
+
+/// Where systemd puts what the unit loads for it.
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 /// Turns signals into what the front does.
@@ -137,7 +151,7 @@ async fn watch(
 
 /// The certificate as it lies on disk now; connections that stand keep theirs.
 fn reload(config: &Path) -> Option<Signal> {
-    match Config::load(config).and_then(|config| config.server_tls()) {
+    match Config::load(config).and_then(|config| config.server_tls(credentials().as_deref())) {
         Ok(tls) => {
             tracing::info!("certificate loaded");
             Some(Signal::Certificate(tls))

@@ -642,6 +642,39 @@ mod tests {
         assert_eq!(Config::load(Some(&main), []).unwrap_err().code(), Code::ConfigUnreadable);
     }
 
+    #[test]
+    fn the_settings_that_are_shipped_are_all_there_are_with_their_defaults() {
+        let shipped = include_str!("../../packaging/muster.toml");
+        let is_setting = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let set: Vec<&str> = shipped
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line))
+            .collect();
+        let table: Table = set.join("\n").parse().unwrap();
+        let mut named = Vec::new();
+        for (section, value) in &table {
+            match value.as_table() {
+                Some(keys) => named.extend(keys.keys().map(|key| format!("{section}.{key}"))),
+                None => named.push(section.clone()),
+            }
+        }
+        let mut known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+        named.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(named, known);
+        // What has no default is shown by an example.
+        let config = parse(&set.join("\n")).unwrap();
+        let cleared = Config {
+            endpoints: Vec::new(),
+            allow: Vec::new(),
+            makers: None,
+            gateway_socket: None,
+            health: None,
+            ..config
+        };
+        assert_eq!(cleared, Config::default());
+    }
+
     fn write(path: &Path, text: &str) {
         fs::write(path, text).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();

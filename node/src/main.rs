@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use identity::Code;
 use musterd::{config::Config, run};
 use tracing_subscriber::EnvFilter;
@@ -20,6 +20,9 @@ struct Arguments {
     /// Reads the settings, says whether they are in order, and ends.
     #[arg(long)]
     check: bool,
+    /// Writes its page of the manual to standard output, and ends.
+    #[arg(long, hide = true)]
+    manual: bool,
 }
 
 fn main() -> ExitCode {
@@ -27,8 +30,12 @@ fn main() -> ExitCode {
     tpm_seal::quiet_tpm_library();
     let hardening = tpm_seal::harden_process();
     let arguments = Arguments::parse();
+    if arguments.manual {
+        let page = clap_mangen::Man::new(Arguments::command()).section("8");
+        return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    journal::begin("musterd", filter);
     if !hardening.undumpable {
         tracing::warn!("this process can be dumped with its keys");
     }

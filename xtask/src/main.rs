@@ -10,6 +10,7 @@ mod fire;
 mod fuzz;
 mod machine;
 mod models;
+mod package;
 mod pages;
 mod sim;
 mod test;
@@ -41,6 +42,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Let Verifpal look for attacks on models of the handshake
     Models(models::Options),
+    /// The Debian package and the tarball
+    Package(package::Options),
     /// Run whole orgs in memory under faults, each from a seed, and check what must hold
     Sim(sim::Options),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Models(options) => models::run(&options),
+        Command::Package(options) => package::run(&options),
         Command::Sim(options) => sim::run(&options),
     };
     match outcome {

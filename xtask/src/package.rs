@@ -1,0 +1,171 @@
+//! `cargo xtask package`: the Debian package and the tarball, from one tree.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use clap::Args;
+
+use crate::machine::{self, Failure};
+
+mod trial;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where package and tarball are put
+    #[arg(long, value_name = "DIR", default_value = "target/package")]
+    out: PathBuf,
+    /// Instead of release builds, those of `cargo build`: larger, slower, sooner there
+    #[arg(long)]
+    dev: bool,
+    /// Then install, upgrade, remove and purge it in a Debian made for that (as root; debootstrap)
+    #[arg(long)]
+    try_out: bool,
+}
+
+const PROGRAMS: [&str; 4] = ["muster", "musterd", "muster-gateway", "muster-preboot"];
+/// Each shell's word for itself, and where Debian looks for completions.
+const SHELLS: [(&str, &str); 3] = [
+    ("bash", "usr/share/bash-completion/completions/muster"),
+    ("fish", "usr/share/fish/vendor_completions.d/muster.fish"),
+    ("zsh", "usr/share/zsh/vendor-completions/_muster"),
+];
+/// Others go where their users are told to look.
+const OTHER_SHELLS: [(&str, &str); 2] = [
+    ("elvish", "usr/share/doc/muster/completions/muster.elv"),
+    ("powershell", "usr/share/doc/muster/completions/muster.ps1"),
+];
+/// Files of packaging/ and where they go.
+const FILES: [(&str, &str); 5] = [
+    ("systemd/musterd.service", "lib/systemd/system/musterd.service"),
+    ("systemd/muster-gateway.service", "lib/systemd/system/muster-gateway.service"),
+    ("sysusers.conf", "usr/lib/sysusers.d/muster.conf"),
+    ("tmpfiles.conf", "usr/lib/tmpfiles.d/muster.conf"),
+    ("muster.toml", "usr/share/doc/muster/muster.toml"),
+];
+const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
+/// What the programs load. libc is of the Debian this is built on.
+const DEPENDS: &str = "libc6, libtss2-esys-3.0.2-0, libtss2-tctildr0, libtss2-tcti-device0";
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let out = machine::root().join(&options.out);
+    let version = env!("CARGO_PKG_VERSION");
+    let package = make(&out, version, options.dev)?;
+    println!("{}", package.display());
+    if options.try_out {
+        // What an upgrade is from: the same programs under the version before.
+        let older = make(&out.join("older"), "0.0.9", options.dev)?;
+        trial::run(&package, &older)?;
+    }
+    Ok(())
+}
+
+/// The package; the tarball lies beside it.
+fn make(out: &Path, version: &str, dev: bool) -> Result<PathBuf, Failure> {
+    let mut build = machine::cargo();
+    build.args(["build", "--quiet"]).args(if dev { &[][..] } else { &["--release"] });
+    for program in PROGRAMS {
+        build.args(["--package", program]);
+    }
+    machine::run(&mut build)?;
+    let built = machine::target_dir().join(if dev { "debug" } else { "release" });
+
+    let scratch = tempfile::tempdir().map_err(|e| found(&e))?;
+    let tree = scratch.path().join("tree");
+    for program in PROGRAMS {
+        let to = tree.join("usr/bin").join(program);
+        put(&to, &fs::read(built.join(program)).map_err(|e| found(&e))?, 0o755)?;
+        machine::run(Command::new("strip").arg(&to))?;
+    }
+    let packaging = machine::root().join("packaging");
+    for (from, to) in FILES {
+        put(&tree.join(to), &fs::read(packaging.join(from)).map_err(|e| found(&e))?, 0o644)?;
+    }
+    put(&tree.join("usr/lib/systemd/catalog/muster.catalog"), journal::catalog().as_bytes(), 0o644)?;
+    manual(&built, &tree)?;
+    for (shell, to) in SHELLS.iter().chain(&OTHER_SHELLS) {
+        let said = output(Command::new(built.join("muster")).args(["completion", shell]))?;
+        put(&tree.join(to), &said, 0o644)?;
+    }
+    copy_licenses(&tree)?;
+
+    fs::create_dir_all(out).map_err(|e| found(&e))?;
+    let name = format!("muster_{version}_amd64");
+    // One tree, one hash: names in order, no owner, no time.
+    let tarball = out.join(format!("{name}.tar.gz"));
+    let sorted = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--format=gnu"];
+    let mut tar = Command::new("tar");
+    machine::run(tar.args(sorted).env("GZIP", "-n").arg("-czf").arg(&tarball).arg("-C").arg(&tree).arg("."))?;
+
+    for script in SCRIPTS {
+        let text = fs::read_to_string(packaging.join("debian").join(script)).map_err(|e| found(&e))?;
+        put(&tree.join("DEBIAN").join(script), text.replace("@VERSION@", version).as_bytes(), 0o755)?;
+    }
+    put(&tree.join("DEBIAN/control"), control(version).as_bytes(), 0o644)?;
+    let package = out.join(format!("{name}.deb"));
+    let mut build = Command::new("dpkg-deb");
+    build.args(["--root-owner-group", "--build"]).arg(&tree).arg(&package).env("SOURCE_DATE_EPOCH", "0");
+    machine::run(build.stdout(Stdio::null()))?;
+    Ok(package)
+}
+
+fn manual(built: &Path, tree: &Path) -> Result<(), Failure> {
+    let pages = tempfile::tempdir().map_err(|e| found(&e))?;
+    machine::run(Command::new(built.join("muster")).arg("manual").arg(pages.path()))?;
+    for daemon in ["musterd", "muster-gateway"] {
+        let page = output(Command::new(built.join(daemon)).arg("--manual"))?;
+        fs::write(pages.path().join(format!("{daemon}.8")), page).map_err(|e| found(&e))?;
+    }
+    for page in fs::read_dir(pages.path()).map_err(|e| found(&e))?.flatten() {
+        let path = page.path();
+        let section = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        let name = page.file_name().to_string_lossy().into_owned();
+        let to = tree.join(format!("usr/share/man/man{section}/{name}"));
+        put(&to, &fs::read(&path).map_err(|e| found(&e))?, 0o644)?;
+        machine::run(Command::new("gzip").args(["-9n"]).arg(&to))?;
+    }
+    Ok(())
+}
+
+fn copy_licenses(tree: &Path) -> Result<(), Failure> {
+    let mut text = String::from("muster is under either of these licenses, at your choice.\n");
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        text.push('\n');
+        text.push_str(&fs::read_to_string(machine::root().join(name)).map_err(|e| found(&e))?);
+    }
+    put(&tree.join("usr/share/doc/muster/copyright"), text.as_bytes(), 0o644)
+}
+
+fn control(version: &str) -> String {
+    format!(
+        "Package: muster\nVersion: {version}\nArchitecture: amd64\nMaintainer: muster developers <muster@localhost>\n\
+         Section: net\nPriority: optional\nDepends: {DEPENDS}\nRecommends: systemd\n\
+         Description: node identity without a CA between machines\n \
+         Every machine proves an Ed25519 key of its own, sealed by its TPM, on every connection, and the org's\n \
+         member list, which spreads by itself over WireGuard, says whether that key is still one of the org's.\n"
+    )
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(|e| found(&e))?;
+    }
+    fs::write(path, bytes).map_err(|e| found(&e))?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| found(&e))
+}
+
+fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
+    let done = command.stderr(Stdio::inherit()).output().map_err(|e| found(&e))?;
+    if done.status.success() {
+        Ok(done.stdout)
+    } else {
+        Err(Failure::Status(command.get_program().to_string_lossy().into_owned(), done.status))
+    }
+}
+
+fn found(why: &std::io::Error) -> Failure {
+    Failure::Machine(why.to_string())
+}
