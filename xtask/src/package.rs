@@ -18,9 +18,9 @@ pub(crate) struct Options {
     /// Where package and tarball are put
     #[arg(long, value_name = "DIR", default_value = "target/package")]
     out: PathBuf,
-    /// Instead of release builds, those of `cargo build`: larger, slower, sooner there
-    #[arg(long)]
-    dev: bool,
+    /// The four programs, built elsewhere; without it release builds
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
     /// Then install, upgrade, remove and purge it in a Debian made for that (as root; debootstrap)
     #[arg(long)]
     try_out: bool,
@@ -53,26 +53,32 @@ const DEPENDS: &str = "libc6, libtss2-esys-3.0.2-0, libtss2-tctildr0, libtss2-tc
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let out = machine::root().join(&options.out);
     let version = env!("CARGO_PKG_VERSION");
-    let package = make(&out, version, options.dev)?;
+    let built = match &options.programs {
+        Some(directory) => directory.clone(),
+        None => release()?,
+    };
+    let package = make(&out, version, &built)?;
     println!("{}", package.display());
     if options.try_out {
         // What an upgrade is from: the same programs under the version before.
-        let older = make(&out.join("older"), "0.0.9", options.dev)?;
+        let older = make(&out.join("older"), "0.0.9", &built)?;
         trial::run(&package, &older)?;
     }
     Ok(())
 }
 
-/// The package; the tarball lies beside it.
-fn make(out: &Path, version: &str, dev: bool) -> Result<PathBuf, Failure> {
+fn release() -> Result<PathBuf, Failure> {
     let mut build = machine::cargo();
-    build.args(["build", "--quiet"]).args(if dev { &[][..] } else { &["--release"] });
+    build.args(["build", "--quiet", "--release"]);
     for program in PROGRAMS {
         build.args(["--package", program]);
     }
     machine::run(&mut build)?;
-    let built = machine::target_dir().join(if dev { "debug" } else { "release" });
+    Ok(machine::target_dir().join("release"))
+}
 
+/// The package; the tarball lies beside it.
+fn make(out: &Path, version: &str, built: &Path) -> Result<PathBuf, Failure> {
     let scratch = tempfile::tempdir().map_err(|e| found(&e))?;
     let tree = scratch.path().join("tree");
     for program in PROGRAMS {
@@ -85,7 +91,7 @@ fn make(out: &Path, version: &str, dev: bool) -> Result<PathBuf, Failure> {
         put(&tree.join(to), &fs::read(packaging.join(from)).map_err(|e| found(&e))?, 0o644)?;
     }
     put(&tree.join("usr/lib/systemd/catalog/muster.catalog"), journal::catalog().as_bytes(), 0o644)?;
-    manual(&built, &tree)?;
+    manual(built, &tree)?;
     for (shell, to) in SHELLS.iter().chain(&OTHER_SHELLS) {
         let said = output(Command::new(built.join("muster")).args(["completion", shell]))?;
         put(&tree.join(to), &said, 0o644)?;
@@ -98,7 +104,9 @@ fn make(out: &Path, version: &str, dev: bool) -> Result<PathBuf, Failure> {
     let tarball = out.join(format!("{name}.tar.gz"));
     let sorted = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--format=gnu"];
     let mut tar = Command::new("tar");
-    machine::run(tar.args(sorted).env("GZIP", "-n").arg("-czf").arg(&tarball).arg("-C").arg(&tree).arg("."))?;
+    machine::run(
+        tar.args(sorted).args(["-I", "gzip -n", "-cf"]).arg(&tarball).arg("-C").arg(&tree).arg("."),
+    )?;
 
     for script in SCRIPTS {
         let text = fs::read_to_string(packaging.join("debian").join(script)).map_err(|e| found(&e))?;

@@ -4,7 +4,8 @@
 //! ```text
 //! tracing::info!(MUSTER_CODE = %code, MUSTER_PEER = peer, action, "refused: ..")
 //!
-//! MESSAGE=refused: ..      MUSTER_CODE=MU-1403      MUSTER_PEER=1817d53a      MUSTER_ACTION=sync
+//! MESSAGE=refused: .. (code MU-1403, peer 1817d53a, action sync)
+//! MUSTER_CODE=MU-1403      MUSTER_PEER=1817d53a      MUSTER_ACTION=sync
 //! MESSAGE_ID=.. of the code: `journalctl -x` shows cause and remedy from the catalog
 //! ```
 
@@ -70,9 +71,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut entry = Entry::default();
         event.record(&mut entry);
-        entry.add("SYSLOG_IDENTIFIER", self.program.to_owned());
-        entry.add("TARGET", event.metadata().target().to_owned());
-        let (message, fields) = entry.finish();
+        let (message, mut fields) = entry.finish();
+        fields.push(("SYSLOG_IDENTIFIER".to_owned(), self.program.to_owned()));
+        fields.push(("TARGET".to_owned(), event.metadata().target().to_owned()));
         // A journal that does not take it is no reason to stop, and there is nobody else to tell.
         journal_send(priority(*event.metadata().level()), &message, fields.into_iter()).unwrap_or_default();
     }
@@ -107,7 +108,16 @@ impl Entry {
         }
     }
 
+    /// What is read without asking for fields has them as well, behind the words.
     fn finish(mut self) -> (String, Vec<(String, String)>) {
+        for (at, (name, value)) in self.fields.iter().enumerate() {
+            let name = name.trim_start_matches(PREFIX).to_ascii_lowercase();
+            let before = if at == 0 { " (" } else { ", " };
+            write!(self.message, "{before}{name} {value}").unwrap_or_default();
+        }
+        if !self.fields.is_empty() {
+            self.message.push(')');
+        }
         let code = self.fields.iter().find(|(name, _)| name == "MUSTER_CODE");
         if let Some(id) = code.and_then(|(_, code)| Code::parse(code)).map(message_id) {
             self.add("MESSAGE_ID", id);
@@ -157,7 +167,7 @@ mod tests {
         let all = kept.lock().unwrap();
         let (message, fields) = &all[0];
         let of = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-        assert_eq!(message, "refused: 1");
+        assert_eq!(message, "refused: 1 (code MU-1403, peer 1817d53a, action sync)");
         assert_eq!(of("MUSTER_CODE"), Some("MU-1403"));
         assert_eq!((of("MUSTER_PEER"), of("MUSTER_ACTION")), (Some("1817d53a"), Some("sync")));
         assert_eq!(of("MESSAGE_ID"), Some(message_id(Code::Revoked).as_str()));
