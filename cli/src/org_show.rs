@@ -2,7 +2,7 @@
 
 use control::text::Text;
 use identity::Code;
-use org_trust::{CharterChain, TrustBundle, UnverifiedCharter};
+use org_trust::{CharterChain, Record, TrustBundle};
 use serde_json::json;
 
 use crate::{
@@ -82,20 +82,13 @@ fn from_profile(everywhere: &Everywhere) -> Outcome<(CharterChain, Vec<String>)>
 }
 
 fn from_daemon(daemon: &mut Daemon) -> Outcome<CharterChain> {
-    let invalid = |why: &dyn core::fmt::Display| Failure::new(Code::ChartersInvalid, why);
-    let mut chain: Option<CharterChain> = None;
-    for record in author::export(daemon)? {
-        let org_trust::Record::Charter(bytes) = record else { continue };
-        let charter = UnverifiedCharter::decode(&bytes).map_err(|e| invalid(&e))?;
-        match &mut chain {
-            None => {
-                let genesis = charter.verify_genesis().map_err(|e| invalid(&e))?;
-                chain = Some(CharterChain::start(genesis).map_err(|e| invalid(&e))?);
-            }
-            Some(chain) => drop(chain.extend(charter).map_err(|e| invalid(&e))?),
-        }
+    let records = author::export(daemon)?;
+    let settings = records.iter().filter(|record| matches!(record, Record::Charter(_)));
+    let mut settings = settings.map(Record::bytes).peekable();
+    if settings.peek().is_none() {
+        return Err(Failure::new(Code::NotEnrolled, "musterd holds no settings of an org"));
     }
-    chain.ok_or_else(|| Failure::new(Code::NotEnrolled, "musterd holds no settings of an org"))
+    CharterChain::read(settings).map_err(|e| Failure::new(Code::ChartersInvalid, e))
 }
 
 fn expires(unix_s: i64) -> String {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use control::text::{Bytes, Text};
 use identity::{Code, Name, OrgId, PublicKey, limits::CONTROL_MESSAGE_BYTES_MAX};
-use org_trust::{Charter, CharterChain, UnverifiedCharter};
+use org_trust::{Charter, CharterChain};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -93,13 +93,8 @@ impl Profile {
         let written: Written =
             serde_json::from_slice(&bytes).map_err(|e| wrong(Code::ConfigUnreadable, &e))?;
         let settings = |why: &dyn core::fmt::Display| wrong(Code::ChartersInvalid, why);
-        let mut charters = written.settings.iter().map(|bytes| UnverifiedCharter::decode(&bytes.0));
-        let genesis = charters.next().ok_or_else(|| settings(&"no settings in it"))?;
-        let genesis = genesis.map_err(|e| settings(&e))?.verify_genesis().map_err(|e| settings(&e))?;
-        let mut chain = CharterChain::start(genesis).map_err(|e| settings(&e))?;
-        for charter in charters {
-            chain.extend(charter.map_err(|e| settings(&e))?).map_err(|e| settings(&e))?;
-        }
+        let chain = CharterChain::read(written.settings.iter().map(|bytes| bytes.0.as_slice()));
+        let chain = chain.map_err(|e| settings(&e))?;
         if chain.org() != written.org.0 {
             return Err(settings(&"the settings belong to another org than the file says"));
         }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use conn_auth::{Accept, Action, AwaitChallenge, AwaitProof, AwaitVerdict, Binding, Dial, To};
 use identity::{Heads, OrgId, PublicKey, SecretKey, WireGuardKey, decode_hex};
-use org_trust::{CharterChain, UnverifiedCharter, VerifiedCharter};
+use org_trust::{CharterChain, Generation, UnverifiedCharter, VerifiedCharter};
 use serde_json::Value;
 
 /// One handshake between two members, and the lines of both sides.
@@ -115,6 +115,40 @@ pub static ORG: LazyLock<Org> = LazyLock::new(|| {
     let invite_key = PublicKey::from_hex(&text(&all["invite_key"])).unwrap();
     Org { id: OrgId(bytes32(&all["org"])), invite_key, genesis, vectors }
 });
+
+/// A release key of that org, and the one generation that it signed.
+pub static RELEASE: LazyLock<(PublicKey, Vec<u8>)> = LazyLock::new(|| {
+    let key = SecretKey::from_seed(&[6; 32]);
+    let generation = Generation { number: 3, image: [9; 32], image_bytes: 12, minimum: 2 };
+    (key.public(), generation.sign(&ORG.id, &key))
+});
+
+/// The smallest program that takes the parts of an image: one section, and room in its head for more.
+#[must_use]
+pub fn stub() -> Vec<u8> {
+    let mut file = vec![0; 0x600];
+    let fields: [(usize, &[u8]); 13] = [
+        (0, b"MZ"),
+        (0x3c, &[0x40]),
+        (0x40, b"PE\0\0"),
+        // x86-64; one section; the length of what follows.
+        (0x44, &[0x64, 0x86, 1]),
+        (0x54, &[112]),
+        (0x58, &[0x0b, 0x02]),
+        // Alignments in memory and in the file, the length of the head.
+        (0x58 + 32, &[0, 0x10]),
+        (0x58 + 36, &[0, 2]),
+        (0x58 + 60, &[0, 4]),
+        (0xc8, b".text"),
+        (0xc8 + 8, &[0, 2, 0, 0, 0, 0x10]),
+        (0xc8 + 16, &[0, 2, 0, 0]),
+        (0xc8 + 20, &[0, 4]),
+    ];
+    for (at, bytes) in fields {
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    file
+}
 
 impl Handshake {
     /// The acceptor before HELLO, and the fresh bytes of its CHALLENGE.

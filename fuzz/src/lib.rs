@@ -11,6 +11,7 @@ mod files;
 pub mod fixture;
 mod handshake;
 mod http;
+mod images;
 mod local;
 mod packet;
 mod records;
@@ -25,6 +26,7 @@ mod tpm;
 pub use files::{bundle, gateway_request, handover, invite, sealed_blob, tls_files};
 pub use handshake::{challenge, hello, proof, verdict};
 pub use http::{http_answer, http_request};
+pub use images::{EXCHANGE, approvals, blob, dhcp, generation, image, initramfs, outline, pins};
 pub use local::{config, control, gateway, gateway_config};
 pub use packet::packet;
 pub use records::{batch, charter, enrol, reply, report, request, statement};
@@ -41,22 +43,30 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also its folder under `fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("approvals", approvals),
     ("batch", batch),
+    ("blob", blob),
     ("bundle", bundle),
     ("challenge", challenge),
     ("charter", charter),
     ("config", config),
     ("control", control),
+    ("dhcp", dhcp),
     ("enrol", enrol),
     ("gateway", gateway),
     ("gateway_config", gateway_config),
     ("gateway_request", gateway_request),
+    ("generation", generation),
     ("handover", handover),
     ("hello", hello),
     ("http_answer", http_answer),
     ("http_request", http_request),
+    ("image", image),
+    ("initramfs", initramfs),
     ("invite", invite),
+    ("outline", outline),
     ("packet", packet),
+    ("pins", pins),
     ("proof", proof),
     ("reply", reply),
     ("report", report),

@@ -20,16 +20,18 @@ macro_rules! replayed {
 
 #[cfg(not(feature = "seed-wire"))]
 replayed! {
-    batch bundle challenge charter config control enrol gateway gateway_config gateway_request handover hello
-    http_answer http_request invite packet proof reply report request sealed_blob statement store stream swim
-    sync tls_files tpm_certificate tpm_key tpm_quote verdict
+    approvals batch blob bundle challenge charter config control dhcp enrol gateway gateway_config
+    gateway_request generation handover hello http_answer http_request image initramfs invite outline packet
+    pins proof reply report request sealed_blob statement store stream swim sync tls_files tpm_certificate
+    tpm_key tpm_quote verdict
 }
 
 #[cfg(feature = "seed-wire")]
 replayed! {
-    batch bundle challenge charter config control enrol gateway gateway_config gateway_request handover hello
-    http_answer http_request invite packet proof reply report request sealed_blob seed_wire statement store
-    stream swim sync tls_files tpm_certificate tpm_key tpm_quote verdict
+    approvals batch blob bundle challenge charter config control dhcp enrol gateway gateway_config
+    gateway_request generation handover hello http_answer http_request image initramfs invite outline packet
+    pins proof reply report request sealed_blob seed_wire statement store stream swim sync tls_files
+    tpm_certificate tpm_key tpm_quote verdict
 }
 
 #[test]

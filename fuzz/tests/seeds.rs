@@ -2,18 +2,24 @@
 
 #![cfg(test)]
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, io::Read as _, path::Path};
 
-use identity::{Name, SecretKey};
+use boot_image::{Archive, PINS_DIRECTORY, Pins, Uki};
+use flate2::read::GzDecoder;
+use identity::{BlobHash, Code, Name, Outliner, SecretKey, limits::BLOB_PIECE_BYTES};
 use member_crdt::{Replica, Session};
-use muster_fuzz::fixture::{HANDSHAKE, ORG, TPM, Tpm};
+use muster_fuzz::{
+    EXCHANGE,
+    fixture::{HANDSHAKE, ORG, RELEASE, TPM, Tpm, stub},
+};
 use musterd::store::{Disk as _, Store};
 use org_trust::{
-    Admin, Charter, CharterChain, Gateway, GatewayRequest, Invite, InviteManifest, Lane, Place, Record,
-    Records, Statement, TrustBundle, UnverifiedCharter,
+    Admin, BlobReply, BlobRequest, Charter, CharterChain, Gateway, GatewayRequest, Invite, InviteManifest,
+    Lane, Place, Record, Records, Statement, TrustBundle, UnverifiedCharter,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde_json::Value;
+use tpm_seal::{Approval, Approvals, ImageKey};
 
 #[test]
 #[ignore = "writes fuzz/corpus"]
@@ -22,14 +28,22 @@ fn write_the_seeds() {
     for kind in ["batch", "charter", "enrol", "reply", "report", "request", "statement"] {
         write(kind, ORG.of_kind(kind).map(<[u8]>::to_vec));
     }
+    write("approvals", approvals());
+    write("blob", frames());
     write("bundle", bundles());
     write("config", CONFIG.iter().map(|text| text.as_bytes().to_vec()));
     write("control", CONTROL.iter().map(|json| json.as_bytes().to_vec()));
+    write("dhcp", leases());
     write("gateway", GATEWAY.iter().map(|json| json.as_bytes().to_vec()));
+    write("generation", [RELEASE.1.clone()]);
     write("http_answer", answers());
     write("http_request", requests());
+    write("image", [image()]);
+    write("initramfs", initramfs());
     write("invite", invites());
+    write("outline", outlines());
     write("packet", packets());
+    write("pins", pinned());
     write("sealed_blob", blobs());
     #[cfg(feature = "seed-wire")]
     write("seed_wire", first_wire());
@@ -66,6 +80,110 @@ fn lines() {
         }
         write(target, lines.into_iter().take(12));
     }
+}
+
+/// The whole, and what stands between its frame.
+fn approvals() -> Vec<Vec<u8>> {
+    let approval = |n| Approval { phase: [n; 32], image: [n + 1; 32], signature: [n + 2; 64] };
+    let all = Approvals { key: ImageKey([9; 64]), preboot: approval(1), node: approval(4) }.encode();
+    vec![all[9..all.len() - 32].to_vec(), all]
+}
+
+/// One question and one answer of each kind.
+fn frames() -> Vec<Vec<u8>> {
+    let file = BlobHash([7; 32]);
+    let questions = [
+        BlobRequest::Wanted,
+        BlobRequest::Nodes { file, first: 1024 },
+        BlobRequest::Pieces { file, first: 3, count: 16 },
+    ];
+    let answers = [
+        BlobReply::Wanted(RELEASE.1.clone()),
+        BlobReply::Nodes(vec![2; 64]),
+        BlobReply::Piece(vec![3; 100]),
+        BlobReply::Refused(Code::NodeImageNotHeld),
+    ];
+    questions.iter().map(BlobRequest::encode).chain(answers.iter().map(BlobReply::encode)).collect()
+}
+
+/// Hash, length and nodes of files of one piece and of several.
+fn outlines() -> Vec<Vec<u8>> {
+    let outline = |bytes: usize| {
+        let (file, mut outliner) = (vec![5; bytes], Outliner::default());
+        file.chunks(BLOB_PIECE_BYTES).for_each(|piece| outliner.push(piece).unwrap());
+        let made = outliner.finish().unwrap();
+        [made.hash().as_bytes().as_slice(), &made.bytes().to_le_bytes(), &made.encode()].concat()
+    };
+    [100, BLOB_PIECE_BYTES + 1, 5 * BLOB_PIECE_BYTES].map(outline).into()
+}
+
+fn image() -> Vec<u8> {
+    let mut uki = Uki::new(&stub()).unwrap();
+    for (name, content) in [(".osrel", "ID=muster\n"), (".cmdline", "quiet"), (".linux", "kernel")] {
+        uki.add(name, content.as_bytes().to_vec()).unwrap();
+    }
+    uki.add(".initrd", tree().pack().unwrap()).unwrap();
+    uki.assemble().unwrap()
+}
+
+/// The archive as it is kept, and unpacked.
+fn initramfs() -> Vec<Vec<u8>> {
+    let (packed, mut cpio) = (tree().pack().unwrap(), Vec::new());
+    GzDecoder::new(packed.as_slice()).read_to_end(&mut cpio).unwrap();
+    vec![packed, cpio]
+}
+
+fn tree() -> Archive {
+    let mut tree = Archive::default();
+    tree.file("usr/bin/muster-preboot", vec![0x7f; 40], true);
+    tree.file("muster/gateways", b"g:443\n".to_vec(), false);
+    tree.link("init", "usr/bin/muster-preboot");
+    tree.directory("proc");
+    tree
+}
+
+/// With all that an image can pin, and without what it need not.
+fn pinned() -> Vec<Vec<u8>> {
+    let [release, recovery] = [6, 7].map(|n| SecretKey::from_seed(&[n; 32]).public());
+    let all = Pins {
+        settings: Records::encode(&[Record::from(&ORG.genesis)]).unwrap(),
+        bundle: certificate(true).pem(),
+        gateways: vec!["g.example:443".to_owned(), "[fd00::1]:443".to_owned()],
+        release,
+        image_key: [5; 64],
+        secure_boot: Some([6; 32]),
+        recovery,
+        built_unix_s: 1_800_000_000,
+        invite: Some("muster-invite-1:AAAA".to_owned()),
+    };
+    let least = Pins { secure_boot: None, invite: None, ..all.clone() };
+    let files = |pins: Pins| {
+        let (mut archive, mut files) = (Archive::default(), Vec::new());
+        pins.put(&mut archive);
+        let read = Pins::read(|name| {
+            let content = archive.content(&format!("{PINS_DIRECTORY}/{name}"))?;
+            files.extend(one(content));
+            Some(content.to_vec())
+        });
+        assert_eq!(read, Ok(pins));
+        files
+    };
+    vec![files(all), files(least)]
+}
+
+/// An offer, what was asked of it being given, and a refusal.
+fn leases() -> Vec<Vec<u8>> {
+    let answer = |kind: u8| {
+        let mut packet = EXCHANGE.discover();
+        packet.truncate(240);
+        packet[0] = 2;
+        packet[16..20].copy_from_slice(&[10, 0, 2, 15]);
+        packet.extend([53, 1, kind, 54, 4, 10, 0, 2, 2, 1, 4, 255, 255, 255, 0, 3, 4, 10, 0, 2, 2]);
+        packet.extend([6, 8, 10, 0, 2, 3, 10, 0, 2, 4, 255]);
+        assert!(EXCHANGE.read(&packet).is_some());
+        packet
+    };
+    [2, 5, 6].map(answer).into()
 }
 
 fn bundles() -> Vec<Vec<u8>> {

@@ -6,7 +6,6 @@
 
 mod choice;
 mod clock;
-mod dhcp;
 mod disk;
 mod kernel;
 mod lease;
@@ -28,6 +27,7 @@ use std::{
 
 use boot_image::{LEAVE_PREBOOT, PINS_DIRECTORY, Pcr, Pins};
 use identity::{Code, HashContext, OrgId, limits::INITRAMFS_BYTES_MAX};
+use org_trust::CharterChain;
 use rustix::system::RebootCommand;
 use tpm_seal::{Approvals, Tpm};
 
@@ -36,7 +36,6 @@ use crate::{
     failure::{Failure, Outcome},
     files,
     keys::Binding,
-    pinned::read_chain,
     settings::Arguments,
     start::{Image, start},
 };
@@ -85,8 +84,9 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::
     console.checkpoint(format_args!("the TPM measured this image as {measured}"));
 
     let pins = Pins::read(pin).map_err(|why| Failure::new(Code::ImageIncomplete, why))?;
-    let wrong = || Failure::new(Code::ImageIncomplete, "the org's settings in the image do not hold");
-    let chain = read_chain(&pins.settings).ok_or_else(wrong)?;
+    let wrong = "the org's settings in the image do not hold";
+    let chain = CharterChain::read_file(&pins.settings)
+        .map_err(|why| Failure::new(Code::ImageIncomplete, format_args!("{wrong}: {why}")))?;
     let org = chain.head().charter().name.clone();
     console.checkpoint(format_args!("image of org {org}, id {}", chain.org().short()));
     if let Some(moved) = clock::not_before(pins.built_unix_s)? {

@@ -11,8 +11,7 @@ use identity::{
     },
 };
 use org_trust::{
-    Admit, CharterChain, CheckedInvite, Payload, Record, Records, Statement, TrustBundle, UnverifiedCharter,
-    UnverifiedStatement,
+    Admit, CharterChain, CheckedInvite, Payload, Record, Records, Statement, TrustBundle, UnverifiedStatement,
 };
 use transport::Address;
 
@@ -75,7 +74,7 @@ impl Pinned {
         let damaged =
             |what: &str| Failure::new(Code::HandoverRejected, format_args!("{}: {what}", dir.display()));
         let needed = |name: &str, max: usize| files::read(&dir.join(name), max)?.ok_or_else(|| damaged(name));
-        let chain = read_chain(&charters).ok_or_else(|| damaged(CHARTERS))?;
+        let chain = CharterChain::read_file(&charters).map_err(|_| damaged(CHARTERS))?;
         let bundle = TrustBundle::read(&needed(BUNDLE, BUNDLE_BYTES_MAX)?);
         let bundle = bundle.map_err(|why| Failure::new(Code::BundleInvalid, why))?;
         let gateways =
@@ -152,19 +151,6 @@ pub(crate) fn is_key_of(admit: &Admit, org: &OrgId, boot: &PublicKey, records: &
         node = rotate.node;
     }
     false
-}
-
-/// A chain of settings in a file of records, verified from the first on.
-pub(crate) fn read_chain(bytes: &[u8]) -> Option<CharterChain> {
-    let mut charters = Records::decode_all(bytes).ok()?.into_iter().map(|record| match record {
-        Record::Charter(bytes) => UnverifiedCharter::decode(&bytes).ok(),
-        Record::Statement(_) | Record::Report(_) => None,
-    });
-    let mut chain = CharterChain::start(charters.next()??.verify_genesis().ok()?).ok()?;
-    for next in charters {
-        chain.extend(next?).ok()?;
-    }
-    Some(chain)
 }
 
 fn addresses<'a>(lines: impl Iterator<Item = &'a str>) -> Outcome<Vec<Address>> {

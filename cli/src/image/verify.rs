@@ -4,7 +4,7 @@ use std::path::Path;
 
 use boot_image::{Archive, LEAVE_PREBOOT, Pcr, Pins, Uki};
 use identity::{Code, encode_hex};
-use org_trust::{CharterChain, Record, Records, TrustBundle, UnverifiedCharter};
+use org_trust::{CharterChain, TrustBundle};
 use serde_json::json;
 use tpm_seal::Approvals;
 
@@ -36,8 +36,8 @@ impl Opened {
         let part = |name| uki.part(name).ok_or_else(|| at(&format_args!("no {name} in it")));
         let archive = Archive::unpack(part(".initrd")?).map_err(|e| at(&e))?;
         let pins = Pins::of(&archive).map_err(|e| incomplete(&e))?;
-        let chain =
-            settings(&pins.settings).ok_or_else(|| incomplete(&"the org's settings in it do not hold"))?;
+        let chain = CharterChain::read_file(&pins.settings)
+            .map_err(|e| incomplete(&format_args!("the org's settings in it do not hold: {e}")))?;
         let measured = Pcr::of_image(&uki);
         let approvals = uki.part(".pcrsig").ok_or_else(|| incomplete(&"no approvals in it"))?;
         let approvals = Approvals::decode(approvals).map_err(|e| incomplete(&e))?;
@@ -116,16 +116,4 @@ pub(super) fn run(everywhere: &Everywhere, file: &Path) -> Outcome<()> {
         )
     });
     Ok(())
-}
-
-fn settings(records: &[u8]) -> Option<CharterChain> {
-    let mut charters = Records::decode_all(records).ok()?.into_iter().map(|record| match record {
-        Record::Charter(bytes) => UnverifiedCharter::decode(&bytes).ok(),
-        Record::Statement(_) | Record::Report(_) => None,
-    });
-    let mut chain = CharterChain::start(charters.next()??.verify_genesis().ok()?).ok()?;
-    for next in charters {
-        chain.extend(next?).ok()?;
-    }
-    Some(chain)
 }

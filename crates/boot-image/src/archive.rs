@@ -7,7 +7,7 @@ use std::{
     io::{Read as _, Write as _},
 };
 
-use flate2::{Compression, GzBuilder, read::GzDecoder};
+use flate2::{Compression, GzBuilder, bufread::GzDecoder};
 use identity::limits::INITRAMFS_BYTES_MAX;
 
 /// A tree of files.
@@ -76,10 +76,10 @@ impl Archive {
         let mut cpio = Vec::new();
         for (number, (path, entry)) in (1_u32..).zip(&self.0) {
             let (mode, content): (u32, &[u8]) = match entry {
-                Entry::Directory => (0o040_755, &[]),
-                Entry::File { content, executable: true } => (0o100_755, content),
-                Entry::File { content, executable: false } => (0o100_644, content),
-                Entry::Link(target) => (0o120_777, target.as_bytes()),
+                Entry::Directory => (DIRECTORY, &[]),
+                Entry::File { content, executable: true } => (PROGRAM, content),
+                Entry::File { content, executable: false } => (FILE, content),
+                Entry::Link(target) => (LINK, target.as_bytes()),
             };
             append(&mut cpio, number, mode, path, content)?;
         }
@@ -93,23 +93,31 @@ impl Archive {
         done.map_err(|_| ArchiveError::Compression)
     }
 
-    /// Reads what [`Self::pack`] made.
+    /// Reads what [`Self::pack`] made. The kernel unpacks what follows an archive, too, and lets a later
+    /// file replace an earlier one; so an archive of another form than ours, which may be another tree to
+    /// the kernel than to us, is none.
     ///
     /// # Errors
     /// [`ArchiveError`].
     pub fn unpack(packed: &[u8]) -> Result<Self, ArchiveError> {
         let mut cpio = Vec::new();
         let bound = u64::try_from(INITRAMFS_BYTES_MAX).unwrap_or(u64::MAX);
-        GzDecoder::new(packed)
-            .take(bound.saturating_add(1))
-            .read_to_end(&mut cpio)
-            .map_err(|_| ArchiveError::Compression)?;
+        let mut decoder = GzDecoder::new(packed).take(bound.saturating_add(1));
+        decoder.read_to_end(&mut cpio).map_err(|_| ArchiveError::Compression)?;
         if cpio.len() > INITRAMFS_BYTES_MAX {
             return Err(ArchiveError::TooLarge);
         }
+        if !decoder.into_inner().into_inner().is_empty() {
+            return Err(ArchiveError::Malformed);
+        }
+        Self::read(&cpio)
+    }
+
+    fn read(cpio: &[u8]) -> Result<Self, ArchiveError> {
         let mut archive = Self::default();
-        let mut rest = Rest { all: &cpio, at: 0 };
-        loop {
+        let mut rest = Rest { all: cpio, at: 0 };
+        for number in 1_u32.. {
+            let start = rest.at;
             let head = Head::read(rest.take(HEAD_BYTES)?)?;
             let name = rest.take(head.name_bytes)?;
             rest.align()?;
@@ -118,19 +126,33 @@ impl Archive {
             let name = name.split_last().filter(|(last, _)| **last == 0).map(|(_, name)| name);
             let path =
                 name.and_then(|name| core::str::from_utf8(name).ok()).ok_or(ArchiveError::Malformed)?;
-            if path == TRAILER {
-                return Ok(archive);
+            let is_end = path == TRAILER;
+            let as_we_write = |number, mode| {
+                let mut again = Vec::with_capacity(rest.at - start);
+                append(&mut again, number, mode, path, content)?;
+                let is_same = cpio.get(start..rest.at) == Some(again.as_slice());
+                if is_same { Ok(()) } else { Err(ArchiveError::Malformed) }
+            };
+            if is_end {
+                as_we_write(0, 0)?;
+                return if rest.at == cpio.len() { Ok(archive) } else { Err(ArchiveError::Malformed) };
             }
-            let entry = match head.mode & 0o170_000 {
-                0o040_000 => Entry::Directory,
-                0o120_000 => {
+            as_we_write(number, head.mode)?;
+            let entry = match head.mode {
+                DIRECTORY if content.is_empty() => Entry::Directory,
+                LINK => {
                     Entry::Link(String::from_utf8(content.to_vec()).map_err(|_| ArchiveError::Malformed)?)
                 }
-                0o100_000 => Entry::File { content: content.to_vec(), executable: head.mode & 0o100 != 0 },
+                PROGRAM => Entry::File { content: content.to_vec(), executable: true },
+                FILE => Entry::File { content: content.to_vec(), executable: false },
                 _ => return Err(ArchiveError::Malformed),
             };
+            if archive.0.last_key_value().is_some_and(|(before, _)| before.as_str() >= path) {
+                return Err(ArchiveError::Malformed);
+            }
             archive.0.insert(path.to_owned(), entry);
         }
+        Err(ArchiveError::Malformed)
     }
 }
 
@@ -226,6 +248,10 @@ impl<'a> Rest<'a> {
 const MAGIC: &[u8] = b"070701";
 const HEAD_BYTES: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
+const DIRECTORY: u32 = 0o040_755;
+const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
+const PROGRAM: u32 = 0o100_755;
 const LEVEL: u32 = 6;
 
 #[cfg(test)]
@@ -258,6 +284,35 @@ mod tests {
     fn directories_come_before_what_is_in_them() {
         let names: Vec<_> = example().iter().map(|(path, _)| path.to_owned()).collect();
         assert_eq!(names, ["init", "muster", "muster/bundle.pem", "proc", "usr", "usr/bin", "usr/bin/init"]);
+    }
+
+    #[test]
+    fn what_the_kernel_would_read_otherwise_is_no_archive() {
+        let packed = example().pack().unwrap();
+        let mut hidden = Archive::default();
+        hidden.file("muster/bundle.pem", b"another".to_vec(), false);
+        let second = [packed.as_slice(), &hidden.pack().unwrap()].concat();
+        assert_eq!(Archive::unpack(&second), Err(ArchiveError::Malformed), "an archive behind it");
+        let unpacked = |packed: &[u8]| {
+            let mut cpio = Vec::new();
+            GzDecoder::new(packed).read_to_end(&mut cpio).unwrap();
+            cpio
+        };
+        let (first, second) = (unpacked(&packed), unpacked(&hidden.pack().unwrap()));
+        assert_eq!(Archive::read(&first), Ok(example()));
+        let behind = [first.as_slice(), &second].concat();
+        assert_eq!(Archive::read(&behind), Err(ArchiveError::Malformed), "behind it, in one stream");
+        for at in 0..first.len() {
+            let mut changed = first.clone();
+            changed[at] ^= 0x20;
+            assert_ne!(Archive::read(&changed), Ok(example()), "byte {at}");
+        }
+        let mut twice = Vec::new();
+        for number in [1, 2] {
+            append(&mut twice, number, FILE, "a", &[u8::try_from(number).unwrap()]).unwrap();
+        }
+        append(&mut twice, 0, 0, TRAILER, &[]).unwrap();
+        assert_eq!(Archive::read(&twice), Err(ArchiveError::Malformed), "one name twice");
     }
 
     #[test]

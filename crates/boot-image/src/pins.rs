@@ -36,30 +36,47 @@ pub const PINS_DIRECTORY: &str = "muster";
 impl Pins {
     /// Puts them into an initramfs.
     pub fn put(&self, archive: &mut Archive) {
-        let gateways: String = self.gateways.iter().map(|gateway| format!("{gateway}\n")).collect();
-        let mut put = |name: &str, content: Vec<u8>| {
+        for (name, content) in self.files() {
             archive.file(&format!("{PINS_DIRECTORY}/{name}"), content, false);
-        };
-        put(SETTINGS, self.settings.clone());
-        put(BUNDLE, self.bundle.clone().into_bytes());
-        put(GATEWAYS, gateways.into_bytes());
-        put(RELEASE, format!("{}\n", self.release).into_bytes());
-        put(IMAGE_KEY, format!("{}\n", encode_hex(&self.image_key)).into_bytes());
-        if let Some(certificate) = &self.secure_boot {
-            put(SECURE_BOOT, format!("{}\n", encode_hex(certificate)).into_bytes());
         }
-        put(RECOVERY, format!("{}\n", self.recovery).into_bytes());
-        put(BUILT, format!("{}\n", self.built_unix_s).into_bytes());
-        if let Some(invite) = &self.invite {
-            put(INVITE, format!("{}\n", invite.trim()).into_bytes());
-        }
+    }
+
+    fn files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let line = |text: &dyn fmt::Display| format!("{text}\n").into_bytes();
+        let gateways: String = self.gateways.iter().map(|gateway| format!("{gateway}\n")).collect();
+        let mut files = vec![
+            (SETTINGS, self.settings.clone()),
+            (BUNDLE, self.bundle.clone().into_bytes()),
+            (GATEWAYS, gateways.into_bytes()),
+            (RELEASE, line(&self.release)),
+            (IMAGE_KEY, line(&encode_hex(&self.image_key))),
+            (RECOVERY, line(&self.recovery)),
+            (BUILT, line(&self.built_unix_s)),
+        ];
+        files.extend(self.secure_boot.map(|certificate| (SECURE_BOOT, line(&encode_hex(&certificate)))));
+        files.extend(self.invite.as_ref().map(|invite| (INVITE, line(&invite.trim()))));
+        files
     }
 
     /// Reads them; `file` gives the content of one by its name.
     ///
     /// # Errors
-    /// One is missing, or not what this crate writes.
+    /// One is missing, or not what this crate writes, to the byte.
     pub fn read(mut file: impl FnMut(&'static str) -> Option<Vec<u8>>) -> Result<Self, PinsError> {
+        let mut found = Vec::new();
+        let pins = Self::parse(|name| {
+            let content = file(name)?;
+            found.push((name, content.clone()));
+            Some(content)
+        })?;
+        let written = pins.files();
+        match found.iter().find(|file| !written.contains(file)) {
+            Some((name, _)) => Err(PinsError::Malformed(name)),
+            None => Ok(pins),
+        }
+    }
+
+    fn parse(mut file: impl FnMut(&'static str) -> Option<Vec<u8>>) -> Result<Self, PinsError> {
         let mut needed = |name| file(name).ok_or(PinsError::Missing(name));
         let text = |name, bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| PinsError::Malformed(name));
         let settings = needed(SETTINGS)?;
@@ -180,6 +197,10 @@ mod tests {
             (BUILT, "soon"),
             (IMAGE_KEY, "55"),
             (SECURE_BOOT, "66"),
+            (GATEWAYS, "gw.example:7443"),
+            (GATEWAYS, "gw.example:7443\r\n"),
+            (BUILT, "+5\n"),
+            (INVITE, " muster-invite-1:x\n"),
         ] {
             let mut wrong = archive.clone();
             wrong.file(&format!("{PINS_DIRECTORY}/{name}"), content.as_bytes().to_vec(), false);

@@ -105,7 +105,9 @@ impl Uki {
         Ok(file)
     }
 
-    /// Takes a file apart, signed or not.
+    /// Takes a file apart, signed or not. Of two parts of one name the stub takes one and whoever looks
+    /// at the file perhaps the other, so such a file is none; and what is read is never more than the
+    /// stub knows parts, each at most as long as the file.
     ///
     /// # Errors
     /// It is no such image.
@@ -116,6 +118,9 @@ impl Uki {
             if PARTS.contains(&section.name.as_str()) {
                 let end = section.file_at.checked_add(section.bytes).ok_or(UkiError::NotAnImage)?;
                 let content = file.get(section.file_at..end).ok_or(UkiError::NotAnImage)?;
+                if content.is_empty() || parts.iter().any(|(name, _)| *name == section.name) {
+                    return Err(UkiError::Part(section.name.clone()));
+                }
                 parts.push((section.name.clone(), content.to_vec()));
             }
         }
@@ -303,6 +308,21 @@ mod tests {
         uki.add(".linux", vec![1]).unwrap();
         assert!(uki.add(".linux", vec![2]).is_err());
         assert_eq!(Uki::new(&uki.assemble().unwrap()), Err(UkiError::NotAStub), "it has parts already");
+    }
+
+    #[test]
+    fn a_file_with_two_parts_of_one_name_or_an_empty_one_is_no_image() {
+        let mut uki = Uki::new(&stub()).unwrap();
+        uki.add(".linux", vec![1]).unwrap();
+        uki.add(".cmdline", b"quiet".to_vec()).unwrap();
+        let file = uki.assemble().unwrap();
+        let command_line = Layout::read(&file).unwrap().table + 2 * SECTION_BYTES;
+        let mut twice = file.clone();
+        twice[command_line..command_line + 8].copy_from_slice(b".linux\0\0");
+        assert_eq!(Uki::read(&twice), Err(UkiError::Part(".linux".to_owned())));
+        let mut empty = file;
+        empty[command_line + 8..command_line + 12].fill(0);
+        assert_eq!(Uki::read(&empty), Err(UkiError::Part(".cmdline".to_owned())));
     }
 
     #[test]

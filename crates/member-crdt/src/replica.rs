@@ -147,7 +147,8 @@ impl Replica {
     /// [`LoadError::NoGenesis`] when the charter is a later one.
     pub fn new(genesis: &VerifiedCharter) -> Result<Self, LoadError> {
         let document = Document::new(genesis.org()).map_err(LoadError::Document)?;
-        let mut replica = Self::over(genesis.clone(), document)?;
+        let chain = CharterChain::start(genesis.clone()).map_err(|_| LoadError::NoGenesis)?;
+        let mut replica = Self::over(chain, document);
         replica.document.put_charter(genesis.charter().version, genesis.bytes());
         Ok(replica)
     }
@@ -173,12 +174,11 @@ impl Replica {
     ) -> Result<Loaded, LoadError> {
         let opened = Document::open(bytes, org).map_err(LoadError::Document)?;
         let mut records = opened.records.into_iter();
-        let genesis = records.next().and_then(|record| match record {
-            Record::Charter(bytes) => UnverifiedCharter::decode(&bytes).ok()?.verify_genesis().ok(),
-            Record::Statement(_) | Record::Report(_) => None,
-        });
-        let genesis = genesis.filter(|g| g.org() == *org).ok_or(LoadError::NoGenesis)?;
-        let mut replica = Self::over(genesis, opened.document)?;
+        // The first alone: of a later one that does not hold the others are kept.
+        let first = records.next().filter(|record| matches!(record, Record::Charter(_)));
+        let chain = first.and_then(|first| CharterChain::read([first.bytes()]).ok());
+        let chain = chain.filter(|chain| chain.org() == *org).ok_or(LoadError::NoGenesis)?;
+        let mut replica = Self::over(chain, opened.document);
         let refused = replica.fill(records, verify);
         for node in opened.clones {
             replica.reports.note_clash(node);
@@ -186,15 +186,21 @@ impl Replica {
         Ok(Loaded { replica, torn: opened.torn, refused })
     }
 
-    fn over(genesis: VerifiedCharter, document: Document) -> Result<Self, LoadError> {
-        let id = genesis.id();
-        let chain = CharterChain::start(genesis).map_err(|_| LoadError::NoGenesis)?;
+    /// The records of a file as they stand there, none of them judged: for whoever checks files.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn read_records(bytes: &[u8], org: &OrgId) -> Result<Vec<Record>, LoadError> {
+        Document::open(bytes, org).map(|opened| opened.records).map_err(LoadError::Document)
+    }
+
+    fn over(chain: CharterChain, document: Document) -> Self {
         let mut held = Held::default();
         held.name_roles(chain.head().charter());
         let mut ids = IdTrie::default();
-        ids.insert(id.0);
+        ids.insert(chain.genesis().id().0);
         let roster = Arc::new(Rules { chain: &chain, held: &held }.whole());
-        Ok(Self { chain, held, reports: Reports::default(), ids, roster, document, own: None })
+        Self { chain, held, reports: Reports::default(), ids, roster, document, own: None }
     }
 
     /// Takes the records of a file: all of them, then one resolution of the whole.

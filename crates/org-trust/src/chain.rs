@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use identity::{CharterId, OrgId, PublicKey, limits::CHARTERS_MAX};
 
-use crate::charter_signed::{CharterError, Role, UnverifiedCharter, VerifiedCharter};
+use crate::{
+    charter_signed::{CharterError, Role, UnverifiedCharter, VerifiedCharter},
+    record::{Record, Records},
+};
 
 /// Charters of one org, each verified after the one before it. Only grows, so never rolls back.
 #[derive(Clone, Debug)]
@@ -28,6 +31,34 @@ impl CharterChain {
         let versions = BTreeMap::from([(genesis.id(), 0)]);
         let past = genesis.charter().roles();
         Ok(Self { genesis, later: Vec::new(), versions, past })
+    }
+
+    /// Reads the charters of an org from their bytes, oldest first, each verified after the one before it.
+    ///
+    /// # Errors
+    /// [`CharterError`] of the first that does not hold; [`CharterError::NotGenesis`] when there is none.
+    pub fn read<'a>(charters: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, CharterError> {
+        let mut charters = charters
+            .into_iter()
+            .map(|bytes| UnverifiedCharter::decode(bytes).map_err(CharterError::Malformed));
+        let genesis = charters.next().unwrap_or(Err(CharterError::NotGenesis))?;
+        let mut chain = Self::start(genesis.verify_genesis()?)?;
+        for next in charters {
+            chain.extend(next?)?;
+        }
+        Ok(chain)
+    }
+
+    /// The same from a file of records, which holds nothing but charters.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_file(bytes: &[u8]) -> Result<Self, CharterError> {
+        let records = Records::decode_all(bytes).map_err(CharterError::Malformed)?;
+        if records.iter().any(|record| !matches!(record, Record::Charter(_))) {
+            return Err(CharterError::NotACharter);
+        }
+        Self::read(records.iter().map(Record::bytes))
     }
 
     /// Verifies and appends the next charter. One that is held already changes nothing.

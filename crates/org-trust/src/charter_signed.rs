@@ -65,6 +65,8 @@ pub enum CharterError {
     Malformed(DecodeError),
     /// Two admins of one name.
     NameTwice,
+    /// Among the charters stands another record.
+    NotACharter,
     /// There is no admin, or the threshold for revocations is not between 1 and their number.
     NoQuorum {
         /// The threshold.
@@ -355,6 +357,7 @@ impl CharterError {
             | Self::KeyTwice { .. }
             | Self::Malformed(_)
             | Self::NameTwice
+            | Self::NotACharter
             | Self::NoQuorum { .. }
             | Self::NotGenesis
             | Self::NotNext { .. }
@@ -389,6 +392,7 @@ impl fmt::Display for CharterError {
             Self::KeyTwice { key } => write!(f, "key {} stands in two places", short(key)),
             Self::Malformed(why) => write!(f, "{why}"),
             Self::NameTwice => f.write_str("two admins have one name"),
+            Self::NotACharter => f.write_str("among the settings stands something else"),
             Self::NoQuorum { threshold, admins } => {
                 write!(f, "{threshold} of {admins} admins cannot revoke: 1 to {admins} must be able to")
             }

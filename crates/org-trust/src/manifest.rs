@@ -16,7 +16,7 @@ use crate::{
     base64::Alphabet,
     bundle::{BundleError, TrustBundle},
     chain::CharterChain,
-    charter_signed::{CharterError, UnverifiedCharter},
+    charter_signed::CharterError,
     endpoint::check_address,
     invite::Invite,
     payload::Payload,
@@ -210,18 +210,10 @@ impl InviteManifest {
     }
 
     fn check_charters(&self) -> Result<CharterChain, ManifestError> {
-        let mut charters = self.charters.iter().map(|bytes| {
-            UnverifiedCharter::decode(bytes)
-                .map_err(|why| ManifestError::Charter(CharterError::Malformed(why)))
-        });
-        let genesis = charters.next().unwrap_or(Err(ManifestError::Charter(CharterError::NotGenesis)))?;
-        let genesis = genesis.verify_genesis().map_err(ManifestError::Charter)?;
-        if genesis.org() != self.org {
-            return Err(ManifestError::OtherOrg { wanted: self.org, got: genesis.org() });
-        }
-        let mut chain = CharterChain::start(genesis).map_err(ManifestError::Charter)?;
-        for next in charters {
-            chain.extend(next?).map_err(ManifestError::Charter)?;
+        let chain = CharterChain::read(self.charters.iter().map(Vec::as_slice));
+        let chain = chain.map_err(ManifestError::Charter)?;
+        if chain.org() != self.org {
+            return Err(ManifestError::OtherOrg { wanted: self.org, got: chain.org() });
         }
         Ok(chain)
     }

@@ -7,12 +7,12 @@ use std::{
 };
 
 use identity::Code;
+use muster_preboot::dhcp::{Answer, Exchange, Lease};
 use tokio::{
     net::UdpSocket,
     time::{Instant, timeout_at},
 };
 
-use super::dhcp::{Answer, Exchange, Lease};
 use crate::failure::{Failure, Outcome};
 
 /// Asks until somebody gives an address, some tries long.

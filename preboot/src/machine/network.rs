@@ -4,10 +4,11 @@
 use std::{fs, net::Ipv4Addr, path::Path};
 
 use identity::Code;
+use muster_preboot::dhcp::Lease;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinSet;
 
-use super::{dhcp::Lease, lease};
+use super::lease;
 use crate::{
     console::Console,
     failure::{Failure, Outcome},

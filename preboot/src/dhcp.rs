@@ -4,46 +4,60 @@ use std::net::Ipv4Addr;
 
 /// What identifies one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Exchange {
+pub struct Exchange {
     /// Chosen at random.
-    pub(crate) id: u32,
+    pub id: u32,
     /// The interface's hardware address.
-    pub(crate) hardware: [u8; 6],
+    pub hardware: [u8; 6],
 }
 
 /// What a server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub enum Answer {
+    /// This could be had.
     Offer(Lease),
+    /// This is given.
     Acknowledged(Lease),
+    /// What was asked for is not to be had.
     Refused,
 }
 
 /// An address and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) address: Ipv4Addr,
-    pub(crate) prefix: u8,
-    pub(crate) server: Ipv4Addr,
-    pub(crate) routers: Vec<Ipv4Addr>,
-    pub(crate) name_servers: Vec<Ipv4Addr>,
+pub struct Lease {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// Who gives it.
+    pub server: Ipv4Addr,
+    /// Ways out, at most [`ADDRESSES_MAX`].
+    pub routers: Vec<Ipv4Addr>,
+    /// Who knows names, as many.
+    pub name_servers: Vec<Ipv4Addr>,
 }
+
+/// More routers or name servers are of no use.
+pub const ADDRESSES_MAX: usize = 4;
 
 impl Exchange {
     /// Asks who has an address.
-    pub(crate) fn discover(self) -> Vec<u8> {
+    #[must_use]
+    pub fn discover(self) -> Vec<u8> {
         self.message(DISCOVER, &[])
     }
 
     /// Asks for the one that was offered.
-    pub(crate) fn request(self, offer: &Lease) -> Vec<u8> {
+    #[must_use]
+    pub fn request(self, offer: &Lease) -> Vec<u8> {
         let wanted =
             [&[REQUESTED_ADDRESS, 4][..], &offer.address.octets(), &[SERVER, 4], &offer.server.octets()];
         self.message(REQUEST, &wanted.concat())
     }
 
     /// Reads an answer to this exchange; anything else is none.
-    pub(crate) fn read(self, packet: &[u8]) -> Option<Answer> {
+    #[must_use]
+    pub fn read(self, packet: &[u8]) -> Option<Answer> {
         let (head, options) = packet.split_at_checked(HEAD_BYTES)?;
         let is_ours = head.first() == Some(&REPLY)
             && head.get(4..8) == Some(&self.id.to_be_bytes())
@@ -148,8 +162,6 @@ const MESSAGE_TYPE: u8 = 53;
 const SERVER: u8 = 54;
 const PARAMETERS: u8 = 55;
 const END: u8 = 255;
-/// More are of no use.
-const ADDRESSES_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {
