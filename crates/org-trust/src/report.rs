@@ -127,10 +127,7 @@ impl Report {
     /// [`ReportError::Malformed`] when no reader would accept the outcome.
     pub fn sign(org: &OrgId, node: &SecretKey, mut body: ReportBody) -> Result<Self, ReportError> {
         body.tips.sort();
-        let mut out = Writer::new();
-        out.u8(FORMAT).u8(NO_FLAGS).bytes(node.public().as_bytes());
-        body.write(&mut out);
-        let unsigned = out.into_bytes();
+        let unsigned = unsigned(&node.public(), &body);
         let signature = node.sign(Label::REPORT, &[org.as_bytes(), unsigned.as_slice()].concat());
         let bytes = [unsigned.as_slice(), &signature.0].concat();
         let read = UnverifiedReport::decode(&bytes).map_err(ReportError::Malformed)?;
@@ -183,6 +180,21 @@ impl ReportClaim {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// The encoding of what was read, worked out anew: the same bytes, because there is one form. For
+    /// whoever checks that.
+    #[must_use]
+    pub fn reencoded(&self) -> Vec<u8> {
+        let signature = self.bytes.last_chunk::<64>().map_or(&[][..], |signature| signature);
+        [unsigned(&self.node, &self.body).as_slice(), signature].concat()
+    }
+}
+
+fn unsigned(node: &PublicKey, body: &ReportBody) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.u8(FORMAT).u8(NO_FLAGS).bytes(node.as_bytes());
+    body.write(&mut out);
+    out.into_bytes()
 }
 
 impl ReportBody {

@@ -158,11 +158,7 @@ impl Statement {
         place: Place,
         payload: &Payload,
     ) -> Result<Self, StatementError> {
-        let mut out = Writer::new();
-        out.u8(FORMAT).u8(payload.number()).u8(place.lane.number()).u8(NO_FLAGS).u64(place.seq);
-        out.bytes(author.public().as_bytes()).bytes(place.charter.as_bytes()).bytes(&place.prev);
-        payload.write(&mut out);
-        let body = out.into_bytes();
+        let body = unsigned(&author.public(), &place, payload);
         let signature = author.sign(Label::STATEMENT, &[org.as_bytes(), body.as_slice()].concat());
         let bytes = [body.as_slice(), &signature.0].concat();
         let read = UnverifiedStatement::decode(&bytes).map_err(StatementError::Malformed)?;
@@ -246,11 +242,27 @@ impl StatementClaim {
         &self.bytes
     }
 
+    /// The encoding of what was read, worked out anew: the same bytes, because there is one form. For
+    /// whoever checks that.
+    #[must_use]
+    pub fn reencoded(&self) -> Vec<u8> {
+        let signature = self.bytes.last_chunk::<64>().map_or(&[][..], |signature| signature);
+        [unsigned(&self.author, &self.place, &self.payload).as_slice(), signature].concat()
+    }
+
     /// The place after this one in its lane, signed under `charter`.
     #[must_use]
     pub const fn next_place(&self, charter: CharterId) -> Place {
         Place { charter, lane: self.place.lane, seq: self.place.seq.saturating_add(1), prev: self.id.0 }
     }
+}
+
+fn unsigned(author: &PublicKey, place: &Place, payload: &Payload) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.u8(FORMAT).u8(payload.number()).u8(place.lane.number()).u8(NO_FLAGS).u64(place.seq);
+    out.bytes(author.as_bytes()).bytes(place.charter.as_bytes()).bytes(&place.prev);
+    payload.write(&mut out);
+    out.into_bytes()
 }
 
 impl StatementError {

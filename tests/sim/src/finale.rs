@@ -252,8 +252,9 @@ impl World {
                 self.ask_status(*machine);
             }
         }
-        if let Some(first) = faithful.first() {
-            self.check_replica(*first);
+        let others = faithful.last().filter(|last| faithful.first() != Some(last));
+        for machine in faithful.first().into_iter().chain(others) {
+            self.check_replica(*machine);
         }
         for at in &faithful {
             for _ in 0..4 {

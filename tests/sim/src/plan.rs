@@ -17,11 +17,13 @@ pub struct Options {
     pub keeps_lines: bool,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
+    /// The one invariant that is asked, where what is broken breaks several.
+    pub only: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 5..=25, seconds: 60, clock_jumps: true, keeps_lines: false, sabotage: None }
+        Self { nodes: 5..=25, seconds: 60, clock_jumps: true, keeps_lines: false, sabotage: None, only: None }
     }
 }
 
@@ -44,6 +46,8 @@ pub enum Sabotage {
     DisksForget,
     /// Disks rot, and nobody says so.
     DisksRot,
+    /// Of two changes at one place of a lane the one that arrives later is not listened to.
+    FirstComeCounts,
     /// Tunnels never close a gate.
     GatesStayOpen,
     /// A machine's replica is given a change by an admin's key that no admin signed.
@@ -58,6 +62,8 @@ pub enum Sabotage {
     RevocationsAreWithheld,
     /// The org's settings are signed, and their holder does not know of them.
     SettingsAreForged,
+    /// On every disk one change stands twice, the second time with its signature in another form.
+    SignaturesAreTurned,
     /// Nobody undoes what thieves did.
     TheftsGoUnnoticed,
     /// The checks believe that one revocation less is enough.

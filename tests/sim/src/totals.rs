@@ -122,6 +122,8 @@ totals! {
     moves,
     /// Runs in which hostile members kept honest ones apart to the end.
     eclipsed,
+    /// Records that stood on disks at the end.
+    records_on_disk,
     /// Checks of an invariant.
     checks,
     /// Virtual time, in milliseconds.

@@ -109,6 +109,7 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) plan: Plan,
     pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) only: Option<&'static str>,
     /// For what machines and people draw; clocks draw from their own, so that they change nothing.
     pub(crate) rng: StdRng,
     pub(crate) clock_rng: StdRng,
@@ -157,6 +158,7 @@ impl World {
             submissions: Vec::new(),
             plan,
             sabotage: options.sabotage,
+            only: options.only,
             rng: rng(2),
             clock_rng: rng(3),
             heard: Vec::new(),

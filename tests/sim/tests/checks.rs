@@ -118,3 +118,15 @@ fn copies_that_are_overlooked_are_noticed() {
     let noticed = noticed(Some(Sabotage::CopiesAreOverlooked));
     assert!(noticed.contains("invariant_copies_are_noticed"), "{noticed:?}");
 }
+
+#[test]
+fn changes_that_count_by_who_came_first_are_noticed() {
+    let noticed = noticed_within(60, Some(Sabotage::FirstComeCounts));
+    assert!(noticed.contains("invariant_order_does_not_matter"), "{noticed:?}");
+}
+
+#[test]
+fn a_change_that_stands_on_a_disk_in_two_forms_is_noticed() {
+    let noticed = noticed_within(3, Some(Sabotage::SignaturesAreTurned));
+    assert!(noticed.contains("invariant_records_have_one_form"), "{noticed:?}");
+}

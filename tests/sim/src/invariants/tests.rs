@@ -8,6 +8,7 @@ use identity::{Code, StatementId};
 use member_crdt::Replica;
 use musterd::sessions::Sessions;
 use org_trust::{Assurance, EnrolRequest, Invite, Lane, Payload, Record, Redemption, ReportTip};
+use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::*;
 use crate::{
@@ -114,6 +115,42 @@ fn an_invite_that_is_spent_too_often_is_noticed() {
     assert!(invariant_invites_are_not_overspent(&all.replica, &all.oracle).is_ok());
     all.oracle.invites.insert(invite.id(), InviteMade { number: 0, uses: 0, redeemer });
     assert!(invariant_invites_are_not_overspent(&all.replica, &all.oracle).is_err());
+}
+
+#[test]
+fn records_that_are_lost_or_cannot_be_had_in_another_order_are_noticed() {
+    let (all, rng) = (small(), &mut StdRng::seed_from_u64(1));
+    let records: Vec<Record> = all.replica.records().collect();
+    let mut ask =
+        |records: &[Record]| invariant_order_does_not_matter(&all.replica, records, Arrival::AnyOrder, rng);
+    assert_eq!(ask(&records), Ok(()));
+    assert!(ask(&records[..records.len() - 1]).is_err(), "the last of them");
+    let gap: Vec<Record> = [&records[..1], &records[2..]].concat();
+    assert!(ask(&gap).is_err(), "what others follow");
+    let other = Replica::new(all.org.chain.genesis()).unwrap();
+    let held = invariant_order_does_not_matter(&other, &records, Arrival::AnyOrder, rng);
+    assert!(held.is_err(), "more than the machine holds");
+}
+
+#[test]
+fn records_in_another_form_are_noticed() {
+    let all = small();
+    let records: Vec<Record> = all.replica.records().collect();
+    assert_eq!(invariant_records_have_one_form(&records), Ok(()));
+    for (at, record) in records.iter().enumerate() {
+        let mut doctored = records.clone();
+        let longer = [record.bytes(), &[0]].concat();
+        doctored[at] = match record {
+            Record::Charter(_) => Record::Charter(longer),
+            Record::Statement(_) => Record::Statement(longer),
+            Record::Report(_) => Record::Report(longer),
+        };
+        assert!(invariant_records_have_one_form(&doctored).is_err(), "a byte more behind record {at}");
+        if let Record::Statement(bytes) = record {
+            let doctored = [&records[..], &[Record::Statement(turned(bytes))]].concat();
+            assert!(invariant_records_have_one_form(&doctored).is_err(), "record {at} under two signatures");
+        }
+    }
 }
 
 #[test]
