@@ -30,12 +30,30 @@ const LOOK_REMOTE: Duration = Duration::from_secs(1);
 pub(crate) trait Carrier {
     /// Everything the org holds, as this way sees it.
     fn everything(&mut self) -> Outcome<Vec<Record>>;
-    /// Brings a record to the org. It is in force when this returns; when it was on disk, a musterd says.
-    fn submit(&mut self, record: Record) -> Outcome<Option<u64>>;
+    /// Brings a record to the org. It is in force when this returns.
+    fn submit(&mut self, record: Record) -> Outcome<Accepted>;
     /// Who has applied a change, or org settings, by their own signed word.
     fn coverage(&mut self, change: StatementId) -> Outcome<Coverage>;
     /// How long to wait between two looks at that.
     fn pause(&self) -> Duration;
+}
+
+/// A change that the org has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    /// When it was on disk, which only a musterd of this machine says.
+    pub(crate) at_unix_ns: Option<u64>,
+    /// Members that it was passed on to at once.
+    pub(crate) told: u64,
+    /// Other members that there are.
+    pub(crate) others: u64,
+}
+
+impl Accepted {
+    const fn of(submitted: &Submitted) -> Self {
+        let Submitted { fsync_unix_ns, told, others, .. } = submitted;
+        Self { at_unix_ns: Some(*fsync_unix_ns), told: *told, others: *others }
+    }
 }
 
 /// How changes travel.
@@ -58,7 +76,7 @@ pub(crate) struct Author {
 pub(crate) struct Signed {
     pub(crate) change: Statement,
     /// When musterd had it on disk; a gateway does not say.
-    pub(crate) accepted_at_unix_ns: Option<u64>,
+    pub(crate) accepted: Accepted,
 }
 
 impl Author {
@@ -125,9 +143,9 @@ impl Author {
                 "sending again: {} of an earlier command that did not arrive",
                 change.payload().kind()
             ));
-            let accepted_at_unix_ns = self.submit(Record::from(&change))?;
+            let accepted = self.submit(Record::from(&change))?;
             if change.payload() == payload {
-                found = Some(Signed { change, accepted_at_unix_ns });
+                found = Some(Signed { change, accepted });
             }
         }
         if let Some(signed) = found {
@@ -137,8 +155,8 @@ impl Author {
         let change = Statement::sign(&org, &self.key.key, resume.next, payload)
             .map_err(|e| Failure::new(e.code(), e))?;
         self.journal.record(&change)?;
-        let accepted_at_unix_ns = self.submit(Record::from(&change))?;
-        Ok(Signed { change, accepted_at_unix_ns })
+        let accepted = self.submit(Record::from(&change))?;
+        Ok(Signed { change, accepted })
     }
 }
 
@@ -150,7 +168,7 @@ impl Carrier for Author {
         }
     }
 
-    fn submit(&mut self, record: Record) -> Outcome<Option<u64>> {
+    fn submit(&mut self, record: Record) -> Outcome<Accepted> {
         let unheard = match &mut self.way {
             Way::Daemon(daemon) => match daemon.hand_in(record.clone()) {
                 Ok(submitted) => {
@@ -158,22 +176,21 @@ impl Carrier for Author {
                         // From now on it hears of nobody what he has applied.
                         self.way = Way::Gateway(Remote::new(&self.admin.profile)?);
                     }
-                    return Ok(Some(submitted.fsync_unix_ns));
+                    return Ok(Accepted::of(&submitted));
                 }
                 Err(failure) if failure.code() == Code::ChangeUnheard => failure,
                 Err(failure) => return Err(failure),
             },
             Way::Gateway(remote) => {
-                remote.submit(&self.key.key, &mut self.admin.profile, vec![record])?;
-                return Ok(None);
+                return remote.submit(&self.key.key, &mut self.admin.profile, vec![record]);
             }
         };
         talk("This machine is no member any more; the change is handed in at a gateway.");
         let remote = Remote::new(&self.admin.profile)?;
         match remote.submit(&self.key.key, &mut self.admin.profile, vec![record]) {
-            Ok(()) => {
+            Ok(accepted) => {
                 self.way = Way::Gateway(remote);
-                Ok(None)
+                Ok(accepted)
             }
             Err(failure) => {
                 talk(failure.text().trim_end());
@@ -219,8 +236,8 @@ impl Carrier for Daemon {
         export(self)
     }
 
-    fn submit(&mut self, record: Record) -> Outcome<Option<u64>> {
-        Ok(Some(self.hand_in(record)?.fsync_unix_ns))
+    fn submit(&mut self, record: Record) -> Outcome<Accepted> {
+        self.hand_in(record).map(|submitted| Accepted::of(&submitted))
     }
 
     fn coverage(&mut self, change: StatementId) -> Outcome<Coverage> {

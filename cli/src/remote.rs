@@ -5,8 +5,8 @@ use core::time::Duration;
 use conn_auth::Action;
 use identity::{Code, Heads, PublicKey, SecretKey, limits::CHARTERS_MAX};
 use org_trust::{
-    CharterChain, Lane, Outcome as Fate, Place, Record, Reply, Request, Select, Statement, TrustBundle,
-    UnverifiedStatement,
+    CharterChain, Lane, Outcome as Fate, Place, Record, Reply, Request, Select, Statement, Submitted,
+    TrustBundle, UnverifiedStatement,
 };
 use tokio::{runtime::Runtime, time::timeout};
 use transport::{
@@ -15,7 +15,9 @@ use transport::{
 };
 
 use crate::{
+    author::Accepted,
     failure::{Failure, Outcome},
+    output::talk,
     profile::Profile,
 };
 
@@ -43,18 +45,34 @@ impl Remote {
         Ok(Self { runtime, addresses })
     }
 
-    /// Sends records; each is applied and on the gateway's disk afterwards.
-    pub(crate) fn submit(&self, key: &SecretKey, profile: &mut Profile, records: Vec<Record>) -> Outcome<()> {
+    /// Sends records; each is applied and on the gateway's disk afterwards. Says so if nobody else can
+    /// have heard of them yet.
+    pub(crate) fn submit(
+        &self,
+        key: &SecretKey,
+        profile: &mut Profile,
+        records: Vec<Record>,
+    ) -> Outcome<Accepted> {
         let sent = records.len();
         let replies = self.ask(key, profile, &Request::Submit(records))?;
-        let Some(Reply::Submitted(fates)) = replies.first() else { return Err(unexpected()) };
+        let Some(Reply::Submitted(Submitted { outcomes: fates, told, others })) = replies.first() else {
+            return Err(unexpected());
+        };
         let refused = fates.iter().find_map(|fate| match fate {
             Fate::Refused(code) => Some(*code),
             Fate::Applied | Fate::Known => None,
         });
         match refused {
             Some(code) => Err(Failure::new(code, "the gateway's musterd refused the change")),
-            None if fates.len() == sent => Ok(()),
+            None if fates.len() == sent => {
+                if *told == 0 && *others > 0 {
+                    let seen = format_args!(
+                        "stored at the gateway, which is in contact with none of {others} other members"
+                    );
+                    talk(Failure::new(Code::ChangeUnheard, seen).text().trim_end());
+                }
+                Ok(Accepted { at_unix_ns: None, told: (*told).into(), others: (*others).into() })
+            }
             None => Err(unexpected()),
         }
     }

@@ -51,10 +51,10 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
     guard(everywhere, &mut view, &target, &roles, before.is_some())?;
     // A wrong passphrase is found before anything is done.
     let org_keys = roles.unlock(everywhere, args, &author)?;
-    let (change, accepted_at_unix_ns) = match before {
+    let (change, accepted_at_unix_ns, accepted) = match before {
         Some(change) => {
             talk(&format!("{} was revoked before; nothing is signed for that.", target.name));
-            (change, None)
+            (change, None, None)
         }
         None => {
             let payload = Payload::Revoke(RevokePayload {
@@ -64,8 +64,8 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
             });
             let signed = author.sign(&payload)?;
             let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-            let at = signed.accepted_at_unix_ns.or_else(|| u64::try_from(now()).ok());
-            (signed.change.id(), at)
+            let at = signed.accepted.at_unix_ns.or_else(|| u64::try_from(now()).ok());
+            (signed.change.id(), at, Some(signed.accepted))
         }
     };
     for cancel in &roles.cancels {
@@ -88,6 +88,8 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
         ("already_revoked", before.is_some().into()),
         ("in_force", lacking.is_none().into()),
         ("accepted_at_unix_ns", accepted_at_unix_ns.into()),
+        ("told", accepted.map(|accepted| accepted.told).into()),
+        ("others", accepted.map(|accepted| accepted.others).into()),
         ("invites_cancelled", cancelled().map(|id| id.to_string()).collect::<Vec<_>>().into()),
     ];
     fields.extend(changed.iter().flat_map(Changed::fields));
@@ -103,6 +105,11 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
                 revoking.wanted
             ),
         };
+        // A musterd of this machine is asked for its neighbours; of a gateway nothing else is known.
+        let at_gateway = accepted.filter(|accepted| accepted.at_unix_ns.is_none());
+        out.extend(at_gateway.map(|a| {
+            format!("the gateway passed it on to {} of {} other members at once\n", a.told, a.others)
+        }));
         out.extend(cancelled().map(|id| format!("cancelled invite {}\n", id.short())));
         out.extend(changed.iter().map(|changed| format!("org settings, version {}\n", changed.version)));
         out.push_str(&waited.text());

@@ -231,11 +231,34 @@ fn without_a_musterd_an_admin_works_through_a_gateway() {
     bench.run(&["invite", "inspect", invite.json["invite"].as_str().unwrap()]).succeeded();
     let revoked = away(&["revoke", "web-1", "--wait", "0"]);
     assert_eq!((revoked.status, &revoked.json["coverage"]["of"]), (0, &1.into()), "{}", revoked.stderr);
+    assert_eq!((&revoked.json["told"], &revoked.json["others"]), (&0.into(), &0.into()));
     let members = away(&["member", "list", "--all"]);
     let states: Vec<_> = members.json["members"].as_array().unwrap().iter().map(|m| &m["state"]).collect();
     assert_eq!(states, ["good", "revoked"]);
     // What went by the gateway is where the musterd of a member finds it.
     assert_eq!(bench.json(&["member", "show", "web-1"])["state"], "revoked");
+}
+
+#[test]
+fn an_admin_at_a_gateway_hears_how_many_it_told() {
+    let bench = Bench::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    bench.create_org_at(&listener.local_addr().unwrap().to_string());
+    let musterd = bench.musterd();
+    bench::gateway::start(&bench, &musterd, listener);
+    for (name, seed) in [("web-1", 40), ("web-2", 50), ("far-1", 60), ("far-2", 70)] {
+        bench.admit(&musterd, name, seed);
+    }
+    let revoke = |name: &str| bench.run(&["revoke", name, "--wait", "0", "--socket", "/nonexistent"]);
+    let revoked = revoke("web-1");
+    revoked.succeeded();
+    let told = "the gateway passed it on to 1 of 3 other members at once";
+    assert!(revoked.stdout.contains(told), "{}", revoked.stdout);
+    assert!(!revoked.stderr.contains("MU-2014"), "{}", revoked.stderr);
+    let alone = revoke("web-2");
+    alone.succeeded();
+    assert!(alone.stdout.contains("to 0 of 2 other members"), "{}", alone.stdout);
+    assert!(alone.stderr.contains("MU-2014"), "{}", alone.stderr);
 }
 
 #[test]

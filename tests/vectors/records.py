@@ -500,7 +500,7 @@ def read_reply(data):
         f["credential"] = r.long("credential", 512).hex()
         f["seed"] = r.long("credential's seed", 512).hex()
     elif reply == "submitted":
-        f["outcomes"] = []
+        f["told"], f["others"], f["outcomes"] = r.number("told", 4), r.number("others", 4), []
         while r.data:
             f["outcomes"].append(r.number("outcome", 2))
             check(f["outcomes"][-1] in (0, 1) or f["outcomes"][-1] >= 1001, "code")
@@ -522,7 +522,7 @@ def write_reply(f):
     if f["reply"] == "challenge":
         return out + long(bytes.fromhex(f["credential"])) + long(bytes.fromhex(f["seed"]))
     if f["reply"] == "submitted":
-        return out + b"".join(u(2, n) for n in f["outcomes"])
+        return out + u(4, f["told"]) + u(4, f["others"]) + b"".join(u(2, n) for n in f["outcomes"])
     return out + u(2, f["code"])
 
 

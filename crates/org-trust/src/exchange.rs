@@ -62,10 +62,21 @@ pub enum Reply {
         /// How many records that is.
         count: u64,
     },
-    /// To `submit`: what became of each record, in their order.
-    Submitted(Vec<Outcome>),
+    /// To `submit`.
+    Submitted(Submitted),
     /// The request is refused; nothing follows.
     Refused(Code),
+}
+
+/// What became of what was handed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Of each record, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// Members that they were passed on to at once, who pass them on.
+    pub told: u32,
+    /// Other members that there are.
+    pub others: u32,
 }
 
 /// What became of a submitted record.
@@ -167,8 +178,8 @@ impl Reply {
                 write_records(&mut out, records)
             }
             Self::End { heads, count } => out.u8(END).bytes(heads.as_bytes()).u64(*count),
-            Self::Submitted(outcomes) => {
-                out.u8(SUBMITTED);
+            Self::Submitted(Submitted { outcomes, told, others }) => {
+                out.u8(SUBMITTED).u32(*told).u32(*others);
                 for outcome in outcomes {
                     out.u16(outcome.number());
                 }
@@ -204,11 +215,11 @@ impl Reply {
             CHALLENGE => Self::Challenge(Box::new(Challenge::read(&mut r)?)),
             END => Self::End { heads: Heads(r.array("heads")?), count: r.u64("count")? },
             SUBMITTED => {
-                let mut outcomes = Vec::new();
+                let (told, others, mut outcomes) = (r.u32("told")?, r.u32("others")?, Vec::new());
                 while !r.rest().is_empty() {
                     outcomes.push(Outcome::read(&mut r)?);
                 }
-                Self::Submitted(outcomes)
+                Self::Submitted(Submitted { outcomes, told, others })
             }
             REFUSED => Self::Refused(read_code(r.u16("code")?)?),
             got => return Err(unknown("reply tag", got.into())),

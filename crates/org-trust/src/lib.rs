@@ -52,7 +52,7 @@ pub use charter::{Admin, CaState, Charter, Cut, Gateway, TlsCa};
 pub use charter_signed::{CharterError, UnverifiedCharter, VerifiedCharter};
 pub use endpoint::{MalformedAddress, check_address};
 pub use enrol::{EnrolError, EnrolRequest, Redemption, VerifiedEnrol};
-pub use exchange::{Outcome, Reply, Request, Select};
+pub use exchange::{Outcome, Reply, Request, Select, Submitted};
 pub use gateway_request::{GatewayRequest, GatewayRequestError, VerifiedGatewayRequest};
 pub use generation::{Generation, GenerationError, UnverifiedGeneration};
 pub use invite::{Cancel, Invite};

@@ -270,7 +270,11 @@ impl State {
             }
             Held::Outside(key, _) if unheard => self.refuse_outside(key, Code::ChangeUnheard),
             Held::Outside(key, outcomes) => {
-                self.answer_outside(key, vec![Reply::Submitted(outcomes).encode()]);
+                let told = heard.unwrap_or_else(|| self.told_now());
+                let number = |n| u32::try_from(n).unwrap_or(u32::MAX);
+                let (told, others) = (number(told), number(others));
+                let reply = Reply::Submitted(org_trust::Submitted { outcomes, told, others });
+                self.answer_outside(key, vec![reply.encode()]);
             }
         }
     }

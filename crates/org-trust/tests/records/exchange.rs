@@ -40,7 +40,11 @@ fn replies() -> Vec<Reply> {
         Reply::Records(records()),
         Reply::Challenge(Box::new(Challenge { credential: vec![5; 68], seed: vec![6; 68] })),
         Reply::End { heads: Heads([2; 32]), count: 8 },
-        Reply::Submitted(vec![Outcome::Applied, Outcome::Known, Outcome::Refused(Code::ChangeBroken)]),
+        Reply::Submitted(Submitted {
+            outcomes: vec![Outcome::Applied, Outcome::Known, Outcome::Refused(Code::ChangeBroken)],
+            told: 4,
+            others: 49,
+        }),
         Reply::Refused(Code::InviteUsedUp),
     ]
 }
@@ -133,8 +137,9 @@ fn malformed_frames_are_refused_by_field() {
     let reply = |frame: &[u8]| Reply::decode(frame).unwrap_err().field;
     assert_eq!([reply(&[]), reply(&[0]), reply(&[7])], ["reply tag"; 3]);
     assert_eq!([reply(&[6]), reply(&[6, 0, 0, 1, 2])], ["credential", "credential's seed"]);
-    assert_eq!(reply(&[4, 2, 0]), "code");
-    assert_eq!(reply(&[4, 2]), "outcome");
+    assert_eq!([reply(&[4, 0]), reply(&[4, 0, 0, 0, 0, 1])], ["told", "others"]);
+    assert_eq!(reply(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]), "code");
+    assert_eq!(reply(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 2]), "outcome");
     assert_eq!(reply(&[5, 0, 0]), "code");
     assert_eq!(reply(&[vec![1], vec![0; 1025]].concat()), "admission");
     assert_eq!(reply(&[vec![3], vec![0; 41]].concat()), "end of reply");

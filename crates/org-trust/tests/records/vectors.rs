@@ -215,8 +215,8 @@ fn frames() -> Vec<Value> {
         reply("reply: end", &end, json!({"count": 8, "heads": encode_hex(&[2; 32]), "reply": "end"})),
         reply(
             "reply: submitted",
-            &Reply::Submitted(outcomes.to_vec()),
-            json!({"outcomes": [0, 1, 2004], "reply": "submitted"}),
+            &Reply::Submitted(Submitted { outcomes: outcomes.to_vec(), told: 4, others: 49 }),
+            json!({"others": 49, "outcomes": [0, 1, 2004], "reply": "submitted", "told": 4}),
         ),
         reply(
             "reply: refused",

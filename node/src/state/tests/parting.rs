@@ -114,7 +114,9 @@ fn an_admin_who_removes_the_gateway_at_the_gateway_hears_whether_others_have_it(
         assert_eq!(bench.heard(), [], "nobody has said that it has it");
         if heard {
             bench.closes(20, Code::Revoked);
-            assert_eq!(bench.replies(id), [Reply::Submitted(vec![org_trust::Outcome::Applied])]);
+            let outcomes = vec![org_trust::Outcome::Applied];
+            let submitted = org_trust::Submitted { outcomes, told: 1, others: 2 };
+            assert_eq!(bench.replies(id), [Reply::Submitted(submitted)]);
         } else {
             bench.later(LATEST);
             assert_eq!(bench.replies(id), [Reply::Refused(Code::ChangeUnheard)]);

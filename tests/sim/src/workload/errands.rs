@@ -169,7 +169,7 @@ impl World {
                         Reply::Challenge(_) => "a question to the TPM".to_owned(),
                         Reply::Records(records) => format!("{} records", records.len()),
                         Reply::End { .. } => "end".to_owned(),
-                        Reply::Submitted(outcomes) => format!("{outcomes:?}"),
+                        Reply::Submitted(done) => format!("{done:?}"),
                     })
                 ),
                 Answered::Nothing => "nothing".to_owned(),
@@ -198,8 +198,8 @@ impl World {
         match errand {
             Errand::Submit { records, disk } => {
                 let taken = matches!(&answered, Answered::Replies(replies)
-                    if matches!(replies.first(), Some(Reply::Submitted(outcomes))
-                        if outcomes.iter().all(|o| !matches!(o, org_trust::Outcome::Refused(_)))));
+                    if matches!(replies.first(), Some(Reply::Submitted(done))
+                        if done.outcomes.iter().all(|o| !matches!(o, org_trust::Outcome::Refused(_)))));
                 if taken {
                     let ids: Vec<StatementId> = records
                         .iter()
