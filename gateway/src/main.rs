@@ -66,6 +66,8 @@ async fn main() -> ExitCode {
         return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     journal::begin("muster-gateway", filter);
+    let descriptors = transport::raise_descriptor_limit();
+    tracing::debug!(descriptors, "may be opened");
     match run(&arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, detail }) => {

@@ -39,6 +39,8 @@ fn main() -> ExitCode {
     if !hardening.undumpable {
         tracing::warn!("this process can be dumped with its keys");
     }
+    let descriptors = transport::raise_descriptor_limit();
+    tracing::debug!(descriptors, "may be opened");
     let load = || Config::load(arguments.config.as_deref(), environment());
     let config = match load() {
         Ok(config) => config,

@@ -469,6 +469,9 @@ codes! {
     NodeImageOutOfOrder = 8025, exit 65, "a part of an image came out of its order",
         "The image is being published by somebody else at the same time, or a part was lost on the way.",
         "Publish it again: it goes on where it stopped.";
+    TransferSilent = 8026, exit 75, "nothing more of an image was asked for in time",
+        "A machine that fetches an image took half a minute and more for one answer, or stopped.",
+        "Look at the network between the two. A transfer goes on where it stopped.";
     PersistDisk = 8030, exit 74, "the encrypted disk cannot be used",
         "Several disks carry the label muster-persist, or cryptsetup or mke2fs failed on it, as it says.",
         "Mark one disk only: `mkfs.ext4 -L muster-persist DEVICE`. The image needs `muster image preboot --persist`.";

@@ -263,6 +263,14 @@ pub const BLOB_PIECE_BYTES: usize = 32 * 1024;
 pub const BLOB_NODES_MAX: u32 = 1024;
 /// Pieces asked for at once: half a MiB waits for a machine that fetches, and no more.
 pub const BLOB_PIECES_MAX: u8 = 16;
+/// Sessions of `blob-get` of one machine at once, as which a boot key and a node key count: one fetches, and
+/// those that broke off on the way are noticed late.
+pub const BLOB_SESSIONS_PER_MEMBER_MAX: usize = 4;
+/// Such sessions in all, half a MiB of answer each; who comes beyond that starts what it has.
+pub const BLOB_SESSIONS_MAX: usize = 512;
+/// From the moment in which an answer has left until the next question: half a MiB at 17 KiB a second, and
+/// time to write it down.
+pub const BLOB_QUIET_MS: u64 = 30_000;
 /// Questions to a machine's images that wait for its disk; who asks beyond that asks again.
 pub const BLOB_QUESTIONS_MAX: usize = 256;
 /// Bytes of an image in one message of the control socket; twice that as hexadecimal digits.

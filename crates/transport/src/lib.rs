@@ -20,6 +20,7 @@
 mod address;
 pub mod client;
 mod deadline;
+mod descriptors;
 mod head;
 mod line;
 #[cfg(feature = "seed-wire")]
@@ -34,6 +35,7 @@ mod websocket;
 pub use address::{Address, AddressError};
 pub use client::encode_charters;
 pub use deadline::{Broken, Deadlines};
+pub use descriptors::raise_descriptor_limit;
 pub use head::HeadFault;
 pub use line::{LineReader, write_line};
 pub use server::{AwaitProof, AwaitVerdict, Get, Incoming, Request, ServeError, Status, Upgrade, after_of};

@@ -393,6 +393,7 @@ impl State {
                 }
             }
             Purpose::Sync => self.sync_began(*key, peer, direction, now),
+            Purpose::Blob if direction == Direction::Inbound => self.transfer_began(*key, now),
             Purpose::Blob | Purpose::Ping | Purpose::Outside(_) => {}
         }
     }
@@ -410,7 +411,9 @@ impl State {
         if self.wireguard_with(&peer) != Some(client) {
             return Standing::Barred(Code::TunnelMismatch);
         }
-        if self.sessions.live_of(self.first_of(&peer)).count() >= SESSIONS_PER_MEMBER_MAX {
+        let member = self.first_of(&peer);
+        let no_room = purpose == Purpose::Blob && !self.may_fetch(&member);
+        if no_room || self.sessions.live_of(member).count() >= SESSIONS_PER_MEMBER_MAX {
             return Standing::Barred(Code::Busy);
         }
         standing

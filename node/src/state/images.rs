@@ -1,45 +1,107 @@
 //! Who asks for an image here: one question at a time, answered when the disk has been read, and not at all
-//! once the session has lost its standing.
+//! once the session has lost its standing. Whoever asks nothing, or takes an answer too slowly, loses its
+//! place.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use identity::Code;
+use identity::{
+    Code, PublicKey,
+    limits::{BLOB_QUIET_MS, BLOB_SESSIONS_MAX, BLOB_SESSIONS_PER_MEMBER_MAX},
+};
 use org_trust::{BlobReply, BlobRequest};
 
-use super::{Effect, State};
+use super::{Effect, Now, State};
 use crate::{
     images::ImagesOrder,
     sessions::{Cut, SessionKey},
 };
 
-/// Sessions whose question is with the disk.
+/// Sessions in which machines fetch images, and whose turn it is in each.
 #[derive(Debug, Default)]
-pub(super) struct Questions(BTreeSet<SessionKey>);
+pub(super) struct Transfers(BTreeMap<SessionKey, Turn>);
 
-impl Questions {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The disk's, or the answer waits for its way out.
+    Here,
+    /// The answer has left. From the next look at the clock on it is the machine's.
+    Answered,
+    /// The machine's, until then.
+    Its { until: Instant },
+}
+
+impl Transfers {
     pub(super) fn forget(&mut self, key: SessionKey) {
         self.0.remove(&key);
+    }
+
+    /// The answer has left.
+    pub(super) fn answered(&mut self, key: SessionKey) {
+        if let Some(turn) = self.0.get_mut(&key) {
+            *turn = Turn::Answered;
+        }
+    }
+
+    /// When something is to be done about one of them; `at_once` is past.
+    pub(super) fn due(&self, at_once: Instant) -> Option<Instant> {
+        let due = |turn: &Turn| match turn {
+            Turn::Here => None,
+            Turn::Answered => Some(at_once),
+            Turn::Its { until } => Some(*until),
+        };
+        self.0.values().filter_map(due).min()
+    }
+
+    fn ask(&mut self, key: SessionKey) -> bool {
+        let before = self.0.insert(key, Turn::Here);
+        matches!(before, Some(Turn::Answered | Turn::Its { .. }))
+    }
+
+    fn silent(&mut self, now: Instant) -> Vec<SessionKey> {
+        let mut silent = Vec::new();
+        for (key, turn) in &mut self.0 {
+            match turn {
+                Turn::Answered => *turn = Turn::Its { until: now + QUIET },
+                Turn::Its { until } if *until <= now => silent.push(*key),
+                Turn::Its { .. } | Turn::Here => {}
+            }
+        }
+        for key in &silent {
+            self.0.remove(key);
+        }
+        silent
     }
 }
 
 impl State {
+    /// Whether this machine has room for one more that fetches.
+    pub(super) fn may_fetch(&self, member: &PublicKey) -> bool {
+        let sessions = || self.images.0.keys().filter_map(|key| self.sessions.get(*key));
+        let of_it = sessions().filter(|session| session.member == *member).count();
+        sessions().count() < BLOB_SESSIONS_MAX && of_it < BLOB_SESSIONS_PER_MEMBER_MAX
+    }
+
+    /// A session of `blob-get` was opened by its dialler, who asks.
+    pub(super) fn transfer_began(&mut self, key: SessionKey, now: Now) {
+        self.images.0.insert(key, Turn::Its { until: now.at + QUIET });
+    }
+
     /// A session asks for an image; false when it has not heard the last answer yet.
     pub(super) fn ask_for_image(&mut self, key: SessionKey, frame: &[u8]) -> bool {
+        if !self.images.ask(key) {
+            return false;
+        }
         match BlobRequest::decode(frame) {
-            Ok(request) => {
-                let is_new = self.images.0.insert(key);
-                if is_new {
-                    self.effects.push_back(Effect::Images(ImagesOrder::Ask(key, request)));
-                }
-                is_new
-            }
+            Ok(request) => self.effects.push_back(Effect::Images(ImagesOrder::Ask(key, request))),
             Err(why) => {
                 tracing::debug!(action = BlobRequest::ACTION, "a malformed request: {why}");
-                let frames = vec![BlobReply::Refused(Code::RequestMalformed).encode()];
-                self.answer_image(key, frames);
-                true
+                self.answer_image(key, vec![BlobReply::Refused(Code::RequestMalformed).encode()]);
             }
         }
+        true
     }
 
     pub(super) fn member_asks_for_image(&mut self, key: SessionKey, frame: &[u8]) {
@@ -51,7 +113,7 @@ impl State {
 
     /// The disk was read for a session, or the thread has too much to do.
     pub fn on_image_read(&mut self, key: SessionKey, frames: Option<Vec<Vec<u8>>>) {
-        if self.images.0.remove(&key) {
+        if self.images.0.get(&key) == Some(&Turn::Here) {
             let frames = frames.unwrap_or_else(|| vec![BlobReply::Refused(Code::Busy).encode()]);
             self.answer_image(key, frames);
         }
@@ -66,7 +128,20 @@ impl State {
                 for frame in frames {
                     self.sessions.send(key, frame);
                 }
+                self.images.answered(key);
             }
         }
     }
+
+    /// Ends the sessions whose machine has had its time.
+    pub(super) fn end_silent_transfers(&mut self, now: Now) {
+        self.images.0.retain(|key, _| self.sessions.get(*key).is_some());
+        for key in self.images.silent(now.at) {
+            let reason = "it asked for nothing more in time".to_owned();
+            self.outside.forget(key);
+            self.sessions.cut(key, Cut { code: Code::TransferSilent, reason });
+        }
+    }
 }
+
+const QUIET: Duration = Duration::from_millis(BLOB_QUIET_MS);

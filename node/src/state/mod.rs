@@ -146,7 +146,7 @@ pub struct State {
     dials: admission::Dials,
     outside: outside::Connections,
     attestation: Attestation,
-    images: images::Questions,
+    images: images::Transfers,
     /// A release that never became ready here, for which an earlier one runs.
     given_up: Option<u32>,
     effects: VecDeque<Effect>,
@@ -191,7 +191,7 @@ impl State {
             dials: admission::Dials::default(),
             outside: outside::Connections::default(),
             attestation: Attestation::default(),
-            images: images::Questions::default(),
+            images: images::Transfers::default(),
             given_up: None,
             effects: VecDeque::new(),
             stats: None,
@@ -235,8 +235,9 @@ impl State {
         let (rotation, hearsay) = (self.rotation.due(), self.hearsay.due());
         let (disk, dials) = (self.disk.retry_at(), self.dials.next_try());
         let attestation = self.attestation_due();
+        let images = self.images.due(self.started);
         let core = [core, leaving, parting, removal, report, disk, dials].into_iter().flatten().min();
-        [core, healing, guests, rotation, attestation, hearsay].into_iter().flatten().min()
+        [core, healing, guests, rotation, attestation, images, hearsay].into_iter().flatten().min()
     }
 
     /// Some time has passed.
@@ -249,6 +250,7 @@ impl State {
         self.dials.forget_old(now.at);
         self.end_guests(now);
         self.end_silent_attestations(now);
+        self.end_silent_transfers(now);
         self.overlay.handle_timeout(self.ms(now));
         self.follow_overlay(now);
         self.probe_on(now);

@@ -95,6 +95,7 @@ struct Frames {
 }
 
 impl Connections {
+    /// A session is over; nothing more is said in it.
     pub(super) fn forget(&mut self, key: SessionKey) {
         self.stages.retain(|_, stage| !matches!(stage, Stage::Open { key: open, .. } if *open == key));
         self.answers.remove(&key);
@@ -223,6 +224,10 @@ impl State {
             {
                 return Err(Refusal { code });
             }
+            let fetches = rule.name == BlobRequest::ACTION;
+            if fetches && !self.may_fetch(&peer) {
+                return Err(Refusal { code: Code::Busy });
+            }
             let verdict = admitted.verdict_ok(reference, self.replica.heads(), self.replica.count());
             let line = Line::Gateway { id, socket: socket.clone() };
             let proof = Proof::Admitted(Box::new(admitted));
@@ -230,6 +235,9 @@ impl State {
             let key = self.sessions.register(session);
             let standing = self.standing_of(&peer, purpose);
             self.sessions.judge(key, standing)?;
+            if fetches {
+                self.transfer_began(key, now);
+            }
             // Answers are of another size than questions; the registry bounds both.
             let bytes = rule.frame_bytes_max.max(SYNC_FRAME_BYTES_MAX);
             Ok((key, verdict, Bounds { frame_bytes_max: u32::try_from(bytes).unwrap_or(u32::MAX) }))
@@ -449,6 +457,7 @@ impl State {
                     // The next question may come as soon as this is heard.
                     if is_said && !last {
                         answers.remove(&key);
+                        self.images.answered(key);
                     }
                 }
                 None => {

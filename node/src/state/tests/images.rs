@@ -1,6 +1,11 @@
 //! Machines that fetch an image, at the gateway and in a tunnel.
 
-use identity::BlobHash;
+use std::time::Duration;
+
+use identity::{
+    BlobHash,
+    limits::{BLOB_QUIET_MS, BLOB_SESSIONS_PER_MEMBER_MAX},
+};
 use org_trust::{BlobReply, BlobRequest};
 
 use super::*;
@@ -102,6 +107,67 @@ fn only_boot_keys_fetch_at_the_gateway_and_what_is_no_question_is_refused() {
     let Some(ToGateway::Data { frame, .. }) = bench.heard().pop() else { panic!("no answer") };
     assert_eq!(BlobReply::decode(&frame.0), Ok(BlobReply::Refused(Code::RequestMalformed)));
     assert!(bench.asked_images.is_empty());
+}
+
+#[test]
+fn a_machine_that_asks_for_nothing_more_is_cut_and_one_that_waits_for_the_disk_is_not() {
+    let mut bench = Bench::new();
+    let quiet = Duration::from_millis(BLOB_QUIET_MS);
+    let moment = Duration::from_millis(1);
+    let cut_of = |heard: Vec<ToGateway>| {
+        heard.into_iter().find_map(|message| match message {
+            ToGateway::Cut { code, .. } => code.map(|code| code.0),
+            _ => None,
+        })
+    };
+    let (asks_nothing, _) = bench.open_outside(&key(22), "blob-get");
+    bench.later(quiet - moment);
+    assert_eq!(cut_of(bench.heard()), None);
+    bench.later(moment);
+    assert_eq!(cut_of(bench.heard()), Some(Code::TransferSilent));
+    bench.ask_for_image(asks_nothing);
+    assert!(bench.asked_images.is_empty(), "it is over");
+
+    let (id, _) = bench.open_outside(&key(22), "blob-get");
+    for _ in 0..2 {
+        bench.ask_for_image(id);
+        bench.later(2 * quiet);
+        assert_eq!(cut_of(bench.heard()), None, "it waits for the disk");
+        bench.image_read();
+        bench.later(2 * quiet);
+        assert_eq!(bench.pieces_heard(), 16, "it waits for a front that has to do");
+        bench.later(moment);
+        bench.later(quiet - moment);
+    }
+    bench.later(moment);
+    assert_eq!(cut_of(bench.heard()), Some(Code::TransferSilent));
+    assert!(bench.state.sessions.is_empty() && bench.state.timeout().is_none_or(|at| at > bench.now.at));
+}
+
+#[test]
+fn a_machine_fetches_in_few_sessions_at_once_at_the_gateway_and_in_its_tunnel() {
+    let mut bench = Bench::new();
+    let places: Vec<u64> = (0..BLOB_SESSIONS_PER_MEMBER_MAX)
+        .map(|_| {
+            let (id, verdict) = bench.open_outside(&key(22), "blob-get");
+            assert!(verdict.starts_with("ok "), "{verdict}");
+            id
+        })
+        .collect();
+    let (_, verdict) = bench.open_outside(&key(22), "blob-get");
+    assert!(verdict.ends_with("code=MU-1411"), "{verdict}");
+    let (_, verdict) = bench.open_outside(&key(32), "blob-get");
+    assert!(verdict.starts_with("ok "), "another machine has places of its own: {verdict}");
+    bench.front(FromGateway::Close { id: places[0] });
+    let (_, verdict) = bench.open_outside(&key(22), "blob-get");
+    assert!(verdict.starts_with("ok "), "{verdict}");
+
+    let machine = Machine::new(20);
+    let mut open = || bench.open_tunnel(&machine, "blob-get", machine.wireguard());
+    let held: Vec<_> = (0..BLOB_SESSIONS_PER_MEMBER_MAX).map(|_| open()).collect();
+    assert!(held.iter().all(|(_, verdict)| verdict.starts_with("ok ")));
+    let (_, verdict) = open();
+    assert!(verdict.ends_with("code=MU-1411"), "{verdict}");
 }
 
 #[test]
