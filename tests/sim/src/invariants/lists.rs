@@ -200,7 +200,7 @@ fn is_first(record: &Record, places: &mut BTreeMap<(PublicKey, Lane, u64), State
     let Record::Statement(bytes) = record else { return true };
     let Ok(read) = UnverifiedStatement::decode(bytes) else { return true };
     let claim = read.claimed();
-    let first = places.entry((*claim.author(), claim.lane(), claim.seq())).or_insert(claim.id());
+    let first = places.entry((*claim.author(), claim.lane(), claim.seq())).or_insert_with(|| claim.id());
     *first == claim.id()
 }
 
