@@ -80,8 +80,12 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::
     let loaded = kernel::load_modules(console)?;
     console.checkpoint(format_args!("{loaded} kernel modules loaded"));
 
-    let measured = Pcr::from(Tpm::open(Path::new(TPM))?.register(PHASE_REGISTER)?);
+    let tpm = Tpm::open(Path::new(TPM))?;
+    let measured = Pcr::from(tpm.register(PHASE_REGISTER)?);
     console.checkpoint(format_args!("the TPM measured this image as {measured}"));
+    if matches!(tpm.is_locked_out(), Ok(true)) {
+        console.note(Failure::new(Code::TpmLocked, "keys of this machine open even so"));
+    }
 
     let pins = Pins::read(pin).map_err(|why| Failure::new(Code::ImageIncomplete, why))?;
     let wrong = "the org's settings in the image do not hold";

@@ -1,13 +1,16 @@
 //! Releases of the node image: fetched, tried, given up, and which are too old.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use lab::{
     org::Org,
-    vm::{Firmware, Running, Vm},
+    vm::{Firmware, Vm},
 };
 
-use crate::images::{self, BOOT};
+use crate::{
+    images::{self, shown},
+    state,
+};
 
 #[test]
 fn a_machine_fetches_what_is_wanted_falls_back_from_what_is_not_ready_and_starts_nothing_below_its_floor()
@@ -47,7 +50,7 @@ fn a_machine_fetches_what_is_wanted_falls_back_from_what_is_not_ready_and_starts
         );
         boot.cut_power();
         // The other two starts are no different.
-        write_state(&vm, "slots/b/tries", "0\n");
+        state::write(&vm, "slots/b/tries", b"0\n");
         let mut boot = images::power_on(&org, 1, &vm);
         shown(&mut boot, "fall-back", &["MU-8023", "release 1, takes over", "this image is good"]);
         assert!(!boot.console().contains("is in slot"), "it was fetched again");
@@ -75,26 +78,4 @@ fn publish(org: &Org, dir: &Path, number: u32) {
     let published = images::image(org, &["publish", dir.join(number.to_string()).to_str().unwrap()]);
     assert_eq!(published["release"], number);
     assert_eq!(images::image(org, &["status"])["wanted"]["release"], number);
-}
-
-fn shown(boot: &mut Running, what: &str, lines: &[&str]) {
-    for line in lines {
-        match boot.wait_for(line, BOOT) {
-            Ok(after) => println!("{what}: {line} after {after:.1?}"),
-            Err(why) => panic!("{what}: {line}: {why}\n{}", boot.console()),
-        }
-    }
-}
-
-/// Puts a file on the disk with a machine's state, while it is off.
-fn write_state(vm: &Vm, path: &str, content: &str) {
-    let from = vm.dir().join("content");
-    fs::write(&from, content).unwrap();
-    // The power was cut: what its journal still holds would undo what is written here.
-    let checked = Command::new("e2fsck").args(["-f", "-y"]).arg(vm.state_disk()).output().unwrap();
-    assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
-    for order in [format!("rm {path}"), format!("write {} {path}", from.display())] {
-        let done = Command::new("debugfs").args(["-w", "-R", &order]).arg(vm.state_disk()).output().unwrap();
-        assert!(done.status.success(), "{order}");
-    }
 }

@@ -10,6 +10,9 @@ use lab::{
 };
 use serde_json::Value;
 
+/// Where firmware looks for what it starts.
+pub(crate) const UKI: &str = "EFI/BOOT/BOOTX64.EFI";
+
 /// An org whose first machine is its gateway; the others are places for machines that boot.
 pub(crate) fn org(sandbox: &Sandbox, machines: usize) -> Org {
     let own = std::env::current_exe().unwrap();
@@ -55,8 +58,24 @@ pub(crate) fn power_on(org: &Org, place: usize, vm: &Vm) -> Running {
     vm.power_on(org.host(place).unwrap()).unwrap()
 }
 
+/// Waits for these on a machine's console, in any order.
+pub(crate) fn shown(boot: &mut Running, what: &str, lines: &[&str]) {
+    for line in lines {
+        match boot.wait_for(line, BOOT) {
+            Ok(after) => println!("{what}: {line} after {after:.1?}"),
+            Err(why) => panic!("{what}: {line}: {why}\n{}", boot.console()),
+        }
+    }
+}
+
 /// Members in good standing but the gateway, as the gateway lists them.
 pub(crate) fn booted(org: &Org) -> Vec<Value> {
     let list = org.ask(0, &["member", "list"]).unwrap();
     list["members"].as_array().unwrap().iter().filter(|m| m["name"] != "n1").cloned().collect()
+}
+
+/// How many times invites of this org have been used, as the gateway counts.
+pub(crate) fn used(org: &Org) -> u64 {
+    let list = org.ask(0, &["invite", "list"]).unwrap();
+    list["invites"].as_array().unwrap().iter().map(|invite| invite["used"].as_u64().unwrap()).sum()
 }

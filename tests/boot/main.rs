@@ -3,14 +3,20 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "this is a test, functions that several of them share included"
 )]
 
+mod attested;
 mod disk;
+mod first_start;
 mod generations;
 mod images;
+mod intruder;
 mod joining;
 mod making;
+mod refused;
 mod sealing;
 mod secure_boot;
+mod state;

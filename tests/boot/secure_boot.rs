@@ -1,8 +1,8 @@
 //! What firmware that insists on signatures starts.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
-use lab::vm::{Firmware, SECURE_BOOT_CERTIFICATE, SECURE_BOOT_KEY};
+use lab::vm::{Firmware, SECURE_BOOT_CERTIFICATE};
 
 use crate::images::{self, BOOT};
 
@@ -38,8 +38,6 @@ fn firmware_starts_a_signed_image_and_refuses_one_that_is_not() -> Result<(), la
 /// Debian's test key, without its passphrase.
 pub(crate) fn open_key(dir: &Path) -> std::path::PathBuf {
     let key = dir.join("secure-boot.key");
-    let mut openssl = Command::new("openssl");
-    openssl.args(["rsa", "-passin", "pass:snakeoil", "-in", SECURE_BOOT_KEY, "-out"]).arg(&key);
-    assert!(openssl.output().unwrap().status.success());
+    lab::vm::open_secure_boot_key(&key).unwrap();
     key
 }

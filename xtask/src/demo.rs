@@ -131,6 +131,17 @@ pub(crate) fn check(nodes: u16) -> Result<(), Failure> {
     }
 }
 
+/// Two whole machines boot, link, and one of them is refused.
+pub(crate) fn check_boot() -> Result<(), Failure> {
+    let (held, said) = run_itself(&["--boot"])?;
+    let linked = said.get("linked_to_each_other") == Some(&Value::Bool(true));
+    let code = said.pointer("/refused_boot/code").and_then(Value::as_str);
+    match held && linked && code == Some("MU-1403") {
+        true => Ok(()),
+        false => Err(Failure::Found(format!("two machines that boot: it did not hold: {said}"))),
+    }
+}
+
 /// The control: with machines that ignore revocations the demo must fail, or it proves nothing.
 pub(crate) fn check_fails_without_enforcement() -> Result<(), Failure> {
     let lawless = machine::target_dir().join("debug/lawless-musterd");

@@ -312,6 +312,9 @@ codes! {
     KeysInOrder = 4016, exit 2, "these keys need no recovery",
         "Nothing on this machine keeps its keys closed.",
         "For new keys: `muster key rotate`. To give the place in the org up: `muster leave`.";
+    TpmLocked = 4017, exit 69, "the TPM is locked by wrong guesses",
+        "Some program guessed a password of its own in this TPM too often. Keys of muster have no password and open even so.",
+        "Nothing for muster. The TPM takes guesses again after a while; `tpm2_dictionarylockout --clear-lockout` is sooner.";
 
     NameNotResolved = 5001, exit 69, "the gateway's name does not resolve",
         "No address is known for the host name.",

@@ -13,8 +13,8 @@ use crate::{
     vm::{Firmware, Vm, VmError},
 };
 
-/// Power-on to anything, on a machine that is busy: about 15 s on a quiet one.
-pub const BOOT: Duration = Duration::from_secs(150);
+/// Power-on to anything, on a machine that is busy: about 15 s on a quiet one, 60 at a load of ten.
+pub const BOOT: Duration = Duration::from_secs(240);
 
 /// A directory for images, beside the machines'.
 ///

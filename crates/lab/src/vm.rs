@@ -26,8 +26,18 @@ pub enum Firmware {
 
 /// The certificate of Debian's test key for Secure Boot.
 pub const SECURE_BOOT_CERTIFICATE: &str = "/usr/share/ovmf/PkKek-1-snakeoil.pem";
-/// The key, under the passphrase `snakeoil`.
-pub const SECURE_BOOT_KEY: &str = "/usr/share/ovmf/PkKek-1-snakeoil.key";
+/// The key, under a passphrase; see [`open_secure_boot_key`].
+const SECURE_BOOT_KEY: &str = "/usr/share/ovmf/PkKek-1-snakeoil.key";
+
+/// Debian's test key for Secure Boot in a file, without its passphrase.
+///
+/// # Errors
+/// openssl is missing or fails.
+pub fn open_secure_boot_key(to: &Path) -> Result<(), VmError> {
+    run(Program::new("openssl")
+        .args(["rsa", "-passin", "pass:snakeoil", "-in", SECURE_BOOT_KEY, "-out"])
+        .arg(to))
+}
 
 /// A machine that is switched off: its TPM, the firmware's variables and its disks, in a directory.
 #[derive(Debug)]
@@ -54,18 +64,26 @@ impl Vm {
         let tpm = dir.join("tpm");
         DirBuilder::new().recursive(true).mode(0o700).create(&tpm).map_err(file(&tpm))?;
         let dir = fs::canonicalize(dir).map_err(file(dir))?;
-        let state = dir.join("tpm").display().to_string();
-        // One bank of registers: the firmware hashes everything once for each.
-        let setup = ["--tpm2", "--tpmstate", &state, "--pcr-banks", "sha256", "--overwrite"];
-        run(Program::new("swtpm_setup").args(setup))?;
         let variables = Path::new(OVMF).join(match firmware {
             Firmware::Open => "OVMF_VARS_4M.fd",
             Firmware::SecureBoot => "OVMF_VARS_4M.snakeoil.fd",
         });
         fs::copy(&variables, dir.join("variables.fd")).map_err(file(&variables))?;
         let vm = Self { dir, firmware };
+        vm.replace_tpm()?;
         vm.empty_state()?;
         Ok(vm)
+    }
+
+    /// Puts a TPM that nobody has used in the place of its own, which is gone.
+    ///
+    /// # Errors
+    /// swtpm_setup is missing or fails.
+    pub fn replace_tpm(&self) -> Result<(), VmError> {
+        let state = self.tpm_state().display().to_string();
+        // One bank of registers: the firmware hashes everything once for each.
+        let setup = ["--tpm2", "--tpmstate", &state, "--pcr-banks", "sha256", "--overwrite"];
+        run(Program::new("swtpm_setup").args(setup))
     }
 
     /// Gives it an empty disk for its state.
@@ -120,6 +138,12 @@ impl Vm {
         &self.dir
     }
 
+    /// What its TPM remembers, for a [`crate::Swtpm`] while the machine is off.
+    #[must_use]
+    pub fn tpm_state(&self) -> PathBuf {
+        self.dir.join("tpm")
+    }
+
     /// The disk with its state.
     #[must_use]
     pub fn state_disk(&self) -> PathBuf {
@@ -141,7 +165,15 @@ impl Vm {
     /// # Errors
     /// QEMU or the TPM does not start.
     pub fn power_on(&self, host: &Host) -> Result<Running, VmError> {
-        self.start(host.namespace().program("qemu-system-x86_64"), OWN_NETWORK, 1)
+        self.start(host.namespace().program("qemu-system-x86_64"), Some(OWN_NETWORK), 1)
+    }
+
+    /// Switches it on without a network card.
+    ///
+    /// # Errors
+    /// As [`Self::power_on`].
+    pub fn power_on_unplugged(&self) -> Result<Running, VmError> {
+        self.start(Program::new("qemu-system-x86_64"), None, 1)
     }
 
     /// As [`Self::power_on`], and lets the firmware start this file instead of the disk's, with a command line.
@@ -150,7 +182,7 @@ impl Vm {
     /// As [`Self::power_on`].
     pub fn power_on_from(&self, host: &Host, image: &Path, command_line: &str) -> Result<Running, VmError> {
         let qemu = host.namespace().program("qemu-system-x86_64").arg("-kernel").arg(image);
-        self.start(qemu.args(["-append", command_line]), OWN_NETWORK, 1)
+        self.start(qemu.args(["-append", command_line]), Some(OWN_NETWORK), 1)
     }
 
     /// Switches it on with a cable to the bridge, as its machine `number`; see [`serve_addresses`].
@@ -160,13 +192,13 @@ impl Vm {
     pub fn power_on_at(&self, bridge: &Bridge, number: u8) -> Result<Running, VmError> {
         let tap = bridge.tap(number).map_err(VmError::Network)?;
         let network = format!("tap,id=net,ifname={tap},script=no,downscript=no");
-        self.start(Program::new("qemu-system-x86_64"), &network, number)
+        self.start(Program::new("qemu-system-x86_64"), Some(&network), number)
     }
 
-    fn start(&self, qemu: Program, network: &str, number: u8) -> Result<Running, VmError> {
+    fn start(&self, qemu: Program, network: Option<&str>, number: u8) -> Result<Running, VmError> {
         let socket = self.dir.join("tpm.sock");
         let _was_there = fs::remove_file(&socket);
-        let (state, control) = (self.dir.join("tpm"), socket.display().to_string());
+        let (state, control) = (self.tpm_state(), socket.display().to_string());
         let tpm = Program::new("swtpm")
             .args(["socket", "--tpm2", "--terminate", "--tpmstate", &format!("dir={}", state.display())])
             .args(["--ctrl", &format!("type=unixio,path={control}")])
@@ -182,7 +214,11 @@ impl Vm {
         }
         let since = Instant::now();
         let card = format!("virtio-net-pci,netdev=net,romfile=,mac=52:54:00:00:00:{number:02x}");
-        let qemu = qemu.args(self.arguments(&control)).args(["-netdev", network, "-device", &card]);
+        let qemu = qemu.args(self.arguments(&control));
+        let qemu = match network {
+            Some(network) => qemu.args(["-netdev", network, "-device", &card]),
+            None => qemu.args(["-nic", "none"]),
+        };
         let qemu = qemu.log(self.dir.join("console.log")).spawn(&Ready::AtOnce, START);
         Ok(Running { qemu: qemu.map_err(VmError::Program)?, _tpm: tpm, since })
     }
@@ -245,6 +281,17 @@ impl Running {
     #[must_use]
     pub fn on_for(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    /// Time of processors that it has taken, by the kernel's word.
+    #[must_use]
+    pub fn cpu(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.qemu.pid())).ok()?;
+        // Behind the name, which may hold anything: the state, ten more, and two times in ticks.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        let ticks = ticks()? + ticks()?;
+        Some(Duration::from_millis(ticks * TICK_MS))
     }
 
     /// Cuts the power.
@@ -346,6 +393,8 @@ const BOOT_BYTES: u64 = 160 * 1024 * 1024;
 /// For programs that end by themselves.
 const TOOLS: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(10);
+/// In which Linux tells programs of processors' time.
+const TICK_MS: u64 = 10;
 
 #[cfg(test)]
 mod tests {

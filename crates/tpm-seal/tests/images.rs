@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::path::Path;
-
 use boot_image::{ImageSecretKey, LEAVE_PREBOOT, Pcr};
 use lab::Swtpm;
 use sha2::{Digest as _, Sha256};
@@ -14,21 +12,12 @@ use tpm_seal::{
     Policy, SealedBlob, Seed, Tpm, TpmError, image_digest,
 };
 use tss_esapi::Context;
-use tss_esapi::attributes::{ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::{KeyHandle, ObjectHandle};
-use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
-use tss_esapi::interface_types::ecc::EccCurve;
-use tss_esapi::interface_types::resource_handles::Hierarchy;
-use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
-use tss_esapi::structures::{
-    Auth, Digest, EccParameter, EccPoint, EccScheme, EccSignature, HashScheme, KeyedHashScheme, Nonce,
-    PcrSelectionList, PcrSelectionListBuilder, PcrSlot, Private, Public, PublicBuilder,
-    PublicEccParametersBuilder, PublicKeyedHashParameters, SensitiveData, Signature, SymmetricDefinition,
-    SymmetricDefinitionObject,
-};
-use tss_esapi::tcti_ldr::TctiNameConf;
-use tss_esapi::traits::UnMarshall as _;
+use tss_esapi::interface_types::session_handles::PolicySession;
+use tss_esapi::structures::{Digest, PcrSlot};
+
+#[expect(dead_code, reason = "other tests use the rest")]
+mod intruder;
 
 #[test]
 fn keys_of_a_phase_open_in_that_phase_of_an_approved_image_and_in_no_other() {
@@ -159,15 +148,17 @@ fn the_policy_digest_of_an_image_is_the_tpms_own() {
     let approvals = machine.boot(b"image");
     let blob = machine.tpm.seal_for(PAYLOAD, &approvals, Phase::Preboot, None).unwrap();
     let mut context = machine.context();
-    let key = load_key(&mut context, &approvals.key);
+    let key = intruder::load_key(&mut context, &approvals.key);
     let name = context.tr_get_name(key.into()).unwrap();
     assert_eq!(name.value(), approvals.key.name().as_bytes());
     context.flush_context(key.into()).unwrap();
-    let session = start(&mut context, SessionType::Policy);
+    let session = intruder::start(&mut context, SessionType::Policy);
     let policy: PolicySession = session.try_into().unwrap();
-    context.policy_pcr(policy, Digest::default(), selection(&[PcrSlot::Slot11, PcrSlot::Slot12])).unwrap();
+    context
+        .policy_pcr(policy, Digest::default(), intruder::selection(&[PcrSlot::Slot11, PcrSlot::Slot12]))
+        .unwrap();
     assert_eq!(context.policy_get_digest(policy).unwrap().value(), image_digest(&approvals.preboot.image));
-    satisfy(&mut context, policy, &approvals.preboot, &approvals.key).unwrap();
+    intruder::satisfy(&mut context, policy, &approvals.preboot, &approvals.key).unwrap();
     assert_eq!(context.policy_get_digest(policy).unwrap().value(), blob.policy().digest());
 }
 
@@ -208,15 +199,7 @@ fn a_tpm_locked_by_wrong_guesses_says_so_and_opens_our_keys() {
     let approvals = machine.boot(b"image");
     let blob = machine.tpm.seal_for(PAYLOAD, &approvals, Phase::Preboot, None).unwrap();
     assert!(!machine.tpm.is_locked_out().unwrap());
-    let mut context = machine.context();
-    let storage = storage_key(&mut context);
-    let object = guarded(&mut context, storage);
-    context.tr_set_auth(object, Auth::try_from(b"wrong".as_slice()).unwrap()).unwrap();
-    for _ in 0..8 {
-        let guessed = context.execute_with_session(Some(AuthSession::Password), |c| c.unseal(object));
-        assert!(guessed.is_err());
-    }
-    drop(context);
+    intruder::lock(machine.swtpm.device());
     assert!(machine.tpm.is_locked_out().unwrap());
     assert_eq!(machine.tpm.unseal(&blob, Some(&approvals)).unwrap().as_slice(), PAYLOAD);
     machine.tpm.seal_for(PAYLOAD, &approvals, Phase::Node, None).unwrap();
@@ -276,151 +259,12 @@ impl Machine {
     }
 
     fn context(&self) -> Context {
-        device_context(self.swtpm.device())
+        intruder::context(self.swtpm.device())
     }
 
-    /// Runs every command up to Unseal, whatever the ones before it answered.
     fn intrude(&self, blob: &SealedBlob, approval: &Approval, key: &ImageKey) -> Option<Vec<u8>> {
-        let mut context = self.context();
-        let session = start(&mut context, SessionType::Policy);
-        let policy: PolicySession = session.try_into().unwrap();
-        let registers = selection(&[PcrSlot::Slot11, PcrSlot::Slot12]);
-        context.policy_pcr(policy, Digest::default(), registers).unwrap();
-        // What is refused here leaves the session as it was.
-        let _refused = satisfy(&mut context, policy, approval, key);
-        let storage = storage_key(&mut context);
-        let (public, private) = parts(blob);
-        let object = context
-            .execute_with_session(Some(AuthSession::Password), |c| c.load(storage, private, public))
-            .unwrap();
-        let opened = context.execute_with_session(Some(session), |c| c.unseal(object.into()));
-        opened.ok().map(|secret| secret.value().to_vec())
+        intruder::open(self.swtpm.device(), blob, approval, key)
     }
-}
-
-fn device_context(device: &Path) -> Context {
-    Context::new(TctiNameConf::Device(device.to_str().unwrap().parse().unwrap())).unwrap()
-}
-
-/// The public and private parts in the file of a bound object.
-fn parts(blob: &SealedBlob) -> (Public, Private) {
-    let bytes = blob.encode();
-    let public = 8 + 3 + 98 + 34;
-    let private = &bytes[public + 78 + 2..bytes.len() - 32];
-    (Public::unmarshall(&bytes[public..public + 78]).unwrap(), Private::try_from(private).unwrap())
-}
-
-fn satisfy(
-    context: &mut Context,
-    policy: PolicySession,
-    approval: &Approval,
-    key: &ImageKey,
-) -> tss_esapi::Result<()> {
-    let loaded = load_key(context, key);
-    let name = context.tr_get_name(loaded.into())?;
-    let digest = Digest::try_from(Sha256::digest(approval.message()).as_slice())?;
-    let [r, s] =
-        [&approval.signature[..32], &approval.signature[32..]].map(|n| EccParameter::try_from(n).unwrap());
-    let signature = Signature::EcDsa(EccSignature::create(HashingAlgorithm::Sha256, r, s)?);
-    let verified = context.verify_signature(loaded, digest, signature);
-    context.flush_context(loaded.into())?;
-    let approved = Digest::try_from(image_digest(&approval.image).as_slice())?;
-    context.policy_authorize(
-        policy,
-        approved,
-        Nonce::try_from(approval.phase.as_slice())?,
-        &name,
-        verified?,
-    )?;
-    context.policy_pcr(policy, Digest::default(), selection(&[PcrSlot::Slot7]))
-}
-
-fn load_key(context: &mut Context, key: &ImageKey) -> KeyHandle {
-    let attributes =
-        ObjectAttributesBuilder::new().with_user_with_auth(true).with_sign_encrypt(true).build().unwrap();
-    let scheme = EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256));
-    let parameters = PublicEccParametersBuilder::new_unrestricted_signing_key(scheme, EccCurve::NistP256);
-    let [x, y] = [&key.0[..32], &key.0[32..]].map(|n| EccParameter::try_from(n).unwrap());
-    let public = PublicBuilder::new()
-        .with_public_algorithm(PublicAlgorithm::Ecc)
-        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(attributes)
-        .with_ecc_parameters(parameters.build().unwrap())
-        .with_ecc_unique_identifier(EccPoint::new(x, y))
-        .build()
-        .unwrap();
-    context.load_external_public(public, Hierarchy::Owner).unwrap()
-}
-
-fn storage_key(context: &mut Context) -> KeyHandle {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
-        .with_no_da(true)
-        .with_restricted(true)
-        .with_decrypt(true)
-        .build()
-        .unwrap();
-    let parameters = PublicEccParametersBuilder::new_restricted_decryption_key(
-        SymmetricDefinitionObject::AES_128_CFB,
-        EccCurve::NistP256,
-    );
-    let public = PublicBuilder::new()
-        .with_public_algorithm(PublicAlgorithm::Ecc)
-        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(attributes)
-        .with_ecc_parameters(parameters.build().unwrap())
-        .with_ecc_unique_identifier(EccPoint::default())
-        .build()
-        .unwrap();
-    context
-        .execute_with_session(Some(AuthSession::Password), |c| {
-            c.create_primary(Hierarchy::Owner, public, None, None, None, None)
-        })
-        .unwrap()
-        .key_handle
-}
-
-/// An object of another program, behind a password that a TPM counts wrong guesses of.
-fn guarded(context: &mut Context, storage: KeyHandle) -> ObjectHandle {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_user_with_auth(true)
-        .build()
-        .unwrap();
-    let public = PublicBuilder::new()
-        .with_public_algorithm(PublicAlgorithm::KeyedHash)
-        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(attributes)
-        .with_keyed_hash_parameters(PublicKeyedHashParameters::new(KeyedHashScheme::Null))
-        .with_keyed_hash_unique_identifier(Digest::default())
-        .build()
-        .unwrap();
-    let password = Auth::try_from(b"right".as_slice()).unwrap();
-    let secret = SensitiveData::try_from(b"else's".to_vec()).unwrap();
-    context
-        .execute_with_session(Some(AuthSession::Password), |c| {
-            let made = c.create(storage, public, Some(password), Some(secret), None, None)?;
-            c.load(storage, made.out_private, made.out_public)
-        })
-        .unwrap()
-        .into()
-}
-
-fn start(context: &mut Context, kind: SessionType) -> AuthSession {
-    let symmetric = SymmetricDefinition::AES_128_CFB;
-    let session = context.start_auth_session(None, None, None, kind, symmetric, HashingAlgorithm::Sha256);
-    let session = session.unwrap().unwrap();
-    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
-    context.tr_sess_set_attributes(session, attributes, mask).unwrap();
-    session
-}
-
-fn selection(slots: &[PcrSlot]) -> PcrSelectionList {
-    PcrSelectionListBuilder::new().with_selection(HashingAlgorithm::Sha256, slots).build().unwrap()
 }
 
 fn key(byte: u8) -> ImageSecretKey {

@@ -374,6 +374,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_disk_that_is_full_is_named_and_the_slots_stay_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let slots = Slots::open(dir.path().to_owned()).unwrap();
+        put(&slots, Slot::A, 4, &image(4));
+        let signed = generation(5, &image(5)).sign(&ORG, &release_key());
+        drop(slots.receive(&signed).unwrap());
+        let place = dir.path().join(NEW).join(IMAGE);
+        fs::remove_file(&place).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &place).unwrap();
+        let full = slots.receive(&signed).unwrap().append(&image(5)).unwrap_err();
+        assert_eq!(full.code, Code::NodeImageNotKept);
+        assert!(full.detail.contains("No space left"), "{full}");
+        assert_eq!(kept(&slots), [(Slot::A, 4, Tries::Left(IMAGE_TRIES_MAX))]);
+    }
+
+    #[test]
     fn a_count_that_is_torn_or_missing_costs_no_more_than_starts() {
         assert_eq!(tries_in(b"0\n"), 0);
         assert_eq!(tries_in(b"2\n"), 2);
