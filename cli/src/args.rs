@@ -10,7 +10,8 @@ use serde::Deserialize;
 pub(crate) use image::{Image, ImageNode, ImagePreboot, ImageRecovery};
 pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
 pub(crate) use roles::{
-    Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, OrgKeysAt,
+    Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, GatewayShare,
+    OrgKeysAt,
 };
 
 use crate::{duration, output::Format};

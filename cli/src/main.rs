@@ -45,6 +45,7 @@ mod remote;
 mod removal;
 mod revoke;
 mod settings;
+mod share;
 mod status;
 mod tls_keys;
 mod tpm;
@@ -118,6 +119,7 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Admin(Admin::List) => admin::list(everywhere),
         Command::Admin(Admin::Log { who }) => admin::log(everywhere, who),
         Command::Gateway(Gateway::Init(args)) => gateway::init(everywhere, args),
+        Command::Gateway(Gateway::Share(args)) => share::run(everywhere, args),
         Command::Gateway(Gateway::Add(args)) => return gateway::add(everywhere, args),
         Command::Gateway(Gateway::Remove(args)) => return gateway::remove(everywhere, args),
         Command::Gateway(Gateway::List) => gateway::list(everywhere),

@@ -100,7 +100,11 @@ impl Remote {
             match reply {
                 Reply::Records(batch) => records.extend(batch),
                 Reply::End { .. } => return Ok(records),
-                Reply::Admitted(_) | Reply::Challenge(_) | Reply::Submitted(_) | Reply::Refused(_) => break,
+                Reply::Admitted(_)
+                | Reply::Challenge(_)
+                | Reply::Share(_)
+                | Reply::Submitted(_)
+                | Reply::Refused(_) => break,
             }
         }
         Err(unexpected())
@@ -192,7 +196,9 @@ async fn exchange(
                 session.close().await;
                 return Ok(replies);
             }
-            Reply::Records(_) | Reply::Admitted(_) | Reply::Challenge(_) => replies.push(reply),
+            Reply::Records(_) | Reply::Admitted(_) | Reply::Challenge(_) | Reply::Share(_) => {
+                replies.push(reply)
+            }
         }
     }
     Err(unexpected())

@@ -1,8 +1,9 @@
-//! What a gateway makes of the word of a newcomer's TPM. Pure: the caller draws, keeps and answers.
+//! What a gateway makes of the word of a machine's TPM, when the machine joins and when it asks for its share
+//! of its disk's key. Pure: the caller draws, keeps and answers.
 //!
 //! A machine says which TPM speaks for it and proves that in two steps. First it gets a secret that only this
 //! TPM opens, and only if it also holds the key that will speak; then that key says what the registers hold,
-//! in answer to a question made of the session, the machine's three keys, its invite, and the opened secret.
+//! in answer to a question made of the session, the machine's keys, what it asks for, and the opened secret.
 
 use core::fmt;
 use std::time::Instant;
@@ -10,8 +11,8 @@ use std::time::Instant;
 use attest::{
     Accepted, AttestationKey, Endorsement, EndorsementError, KeyError, QuoteError, Quoted, Registers,
 };
-use identity::{Code, SessionId, TpmId};
-use org_trust::{Admit, Challenge, Offer, Quote, TrustBundle, question};
+use identity::{Code, PublicKey, SessionId, TpmId};
+use org_trust::{Admit, Challenge, Offer, Quote, ShareOffer, TrustBundle, question, share_question};
 use zeroize::Zeroizing;
 
 /// What the word of a TPM is checked against: `[attestation]` of the settings.
@@ -27,13 +28,31 @@ pub struct Attestation {
 #[derive(Debug)]
 pub struct Pending {
     /// What it asked for; decided about anew once its TPM has spoken.
-    pub request: Vec<u8>,
+    pub asked: Wanted,
     /// Until when it may answer.
     pub until: Instant,
-    admit: Box<Admit>,
     endorsement: Endorsement,
     key: AttestationKey,
     secret: Zeroizing<[u8; 32]>,
+}
+
+/// What a TPM speaks for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// That a machine is admitted.
+    Join {
+        /// The request.
+        request: Vec<u8>,
+        /// What it would become, its proofs checked.
+        admit: Box<Admit>,
+    },
+    /// A share of a disk's key.
+    Share {
+        /// The machine's boot key.
+        boot: PublicKey,
+        /// Of this epoch.
+        epoch: u32,
+    },
 }
 
 /// A TPM whose word holds and will do.
@@ -71,7 +90,8 @@ pub enum Unattested {
     },
     /// Nothing is set up to check it against.
     NotSetUp,
-    /// The request names another TPM than the certificate.
+    /// The certificate is of another TPM than the one that the request names, or that spoke when the
+    /// machine joined.
     OtherTpm,
     /// What it says does not hold, or will not do.
     Quote(QuoteError),
@@ -97,10 +117,7 @@ impl Attestation {
         drawn: Drawn,
         until: Instant,
     ) -> Result<(Challenge, Pending), Unattested> {
-        let makers = self.makers.as_ref().filter(|_| self.is_set_up()).ok_or(Unattested::NotSetUp)?;
-        let makers = makers.certificates().iter().map(|ca| ca.der());
-        let endorsement =
-            Endorsement::of_certificate(&offer.certificate, makers).map_err(Unattested::Endorsement)?;
+        let endorsement = self.endorsement(&offer.certificate)?;
         let tpm = endorsement.tpm();
         if admit.tpm() != Some(tpm) {
             return Err(Unattested::OtherTpm);
@@ -108,12 +125,33 @@ impl Attestation {
         if !invited.is_empty() && !invited.contains(&tpm) {
             return Err(Unattested::NotInvited { tpm });
         }
-        let key = AttestationKey::decode(&offer.key).map_err(Unattested::Key)?;
-        let Drawn { secret, randomness } = drawn;
-        let made = endorsement.make_credential(&key, &secret, &randomness);
-        let made = made.ok_or(Unattested::Endorsement(EndorsementError::Malformed))?;
-        let challenge = Challenge { credential: made.blob, seed: made.seed };
-        Ok((challenge, Pending { request: offer.request, until, admit, endorsement, key, secret }))
+        let asked = Wanted::Join { request: offer.request, admit };
+        ask(asked, endorsement, &offer.key, drawn, until)
+    }
+
+    /// The same for the share of a machine's disk key. `tpm` is the one that spoke for it when it joined.
+    ///
+    /// # Errors
+    /// [`Unattested`].
+    pub fn challenge_for_share(
+        &self,
+        offer: &ShareOffer,
+        boot: PublicKey,
+        tpm: Option<TpmId>,
+        drawn: Drawn,
+        until: Instant,
+    ) -> Result<(Challenge, Pending), Unattested> {
+        let endorsement = self.endorsement(&offer.certificate)?;
+        if tpm.is_some_and(|known| known != endorsement.tpm()) {
+            return Err(Unattested::OtherTpm);
+        }
+        ask(Wanted::Share { boot, epoch: offer.epoch }, endorsement, &offer.key, drawn, until)
+    }
+
+    fn endorsement(&self, certificate: &[u8]) -> Result<Endorsement, Unattested> {
+        let makers = self.makers.as_ref().filter(|_| self.is_set_up()).ok_or(Unattested::NotSetUp)?;
+        let makers = makers.certificates().iter().map(|ca| ca.der());
+        Endorsement::of_certificate(certificate, makers).map_err(Unattested::Endorsement)
     }
 
     /// Hears what the TPM says in this session.
@@ -123,7 +161,10 @@ impl Attestation {
     pub fn hear(&self, session: &SessionId, pending: &Pending, quote: &Quote) -> Result<Word, Unattested> {
         let [secure_boot, image, command_line] = quote.registers;
         let registers = Registers { secure_boot, image, command_line };
-        let question = question(session, &pending.admit, &pending.secret);
+        let question = match &pending.asked {
+            Wanted::Join { admit, .. } => question(session, admit, &pending.secret),
+            Wanted::Share { boot, epoch } => share_question(session, boot, *epoch, &pending.secret),
+        };
         let quoted = pending
             .key
             .verify_quote(&quote.attest, &quote.signature, &question, &registers)
@@ -131,6 +172,21 @@ impl Attestation {
         quoted.check(&self.accepted).map_err(Unattested::Quote)?;
         Ok(Word { tpm: pending.endorsement.tpm(), by: pending.endorsement.by().to_owned(), quoted })
     }
+}
+
+fn ask(
+    asked: Wanted,
+    endorsement: Endorsement,
+    key: &[u8],
+    drawn: Drawn,
+    until: Instant,
+) -> Result<(Challenge, Pending), Unattested> {
+    let key = AttestationKey::decode(key).map_err(Unattested::Key)?;
+    let Drawn { secret, randomness } = drawn;
+    let made = endorsement.make_credential(&key, &secret, &randomness);
+    let made = made.ok_or(Unattested::Endorsement(EndorsementError::Malformed))?;
+    let challenge = Challenge { credential: made.blob, seed: made.seed };
+    Ok((challenge, Pending { asked, until, endorsement, key, secret }))
 }
 
 impl Unattested {
@@ -156,7 +212,7 @@ impl fmt::Display for Unattested {
             Self::Key(why) => why.fmt(f),
             Self::NotInvited { tpm } => write!(f, "the invite is not for TPM {tpm}"),
             Self::NotSetUp => f.write_str(Code::AttestationNotSetUp.title()),
-            Self::OtherTpm => f.write_str("the request names another TPM than the certificate"),
+            Self::OtherTpm => f.write_str("the certificate is of another TPM than the one that is named"),
             Self::Quote(why) => why.fmt(f),
         }
     }

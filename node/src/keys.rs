@@ -11,9 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use identity::{Code, Label, SecretKey};
+use identity::{Code, Label, SecretKey, ShareKey};
 use org_trust::NodeKeys;
-use tpm_seal::{Custody, CustodyError, Kind, NextBoot, NodeSecrets, Phase, Seed, Tpm, TpmError};
+use tpm_seal::{
+    Custody, CustodyError, Kind, NextBoot, NodeSecrets, Phase, SHARE_KEYS_MAX, Seed, ShareSecrets, Tpm,
+    TpmError,
+};
 
 use member_crdt::{Member, Roster};
 
@@ -125,6 +128,46 @@ impl Keys {
         custody.store(&directory, &secrets).map_err(KeysError::Custody)?;
         custody.test(&directory, &secrets).map_err(KeysError::Custody)?;
         Ok(key)
+    }
+
+    /// The keys with which this machine gives shares of disk keys, if it keeps any. Blocks on disk and TPM.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn shares(config: &Config) -> Result<Vec<ShareKey>, KeysError> {
+        let directory = directory(config);
+        if !Custody::is_kept::<ShareSecrets>(&directory).map_err(KeysError::Custody)? {
+            return Ok(Vec::new());
+        }
+        let kept: ShareSecrets = custody(config)?.load(&directory).map_err(KeysError::Custody)?;
+        Ok(kept.keys.iter().map(|(epoch, key)| key.expose(|key| ShareKey::from_bytes(*epoch, key))).collect())
+    }
+
+    /// Keeps one more of them, in place of one of its epoch and beside the newest of the others; all that
+    /// are kept then. Blocks on disk and TPM.
+    ///
+    /// # Errors
+    /// [`KeysError`]; those that were kept are still there.
+    pub fn keep_share(config: &Config, key: &ShareKey) -> Result<Vec<ShareKey>, KeysError> {
+        let (custody, directory) = (custody(config)?, directory(config));
+        let mut keys = Self::shares(config)?;
+        keys.retain(|kept| kept.epoch() != key.epoch());
+        keys.drain(..(keys.len() + 1).saturating_sub(SHARE_KEYS_MAX));
+        keys.push(key.clone());
+        keys.sort_by_key(ShareKey::epoch);
+        let seeds = keys.iter().map(|key| (key.epoch(), key.expose(Seed::new)));
+        let secrets = ShareSecrets { keys: seeds.collect() };
+        custody.store(&directory, &secrets).map_err(KeysError::Custody)?;
+        custody.test(&directory, &secrets).map_err(KeysError::Custody)?;
+        Ok(keys)
+    }
+
+    /// Forgets them.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn forget_shares(config: &Config) -> Result<(), KeysError> {
+        Custody::forget::<ShareSecrets>(&directory(config)).map_err(KeysError::Custody)
     }
 
     /// Opens them from `directory`.
@@ -407,6 +450,26 @@ mod tests {
         let opened = Keys::open(&Custody::File, &keys).unwrap();
         assert_eq!(opened.node.public(), SecretKey::from_seed(&[1; 32]).public());
         assert_eq!(opened.gateway.map(|k| k.public()), Some(SecretKey::from_seed(&[3; 32]).public()));
+    }
+
+    #[test]
+    fn a_gateway_keeps_the_share_keys_of_the_newest_epochs() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: dir.path().into(), storage: Storage::File, ..Config::default() };
+        fs::create_dir(directory(&config)).unwrap();
+        assert!(Keys::shares(&config).unwrap().is_empty(), "none by default");
+        let release = SecretKey::from_seed(&[1; 32]);
+        for (epoch, kept) in [(3, &[3][..]), (4, &[3, 4]), (5, &[4, 5]), (2, &[2, 5]), (5, &[2, 5])] {
+            Keys::keep_share(&config, &ShareKey::of(&release, epoch)).unwrap();
+            let keys = Keys::shares(&config).unwrap();
+            assert_eq!(keys.iter().map(ShareKey::epoch).collect::<Vec<_>>(), kept);
+            let machine = release.public();
+            for key in &keys {
+                assert_eq!(key.share(&machine), ShareKey::of(&release, key.epoch()).share(&machine));
+            }
+        }
+        Keys::forget_shares(&config).unwrap();
+        assert!(Keys::shares(&config).unwrap().is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use control::local::State as Stage;
-use identity::Code;
+use identity::{Code, ShareKey};
 use member_crdt::{Checked, Member, Replica, Unchecked};
 
 use crate::{
@@ -33,6 +33,8 @@ pub struct Prepared {
     pub replace: bool,
     /// What a rotation of the keys has left beside them.
     pub beside: Beside,
+    /// With which this machine, as a gateway, gives shares of disk keys.
+    pub shares: Vec<ShareKey>,
 }
 
 /// Why this machine is no member at the moment, as status says it.
@@ -122,7 +124,12 @@ pub fn prepare(config: &Config) -> Result<Prepared, Unready> {
         tracing::info!("took over what was handed over");
     }
     let replace = torn || store.wants_replacing_at_start();
-    Ok(Prepared { keys, replica, store, replace, beside })
+    // Without them it is a gateway like any other.
+    let shares = Keys::shares(config).unwrap_or_else(|why| {
+        tracing::warn!(MUSTER_CODE = %why.code(), "the keys for shares of disk keys do not open: {}", chain(&why));
+        Vec::new()
+    });
+    Ok(Prepared { keys, replica, store, replace, beside, shares })
 }
 
 /// Signatures are what a start takes its time for, and none depends on another.

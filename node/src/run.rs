@@ -10,7 +10,7 @@ use std::{
 };
 
 use control::local::{Failed, Request, State as Stage};
-use identity::{BootNonce, Code, PublicKey, SecretKey, limits::SWIM_QUEUED_MAX};
+use identity::{BootNonce, Code, PublicKey, SecretKey, ShareKey, limits::SWIM_QUEUED_MAX};
 use org_trust::RunningImage;
 use tokio::{
     net::UdpSocket,
@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     booted, clock,
-    config::Config,
+    config::{Config, Storage},
     health,
     images::{self, Images, ImagesOrder},
     keys::{Keys, KeysDone, KeysOrder},
@@ -32,7 +32,7 @@ use crate::{
     probes,
     sessions::SessionKey,
     sockets::{self, Asked},
-    state::{Beginning, Decision, Dialled, Effect, Now, Outside, Proven, RoleKeyOrder, State},
+    state::{Beginning, Decision, Dialled, Effect, Now, Outside, Proven, RoleKeyOrder, ShareOrder, State},
     tunnel::{self, TunnelConfig, TunnelEvent, TunnelHandle},
     unready,
     writer::{self, Write, Written},
@@ -57,6 +57,8 @@ pub enum Input {
     Proven(Proven),
     /// The key of the gateway role is made, or could not be.
     RoleKey(Result<SecretKey, Failed>, Box<RoleKeyOrder>),
+    /// Keys for shares were kept or forgotten.
+    Shares(Result<Vec<ShareKey>, Failed>, Box<ShareOrder>),
     /// An order about keys was carried out, or could not be.
     Keys(Result<KeysDone, Failed>),
     /// Why a peer closed a session, as it says; the session's end follows.
@@ -202,7 +204,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: &Config, prepared: Prepared) -> Result<Self, Unready> {
-        let Prepared { keys, replica, store, replace, beside } = prepared;
+        let Prepared { keys, replica, store, replace, beside, shares } = prepared;
         let keys = Arc::new(keys);
         let org = replica.org();
         let node = keys.node.public();
@@ -262,6 +264,7 @@ impl Daemon {
         let mut state = State::new(beginning, now());
         state.on_policy(config.policy, now());
         state.on_attestation(config.attestation.clone());
+        state.on_shares(shares, config.storage == Storage::File);
         if let Some(release) = running.as_ref().and_then(|image| image.given_up) {
             state.on_given_up(release);
         }
@@ -360,6 +363,9 @@ impl Daemon {
             Input::Proven(proven) => self.state.on_proven(proven, now),
             Input::RoleKey(made, order) => self.state.on_role_key(made, *order, now),
             Input::Keys(done) => self.state.on_keys(done, now),
+            Input::Shares(kept, order) => {
+                self.state.on_shares_kept(kept, self.config.storage == Storage::File, *order);
+            }
             Input::Told(key, code) => self.state.on_told(key, code, now),
             Input::Unproven { code, detail, source } => self.state.on_unproven(code, detail, source, now),
         }
@@ -406,6 +412,10 @@ impl Daemon {
                 Effect::Keys(order) => {
                     let (config, inputs) = (Arc::clone(&self.config), self.ground.inputs.clone());
                     self.tasks.spawn(carry_out(config, order, inputs));
+                    Ok(())
+                }
+                Effect::Shares(order) => {
+                    self.tasks.spawn(keep_shares(Arc::clone(&self.config), order, self.ground.inputs.clone()));
                     Ok(())
                 }
                 Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),
@@ -488,6 +498,23 @@ async fn make_role_key(config: Arc<Config>, order: Box<RoleKeyOrder>, inputs: mp
     };
     if inputs.send(Input::RoleKey(made, order)).await.is_err() {
         tracing::debug!("stopping; nobody waits for the role's key");
+    }
+}
+
+/// The same.
+async fn keep_shares(config: Arc<Config>, order: Box<ShareOrder>, inputs: mpsc::Sender<Input>) {
+    let keep = order.keep.clone();
+    let kept = tokio::task::spawn_blocking(move || match keep {
+        Some(key) => Keys::keep_share(&config, &key),
+        None => Keys::forget_shares(&config).map(|()| Vec::new()),
+    });
+    let failed = |code: Code, why: &dyn fmt::Display| Failed { code: code.into(), detail: why.to_string() };
+    let kept = match kept.await {
+        Ok(kept) => kept.map_err(|why| failed(why.code(), &why)),
+        Err(error) => Err(failed(Code::TpmFailure, &error)),
+    };
+    if inputs.send(Input::Shares(kept, order)).await.is_err() {
+        tracing::debug!("stopping; nobody waits for the keys for shares");
     }
 }
 

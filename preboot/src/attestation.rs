@@ -1,8 +1,8 @@
-//! This machine's TPM speaks for it, where the invite asks for that.
+//! This machine's TPM speaks for it: where the invite asks for that, and for its share of its disk's key.
 
 use attest::{certificate_in, tpm_of};
-use identity::{Code, SessionId, TpmId};
-use org_trust::{Challenge, EnrolRequest, Offer, Quote, question};
+use identity::{Code, TpmId};
+use org_trust::{Challenge, EnrolRequest, Offer, Quote};
 use tpm_seal::Tpm;
 use zeroize::Zeroizing;
 
@@ -34,23 +34,31 @@ impl<'a> Speaker<'a> {
 
     /// What goes to the gateway first.
     pub(crate) fn offer(&self, request: &EnrolRequest) -> Outcome<Offer> {
-        let key = self.tpm.attestation_key()?;
-        Ok(Offer { request: request.encode(), certificate: self.certificate.clone(), key })
+        Ok(Offer { request: request.encode(), certificate: self.certificate.clone(), key: self.key()? })
     }
 
-    /// What the TPM says to what the gateway asks in this session.
+    /// The certificate of its endorsement key.
+    pub(crate) fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// The key that will speak.
+    pub(crate) fn key(&self) -> Outcome<Vec<u8>> {
+        Ok(self.tpm.attestation_key()?)
+    }
+
+    /// What the TPM says to what the gateway asks in this session; `question` makes of the opened credential
+    /// what it is to sign.
     pub(crate) fn answer(
         &self,
-        request: &EnrolRequest,
-        session: &SessionId,
         challenge: &Challenge,
+        question: impl FnOnce(&[u8; 32]) -> [u8; 32],
     ) -> Outcome<Quote> {
         let opened = self.tpm.open_credential(&challenge.credential, &challenge.seed)?;
         let opened: Result<Zeroizing<[u8; 32]>, _> = opened.as_slice().try_into().map(Zeroizing::new);
         let opened = opened
             .map_err(|_| Failure::new(Code::FrameMalformed, "the gateway's credential is of another size"))?;
-        let tpm_seal::Quote { registers, attest, signature } =
-            self.tpm.quote(&question(session, request.claimed(), &opened))?;
+        let tpm_seal::Quote { registers, attest, signature } = self.tpm.quote(&question(&opened))?;
         Ok(Quote { registers, attest, signature })
     }
 }

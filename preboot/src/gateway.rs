@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use conn_auth::Action;
 use identity::{
-    BlobHash, Code, Heads, Outline, SecretKey, SessionId,
+    BlobHash, Code, DiskShare, Heads, Outline, SecretKey, SessionId,
     limits::{BLOB_NODES_MAX, BLOB_PIECE_BYTES, BLOB_PIECES_MAX, BOOT_RECORDS_BYTES_MAX, DIAL_DEADLINE_MS},
 };
 use org_trust::{
-    BlobReply, BlobRequest, CharterChain, EnrolRequest, Record, Records, Reply, Request, Statement,
-    TrustBundle,
+    BlobReply, BlobRequest, CharterChain, EnrolRequest, Record, Records, Reply, Request, ShareOffer,
+    Statement, TrustBundle, question, share_question,
 };
 use tokio::time::timeout;
 use transport::{
@@ -56,7 +56,7 @@ pub(crate) async fn enrol(
     send(&mut session, &first).await?;
     let reply = match (receive(&mut session).await?, speaker) {
         (Reply::Challenge(challenge), Some(speaker)) => {
-            let quote = speaker.answer(request, &id, &challenge)?;
+            let quote = speaker.answer(&challenge, |opened| question(&id, request.claimed(), opened))?;
             send(&mut session, &Request::Quote(Box::new(quote))).await?;
             receive(&mut session).await?
         }
@@ -77,9 +77,11 @@ pub(crate) async fn enrol(
         Reply::Refused(code) => {
             Err(Failure::new(code, format_args!("{gateway} refused to admit this machine")))
         }
-        Reply::Challenge(_) | Reply::Records(_) | Reply::End { .. } | Reply::Submitted(_) => {
-            Err(unexpected("another answer than to an admission"))
-        }
+        Reply::Challenge(_)
+        | Reply::Records(_)
+        | Reply::End { .. }
+        | Reply::Share(_)
+        | Reply::Submitted(_) => Err(unexpected("another answer than to an admission")),
     }
 }
 
@@ -102,10 +104,43 @@ pub(crate) async fn fetch(
                 return Ok(fetched);
             }
             Reply::Refused(code) => return Err(Failure::new(code, format_args!("{gateway} refused"))),
-            Reply::Admitted(_) | Reply::Challenge(_) | Reply::Submitted(_) => {
+            Reply::Admitted(_) | Reply::Challenge(_) | Reply::Share(_) | Reply::Submitted(_) => {
                 return Err(unexpected("another answer than to a start"));
             }
         }
+    }
+}
+
+/// Asks one gateway for this machine's part of the key of its disk, on the word of its TPM.
+pub(crate) async fn share(
+    gateway: &Address,
+    pinned: &Pinned,
+    chain: &mut CharterChain,
+    boot: &Boot,
+    speaker: &Speaker<'_>,
+    epoch: u32,
+) -> Outcome<DiskShare> {
+    let offer = ShareOffer { epoch, certificate: speaker.certificate().to_vec(), key: speaker.key()? };
+    let (mut session, id) = dial(gateway, pinned, chain, boot, &boot.key, "boot").await?;
+    send(&mut session, &Request::Share(Box::new(offer))).await?;
+    let mut reply = receive(&mut session).await?;
+    if let Reply::Challenge(challenge) = &reply {
+        let ours = boot.key.public();
+        let quote = speaker.answer(challenge, |opened| share_question(&id, &ours, epoch, opened))?;
+        send(&mut session, &Request::Quote(Box::new(quote))).await?;
+        reply = receive(&mut session).await?;
+    }
+    match reply {
+        Reply::Share(share) => {
+            session.close().await;
+            Ok(share)
+        }
+        Reply::Refused(code) => Err(Failure::new(code, format_args!("{gateway} gives no share"))),
+        Reply::Admitted(_)
+        | Reply::Challenge(_)
+        | Reply::Records(_)
+        | Reply::End { .. }
+        | Reply::Submitted(_) => Err(unexpected("another answer than to a question for a share")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use identity::{CharterId, Code, DiskKeys, Label, OrgId, PublicKey, SecretKey};
+use identity::{CharterId, Code, DiskKeys, DiskShare, Label, OrgId, PublicKey, SecretKey};
 use org_trust::{Assurance, NodeKeys};
 use rand::TryRng as _;
 use tpm_seal::{Approvals, BootSecrets, Custody, NextBoot, NodeSecrets, Phase, Seed, Tpm};
@@ -193,8 +193,8 @@ impl Boot {
     }
 
     /// What opens this machine's encrypted disk.
-    pub(crate) fn disk_keys(&self, org: OrgId, recovery: PublicKey) -> DiskKeys {
-        self.secrets.preboot_secret.expose(|secret| DiskKeys::new(secret, None, org, recovery))
+    pub(crate) fn disk_keys(&self, share: Option<DiskShare>, org: OrgId, recovery: PublicKey) -> DiskKeys {
+        self.secrets.preboot_secret.expose(|secret| DiskKeys::new(secret, share, org, recovery))
     }
 
     /// The lowest generation it boots.

@@ -14,6 +14,7 @@ mod node_image;
 mod persist;
 mod root;
 mod secure_boot;
+mod share;
 mod slots;
 mod watchdog;
 
@@ -115,7 +116,7 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::
     let runtime = runtime.map_err(|e| Failure::file(Path::new("/"), &e))?;
     let state = PathBuf::from(STATE);
     let (release, recovery) = (pins.release, pins.recovery);
-    let (started, image) = runtime.block_on(async {
+    let (started, image, disk, shares) = runtime.block_on(async {
         network::up(console).await?;
         let arguments = Arguments {
             state: Some(state.clone()),
@@ -130,16 +131,18 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::
         let image = Image { chain, gateways: pins.gateways, binding };
         let mut started = Box::pin(start(&arguments, Some(image), console)).await?;
         let image = Box::pin(node_image::get(&mut started, &release, console)).await?;
-        Ok::<_, Failure>((started, image))
+        let disk = persist::Found::look()?;
+        let shares = Box::pin(share::get(&started, disk.epochs(pins.share), console)).await;
+        Ok::<_, Failure>((started, image, disk, shares))
     })?;
     drop(runtime);
     console.checkpoint(format_args!(
         "node image, release {}, {} bytes, is the one that was signed",
         image.generation.number, image.generation.image_bytes
     ));
-    let keys = started.boot.disk_keys(started.member.org(), recovery);
-    let persists = persist::mount(&keys, typed, console)?;
-    drop((keys, started));
+    let keys = |share| started.boot.disk_keys(share, started.member.org(), recovery);
+    let persists = persist::mount(disk, shares, keys, typed, console)?;
+    drop(started);
     // From here on nothing that is sealed to this phase opens until the machine starts anew.
     leave_phase()?;
     root::switch(&image, persists, console)

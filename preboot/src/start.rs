@@ -253,7 +253,7 @@ fn advance(store: &KeyStore, member: &Pinned, boot: &mut Boot) -> Outcome<()> {
 
 /// Asks each gateway in turn, and all of them again while what failed may pass. An admin who has to
 /// approve the machine gets more time than a fault.
-async fn try_each<T>(
+pub(crate) async fn try_each<T>(
     attempts: u32,
     gateways: &[Address],
     console: &Console,

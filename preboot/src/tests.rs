@@ -200,7 +200,11 @@ async fn serve(held: Rc<RefCell<Held>>, tcp: TcpStream) -> Option<()> {
                 Reply::End { heads: Heads([0; 32]), count: 2 },
             ]
         }
-        Question::Attest(_) | Question::Quote(_) | Question::Submit(_) | Question::Fetch(_) => return None,
+        Question::Attest(_)
+        | Question::Quote(_)
+        | Question::Share(_)
+        | Question::Submit(_)
+        | Question::Fetch(_) => return None,
     };
     for answer in answers {
         session.send(answer.encode()).await.ok()?;

@@ -47,7 +47,7 @@ fn a_marked_disk_is_encrypted_opens_at_the_next_boot_and_by_recovery_when_all_ga
 }
 
 /// Whether plain cryptsetup takes a passphrase for a disk.
-fn opens(disk: &Path, passphrase: &str) -> bool {
+pub(crate) fn opens(disk: &Path, passphrase: &str) -> bool {
     let mut cryptsetup = Command::new("cryptsetup");
     cryptsetup.args(["open", "--test-passphrase", "--type", "luks2", "--key-file=-"]).arg(disk);
     let mut child = cryptsetup.stdin(Stdio::piped()).spawn().unwrap();

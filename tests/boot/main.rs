@@ -19,4 +19,5 @@ mod making;
 mod refused;
 mod sealing;
 mod secure_boot;
+mod share;
 mod state;

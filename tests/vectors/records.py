@@ -25,8 +25,8 @@ ASSURANCES = {1: "tpm-attested", 2: "tpm", 3: "tpm-unbound", 4: "tpm-software", 
 REASONS = {0: "unspecified", 1: "lost", 2: "stolen", 3: "compromised", 4: "retired"}
 RECORDS = {1: "charter", 2: "statement", 3: "report"}
 SELECTIONS = {1: "everything", 2: "reports", 3: "author"}
-ACTIONS = {1: "enrol", 2: "boot", 3: "submit", 4: "fetch", 5: "attest", 6: "quote"}
-REPLIES = {1: "admitted", 2: "records", 3: "end", 4: "submitted", 5: "refused", 6: "challenge"}
+ACTIONS = {1: "enrol", 2: "boot", 3: "submit", 4: "fetch", 5: "attest", 6: "quote", 7: "share"}
+REPLIES = {1: "admitted", 2: "records", 3: "end", 4: "submitted", 5: "refused", 6: "challenge", 7: "share"}
 ID_CONTEXTS = {
     "charter": "muster 2026 charter id v1",
     "statement": "muster 2026 statement id v1",
@@ -444,7 +444,7 @@ def write_batch(records):
 def read_request(data):
     r = Reader(data)
     tag = r.number("request tag", 1)
-    check(len(data) <= (4096 if tag in (1, 5, 6) else 32768), "request")
+    check(len(data) <= (4096 if tag in (1, 5, 6, 7) else 32768), "request")
     check(tag in ACTIONS, "request tag")
     action = ACTIONS[tag]
     if action == "enrol":
@@ -459,6 +459,10 @@ def read_request(data):
         f = {"action": action, "registers": [r.hex(f"register {n}", 32) for n in (7, 11, 12)]}
         f["quote"] = r.long("quote", 512).hex()
         f["signature"] = r.long("quote's signature", 512).hex()
+    elif action == "share":
+        f = {"action": action, "epoch": r.number("epoch", 4)}
+        f["certificate"] = r.long("TPM's certificate", 2048).hex()
+        f["key"] = r.long("attestation key", 512).hex()
     elif action == "boot":
         f = {"action": action, "charter": r.hex("charter", 32), "floor": r.number("floor", 4)}
     else:
@@ -480,6 +484,9 @@ def write_request(f):
     if f["action"] == "quote":
         out += b"".join(bytes.fromhex(register) for register in f["registers"])
         return out + long(bytes.fromhex(f["quote"])) + long(bytes.fromhex(f["signature"]))
+    if f["action"] == "share":
+        out += u(4, f["epoch"])
+        return out + long(bytes.fromhex(f["certificate"])) + long(bytes.fromhex(f["key"]))
     if f["action"] == "boot":
         return out + unhex(f["charter"]) + u(4, f["floor"])
     return out + number_of(SELECTIONS, f["select"]) + bytes.fromhex(f.get("author", ""))
@@ -499,6 +506,8 @@ def read_reply(data):
     elif reply == "challenge":
         f["credential"] = r.long("credential", 512).hex()
         f["seed"] = r.long("credential's seed", 512).hex()
+    elif reply == "share":
+        f["share"] = r.hex("share", 32)
     elif reply == "submitted":
         f["told"], f["others"], f["outcomes"] = r.number("told", 4), r.number("others", 4), []
         while r.data:
@@ -521,6 +530,8 @@ def write_reply(f):
         return out + unhex(f["heads"]) + u(8, f["count"])
     if f["reply"] == "challenge":
         return out + long(bytes.fromhex(f["credential"])) + long(bytes.fromhex(f["seed"]))
+    if f["reply"] == "share":
+        return out + unhex(f["share"])
     if f["reply"] == "submitted":
         return out + u(4, f["told"]) + u(4, f["others"]) + b"".join(u(2, n) for n in f["outcomes"])
     return out + u(2, f["code"])

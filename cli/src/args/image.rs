@@ -42,6 +42,9 @@ pub(crate) struct ImagePreboot {
     /// Put in what a machine with an encrypted disk needs: cryptsetup and mke2fs of this machine
     #[arg(long)]
     pub(crate) persist: bool,
+    /// A new encrypted disk opens only with a share that gateways give at each start, of this epoch
+    #[arg(long, value_name = "EPOCH", requires = "persist")]
+    pub(crate) share: Option<u32>,
     /// Where to write it
     #[arg(long, value_name = "FILE", default_value = "preboot.efi")]
     pub(crate) out: PathBuf,

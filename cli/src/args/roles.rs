@@ -100,9 +100,23 @@ pub(crate) enum Gateway {
     Add(GatewayAdd),
     /// Take the role from a gateway; machines that it let in stay, unless it is said otherwise
     Remove(GatewayRemove),
+    /// Have this gateway give machines that start the share of their encrypted disk's key, or stop it
+    Share(GatewayShare),
     /// All gateways
     #[command(alias = "ls")]
     List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayShare {
+    /// Which key: as in `muster image preboot --share`, and the same on every gateway
+    #[arg(long, value_name = "N", required_unless_present = "off")]
+    pub(crate) epoch: Option<u32>,
+    /// Give none, and forget the keys; the org keys make them anew
+    #[arg(long, conflicts_with = "epoch")]
+    pub(crate) off: bool,
+    #[command(flatten)]
+    pub(crate) org_keys: OrgKeysAt,
 }
 
 #[derive(Debug, Args)]

@@ -50,6 +50,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
         image_key: image_key.public(),
         secure_boot: args.secure_boot_cert.as_deref().map(fingerprint).transpose()?,
         recovery: identity::recovery_key(&keys.release).public(),
+        share: args.share,
         built_unix_s: time(),
         invite: invite.map(|(line, _)| line),
     };

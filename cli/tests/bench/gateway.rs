@@ -101,6 +101,10 @@ fn answer(replica: &mut Replica, request: Request) -> Vec<Vec<u8>> {
             }
             vec![Reply::Submitted(Submitted { outcomes, told, others }).encode()]
         }
-        Request::Enrol(_) | Request::Attest(_) | Request::Quote(_) | Request::Boot { .. } => Vec::new(),
+        Request::Enrol(_)
+        | Request::Attest(_)
+        | Request::Quote(_)
+        | Request::Boot { .. }
+        | Request::Share(_) => Vec::new(),
     }
 }

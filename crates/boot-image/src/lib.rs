@@ -8,16 +8,19 @@
 //! * [`Archive`] is an initramfs: the same tree gives the same bytes.
 //! * [`ImageSecretKey`] signs that a register's value is an image of the org, so that TPMs open keys to it.
 //! * [`Pins`] is what an image holds of its org, inside the initramfs and so inside the measurement.
+//! * [`DiskToken`] is what a machine that booted writes into the header of its encrypted disk.
 //!
 //! Pure: bytes in, bytes out. `muster image` reads and writes the files, `muster-preboot` reads the pins.
 
 mod archive;
+mod disk_token;
 mod image_key;
 mod pcr;
 mod pins;
 mod uki;
 
 pub use archive::{Archive, ArchiveError, Entry};
+pub use disk_token::DiskToken;
 pub use image_key::{ImageSecretKey, image_signature_holds};
 pub use pcr::{LEAVE_PREBOOT, Pcr};
 pub use pins::{PINS_DIRECTORY, Pins, PinsError};

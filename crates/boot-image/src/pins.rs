@@ -24,6 +24,8 @@ pub struct Pins {
     pub secure_boot: Option<[u8; 32]>,
     /// With which machines agree upon the recovery passphrases of their disks.
     pub recovery: PublicKey,
+    /// The epoch of the share that a new disk's key has a part of; none when gateways have no part in it.
+    pub share: Option<u32>,
     /// No clock of a machine is before this.
     pub built_unix_s: u64,
     /// The line with which a machine joins at its first start; one without it must find one elsewhere.
@@ -54,6 +56,7 @@ impl Pins {
             (BUILT, line(&self.built_unix_s)),
         ];
         files.extend(self.secure_boot.map(|certificate| (SECURE_BOOT, line(&encode_hex(&certificate)))));
+        files.extend(self.share.map(|epoch| (SHARE, line(&epoch))));
         files.extend(self.invite.as_ref().map(|invite| (INVITE, line(&invite.trim()))));
         files
     }
@@ -99,6 +102,13 @@ impl Pins {
                 Some(hash.map_err(|_| PinsError::Malformed(SECURE_BOOT))?)
             }
         };
+        let share = match file(SHARE) {
+            None => None,
+            Some(bytes) => {
+                let epoch = text(SHARE, bytes)?;
+                Some(epoch.trim_end().parse().map_err(|_| PinsError::Malformed(SHARE))?)
+            }
+        };
         let invite = file(INVITE).map(|bytes| text(INVITE, bytes)).transpose()?;
         if invite.as_ref().is_some_and(|line| line.len() > 2 * MANIFEST_BYTES_MAX) {
             return Err(PinsError::Malformed(INVITE));
@@ -111,6 +121,7 @@ impl Pins {
             image_key,
             secure_boot,
             recovery: recovery.map_err(|_| PinsError::Malformed(RECOVERY))?,
+            share,
             built_unix_s: built.trim_end().parse().map_err(|_| PinsError::Malformed(BUILT))?,
             invite: invite.map(|line| line.trim().to_owned()),
         })
@@ -153,6 +164,7 @@ const RELEASE: &str = "release-key";
 const IMAGE_KEY: &str = "image-key";
 const SECURE_BOOT: &str = "secure-boot-cert";
 const RECOVERY: &str = "recovery-key";
+const SHARE: &str = "share-epoch";
 const BUILT: &str = "built";
 const INVITE: &str = "invite";
 
@@ -171,6 +183,7 @@ mod tests {
             image_key: [5; 64],
             secure_boot: Some([6; 32]),
             recovery: SecretKey::from_seed(&[8; 32]).public(),
+            share: Some(3),
             built_unix_s: 1_800_000_000,
             invite: Some("muster-invite-1:x".to_owned()),
         }
@@ -178,7 +191,7 @@ mod tests {
 
     #[test]
     fn pins_read_back_from_the_image() {
-        for pins in [pins(), Pins { invite: None, secure_boot: None, ..pins() }] {
+        for pins in [pins(), Pins { invite: None, secure_boot: None, share: None, ..pins() }] {
             let mut archive = Archive::default();
             pins.put(&mut archive);
             assert_eq!(Pins::of(&Archive::unpack(&archive.pack().unwrap()).unwrap()), Ok(pins));
@@ -201,6 +214,8 @@ mod tests {
             (GATEWAYS, "gw.example:7443\r\n"),
             (BUILT, "+5\n"),
             (INVITE, " muster-invite-1:x\n"),
+            (SHARE, "all\n"),
+            (SHARE, "+1\n"),
         ] {
             let mut wrong = archive.clone();
             wrong.file(&format!("{PINS_DIRECTORY}/{name}"), content.as_bytes().to_vec(), false);

@@ -77,6 +77,15 @@ pub enum Request {
         /// `HOST:PORT` where machines will dial it.
         address: String,
     },
+    /// Keeps a key for shares of disk keys beside this gateway's other keys. [`Answer::ShareKeys`].
+    KeepShareKey {
+        /// Its epoch.
+        epoch: u32,
+        /// 32 bytes.
+        key: Bytes,
+    },
+    /// Forgets all of them. [`Answer::ShareKeys`].
+    ForgetShareKeys {},
     /// This machine's keys, and how far a rotation is. [`Answer::Keys`].
     Keys {},
     /// Makes new keys beside the old ones and tells the other members. Answered by [`Answer::Keys`] once the
@@ -136,6 +145,8 @@ pub enum Answer {
     Left(Left),
     /// To [`Request::PrepareGateway`].
     GatewayRequest(GatewayRequest),
+    /// To [`Request::KeepShareKey`] and [`Request::ForgetShareKeys`].
+    ShareKeys(ShareKeys),
     /// To [`Request::Keys`], [`Request::RotateKeys`] and [`Request::EndKeys`].
     Keys(Keys),
     /// To [`Request::OfferImage`] and [`Request::UploadImage`].
@@ -144,6 +155,16 @@ pub enum Answer {
     Images(Box<Images>),
     /// To anything that cannot be done.
     Failed(Failed),
+}
+
+/// Shares of which epochs this gateway gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareKeys {
+    /// In ascending order.
+    pub epochs: Vec<u32>,
+    /// Whether their keys lie in a plain file.
+    pub plain: bool,
 }
 
 /// How far an image has come.

@@ -481,6 +481,15 @@ codes! {
     PersistLocked = 8031, exit 77, "the encrypted disk does not open with this machine's key",
         "The machine has other keys than when the disk was made, or the disk comes from another machine.",
         "Get its recovery passphrase with `muster image recovery DISK` and the org keys, and type it at the console.";
+    ShareNotHeld = 8032, exit 69, "no gateway has a share of the disk's key to give",
+        "The gateways that answered do not keep a share key of the epoch that the disk or its image names.",
+        "On a gateway, with the org keys: `muster gateway share --epoch N`. The recovery passphrase opens the disk without.";
+    ShareWithheld = 8033, exit 77, "a gateway withholds the share of the disk's key",
+        "This machine's keys are not bound to what it booted, so that a share would open the disk for whatever runs there.",
+        "Have it join anew under Secure Boot with a TPM (`muster invite create --attest`), or give it an image without a share.";
+    ShareOutOfReach = 8034, exit 75, "the disk stays shut without a gateway",
+        "It opens with a share that gateways give at each start, and none was reached.",
+        "Bring a gateway into reach. The recovery passphrase opens the disk without: `muster image recovery DISK`.";
 }
 
 impl Code {

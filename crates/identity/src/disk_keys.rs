@@ -13,7 +13,7 @@ use crate::{HashContext, OrgId, PublicKey, SecretKey, encode_hex};
 #[derive(Debug)]
 pub struct DiskKeys {
     secret: Zeroizing<[u8; 32]>,
-    share: Option<Zeroizing<[u8; 32]>>,
+    share: Option<DiskShare>,
     machine: SecretKey,
     org: OrgId,
     recovery: PublicKey,
@@ -23,11 +23,11 @@ impl DiskKeys {
     /// Of a machine with this secret, in an org with this recovery key. `share` is the part that a gateway
     /// gives, where the org wants one.
     #[must_use]
-    pub fn new(secret: &[u8; 32], share: Option<&[u8; 32]>, org: OrgId, recovery: PublicKey) -> Self {
+    pub fn new(secret: &[u8; 32], share: Option<DiskShare>, org: OrgId, recovery: PublicKey) -> Self {
         let machine = Zeroizing::new(HashContext::DISK_MACHINE.hash(&[secret]));
         Self {
             secret: Zeroizing::new(*secret),
-            share: share.map(|share| Zeroizing::new(*share)),
+            share,
             machine: SecretKey::from_seed(&machine),
             org,
             recovery,
@@ -37,7 +37,7 @@ impl DiskKeys {
     /// The machine's own key.
     #[must_use]
     pub fn disk(&self) -> Zeroizing<[u8; 32]> {
-        let share = self.share.as_ref().map_or(&[][..], |share| share.as_slice());
+        let share = self.share.as_ref().map_or(&[][..], |share| share.0.as_slice());
         let flag = [u8::from(self.share.is_some())];
         Zeroizing::new(HashContext::DISK_KEY.hash(&[&*self.secret, &flag, share]))
     }
@@ -52,6 +52,77 @@ impl DiskKeys {
     #[must_use]
     pub fn recovery(&self) -> Zeroizing<String> {
         passphrase(&self.machine, &self.recovery, &self.org, &self.machine(), &self.recovery)
+    }
+}
+
+/// The part of a disk's key that a gateway gives.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DiskShare(Zeroizing<[u8; 32]>);
+
+impl DiskShare {
+    /// Takes the bytes; the caller's copy is the caller's to wipe.
+    #[must_use]
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        Self(Zeroizing::new(*bytes))
+    }
+
+    /// For the wire.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl core::fmt::Debug for DiskShare {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("DiskShare(..)")
+    }
+}
+
+/// With which gateways give machines their shares. Whoever has the org keys works it out anew, so they are
+/// its backup.
+#[derive(Clone)]
+pub struct ShareKey {
+    epoch: u32,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl ShareKey {
+    /// Of an epoch. Another epoch is another key: no share of the last one is of use in it.
+    #[must_use]
+    pub fn of(release: &SecretKey, epoch: u32) -> Self {
+        let key = release
+            .expose_seed(|seed| HashContext::DISK_SHARE_KEY.hash(&[seed.as_slice(), &epoch.to_le_bytes()]));
+        Self { epoch, key: Zeroizing::new(key) }
+    }
+
+    /// As a gateway keeps it.
+    #[must_use]
+    pub fn from_bytes(epoch: u32, key: &[u8; 32]) -> Self {
+        Self { epoch, key: Zeroizing::new(*key) }
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Lends the key to a gateway that keeps it.
+    pub fn expose<T>(&self, with: impl FnOnce(&[u8; 32]) -> T) -> T {
+        with(&self.key)
+    }
+
+    /// The share of the machine that was admitted with this key, whatever keys it has had since.
+    #[must_use]
+    pub fn share(&self, first: &PublicKey) -> DiskShare {
+        DiskShare(Zeroizing::new(HashContext::DISK_SHARE.hash(&[self.key.as_slice(), first.as_bytes()])))
+    }
+}
+
+impl core::fmt::Debug for ShareKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ShareKey({})", self.epoch)
     }
 }
 
@@ -102,7 +173,7 @@ mod tests {
     }
 
     fn keys(secret: u8, share: Option<&[u8; 32]>) -> DiskKeys {
-        DiskKeys::new(&[secret; 32], share, ORG, recovery_key(&release(1)).public())
+        DiskKeys::new(&[secret; 32], share.map(DiskShare::new), ORG, recovery_key(&release(1)).public())
     }
 
     #[test]
@@ -128,5 +199,16 @@ mod tests {
         assert_ne!(with.disk(), keys(6, Some(&[7; 32])).disk());
         assert_ne!(keys(5, Some(&[0; 32])).disk(), without.disk(), "a share of zeros is one");
         assert_eq!(with.recovery(), without.recovery());
+    }
+
+    #[test]
+    fn a_share_is_one_machines_and_one_epochs() {
+        let (key, machine) = (ShareKey::of(&release(1), 1), release(5).public());
+        let kept = key.expose(|bytes| ShareKey::from_bytes(key.epoch(), bytes));
+        assert_eq!((kept.epoch(), kept.share(&machine)), (1, key.share(&machine)));
+        assert_ne!(key.share(&machine), key.share(&release(6).public()));
+        assert_ne!(key.share(&machine), ShareKey::of(&release(1), 2).share(&machine));
+        assert_ne!(key.share(&machine), ShareKey::of(&release(2), 1).share(&machine), "another org's");
+        assert_eq!(format!("{key:?} {:?}", key.share(&machine)), "ShareKey(1) DiskShare(..)");
     }
 }

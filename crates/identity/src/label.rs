@@ -127,6 +127,12 @@ registry! { HashContext:
     STORE_FRAME = "muster 2026 store frame v1";
     /// The key of a machine's encrypted disk, from its preboot_secret and the share if there is one.
     DISK_KEY = "muster 2026 disk key v1";
+    /// The key that gateways keep to give shares of disk keys, from the seed of the release key and the epoch.
+    DISK_SHARE_KEY = "muster 2026 disk share key v1";
+    /// One machine's share, from that key and the key that the machine was admitted with.
+    DISK_SHARE = "muster 2026 disk share v1";
+    /// What a TPM signs when its machine asks for that: session, boot key, epoch, opened credential.
+    DISK_SHARE_QUESTION = "muster 2026 disk share v1 question";
     /// Seed of the key pair with which a machine agrees upon the recovery passphrase of its disk.
     DISK_MACHINE = "muster 2026 disk machine key v1";
     /// Seed of the org's, from the seed of its release key.

@@ -24,7 +24,7 @@ mod outline;
 mod overlay_address;
 
 pub use code::Code;
-pub use disk_keys::{DiskKeys, recovery_key, recovery_passphrase};
+pub use disk_keys::{DiskKeys, DiskShare, ShareKey, recovery_key, recovery_passphrase};
 pub use hex::{HexError, decode_hex, encode_hex};
 pub use id::{BlobHash, BootNonce, CharterId, Heads, OrgId, RosterDigest, SessionId, StatementId, TpmId};
 pub use key::{BadSignature, KeyError, PublicKey, SecretKey, Signature, WireGuardKey};

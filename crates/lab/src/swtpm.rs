@@ -101,34 +101,14 @@ impl Swtpm {
     /// # Errors
     /// `swtpm_setup` is not installed or fails.
     pub fn manufacture(&mut self, ca: &Path) -> Result<PathBuf, SwtpmError> {
-        let io = |what| move |source: io::Error| SwtpmError::Io { what, source };
-        DirBuilder::new().recursive(true).mode(0o700).create(ca).map_err(io("make the CA's directory"))?;
-        let ca = fs::canonicalize(ca).map_err(io("resolve the CA's directory"))?;
-        let file = |name: &str| ca.join(name).display().to_string();
-        let tool = command::find("swtpm_localca").ok_or(SwtpmError::NotInstalled)?;
-        let setup = format!(
-            "create_certs_tool={}\ncreate_certs_tool_config={}\ncreate_certs_tool_options={}\n",
-            tool.display(),
-            file("localca.conf"),
-            file("localca.options")
-        );
-        let names =
-            [("statedir", ""), ("signingkey", "key.pem"), ("issuercert", "ca.pem"), ("certserial", "serial")];
-        let names = names.map(|(word, name)| format!("{word}={}\n", file(name))).concat();
-        let maker = "--platform-manufacturer lab\n--platform-version 1\n--platform-model lab\n";
-        for (name, text) in
-            [("setup.conf", setup.as_str()), ("localca.conf", &names), ("localca.options", maker)]
-        {
-            fs::write(ca.join(name), text).map_err(io("write the CA's settings"))?;
-        }
+        let (maker, setup) = maker(ca)?;
         self.end();
         let state = format!("dir://{}", self.state_dir.display());
-        let (state, setup) = (state.as_str(), file("setup.conf"));
-        let line = ["--tpm2", "--tpm-state", state, "--create-ek-cert", "--overwrite", "--config", &setup];
+        let line = ["--tpm2", "--tpm-state", &state, "--create-ek-cert", "--overwrite", "--config", &setup];
         command::run("swtpm_setup", line.into_iter().chain(["--pcr-banks", "sha256"]))
             .map_err(SwtpmError::Setup)?;
         self.power_cycle()?;
-        Ok(ca.join("ca.pem"))
+        Ok(maker)
     }
 
     fn end(&mut self) {
@@ -142,6 +122,31 @@ impl Drop for Swtpm {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// What `swtpm_setup` is told so that a CA in this directory, which it makes when absent, certifies endorsement
+/// keys: the CA's certificate, PEM, and the file with the settings.
+pub(crate) fn maker(ca: &Path) -> Result<(PathBuf, String), SwtpmError> {
+    let io = |what| move |source: io::Error| SwtpmError::Io { what, source };
+    DirBuilder::new().recursive(true).mode(0o700).create(ca).map_err(io("make the CA's directory"))?;
+    let ca = fs::canonicalize(ca).map_err(io("resolve the CA's directory"))?;
+    let file = |name: &str| ca.join(name).display().to_string();
+    let tool = command::find("swtpm_localca").ok_or(SwtpmError::NotInstalled)?;
+    let setup = format!(
+        "create_certs_tool={}\ncreate_certs_tool_config={}\ncreate_certs_tool_options={}\n",
+        tool.display(),
+        file("localca.conf"),
+        file("localca.options")
+    );
+    let names =
+        [("statedir", ""), ("signingkey", "key.pem"), ("issuercert", "ca.pem"), ("certserial", "serial")];
+    let names = names.map(|(word, name)| format!("{word}={}\n", file(name))).concat();
+    let maker = "--platform-manufacturer lab\n--platform-version 1\n--platform-model lab\n";
+    for (name, text) in [("setup.conf", setup.as_str()), ("localca.conf", &names), ("localca.options", maker)]
+    {
+        fs::write(ca.join(name), text).map_err(io("write the CA's settings"))?;
+    }
+    Ok((ca.join("ca.pem"), file("setup.conf")))
 }
 
 /// Why there is no software TPM.

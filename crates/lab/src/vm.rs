@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Bridge, Daemon, Host, NetworkError, Program, ProgramError, Ready, network::BRIDGE};
+use crate::{
+    Bridge, Daemon, Host, NetworkError, Program, ProgramError, Ready, SwtpmError, network::BRIDGE, swtpm,
+};
 
 /// What the machine's firmware insists on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,19 @@ impl Vm {
     pub fn forget_firmware_settings(&self) -> Result<(), VmError> {
         let variables = Path::new(OVMF).join("OVMF_VARS_4M.fd");
         fs::copy(&variables, self.dir.join("variables.fd")).map(drop).map_err(file(&variables))
+    }
+
+    /// Makes its TPM anew as a maker does: with a certificate by the CA in this directory, which is made when
+    /// absent. Returns the CA's certificate, PEM.
+    ///
+    /// # Errors
+    /// `swtpm_setup` is missing or fails.
+    pub fn manufacture(&self, ca: &Path) -> Result<PathBuf, VmError> {
+        let (maker, settings) = swtpm::maker(ca).map_err(VmError::Tpm)?;
+        let state = self.dir.join("tpm").display().to_string();
+        let setup = Program::new("swtpm_setup").args(["--tpm2", "--tpmstate", &state, "--create-ek-cert"]);
+        run(setup.args(["--pcr-banks", "sha256", "--overwrite", "--config", &settings]))?;
+        Ok(maker)
     }
 
     /// Gives it one more disk, marked to become the encrypted one.
@@ -362,6 +377,8 @@ pub enum VmError {
     Network(NetworkError),
     /// A program failed.
     Program(ProgramError),
+    /// The TPM has no maker.
+    Tpm(SwtpmError),
 }
 
 impl fmt::Display for VmError {
@@ -370,6 +387,7 @@ impl fmt::Display for VmError {
             Self::File { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Network(error) => write!(f, "{error}"),
             Self::Program(error) => write!(f, "{error}"),
+            Self::Tpm(error) => write!(f, "{error}"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The word of a machine's TPM as it travels when the machine joins: what it offers, what it must open, what
-//! the TPM says then. What is in the TPM's encoding stays bytes here; the crate `attest` reads it.
+//! The word of a machine's TPM as it travels when the machine joins, and when it asks for its share of its
+//! disk's key: what it offers, what it must open, what the TPM says then. What is in the TPM's encoding stays bytes here; the crate `attest` reads it.
 
 use identity::{
-    HashContext, SessionId,
+    HashContext, PublicKey, SessionId,
     codec::{DecodeError, Reader, Writer},
     limits::{EK_CERTIFICATE_BYTES_MAX, ENROL_FRAME_BYTES_MAX, TPM_STRUCTURE_BYTES_MAX},
 };
@@ -14,6 +14,17 @@ use crate::admit::Admit;
 pub struct Offer {
     /// An encoded [`crate::EnrolRequest`] that says [`crate::Assurance::TpmAttested`] and names the TPM.
     pub request: Vec<u8>,
+    /// The certificate of the TPM's endorsement key, DER.
+    pub certificate: Vec<u8>,
+    /// The key that will speak, a TPMT_PUBLIC.
+    pub key: Vec<u8>,
+}
+
+/// What a machine that starts sends for its share of its disk's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareOffer {
+    /// Which share key it is to be made with.
+    pub epoch: u32,
     /// The certificate of the TPM's endorsement key, DER.
     pub certificate: Vec<u8>,
     /// The key that will speak, a TPMT_PUBLIC.
@@ -34,7 +45,7 @@ pub struct Challenge {
 pub struct Quote {
     /// What registers 7, 11 and 12 hold.
     pub registers: [[u8; 32]; 3],
-    /// TPMS_ATTEST over them, with [`question`] as its extra data.
+    /// TPMS_ATTEST over them, with [`question`] or [`share_question`] as its extra data.
     pub attest: Vec<u8>,
     /// TPMT_SIGNATURE.
     pub signature: Vec<u8>,
@@ -49,6 +60,14 @@ pub fn question(session: &SessionId, admit: &Admit, opened: &[u8; 32]) -> [u8; 3
     HashContext::ATTESTATION.hash(&[session.as_bytes(), node, wireguard, boot, &invite, opened])
 }
 
+/// The same for a machine that asks for its share: tied to the session, the boot key that it proved there,
+/// the epoch, and the secret that the credential held.
+#[must_use]
+pub fn share_question(session: &SessionId, boot: &PublicKey, epoch: u32, opened: &[u8; 32]) -> [u8; 32] {
+    let epoch = epoch.to_le_bytes();
+    HashContext::DISK_SHARE_QUESTION.hash(&[session.as_bytes(), boot.as_bytes(), &epoch, opened])
+}
+
 impl Offer {
     pub(crate) fn write(&self, out: &mut Writer) {
         out.long_bytes(&self.request).long_bytes(&self.certificate).long_bytes(&self.key);
@@ -57,6 +76,20 @@ impl Offer {
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             request: r.long_bytes("enrolment request", ENROL_FRAME_BYTES_MAX)?.to_vec(),
+            certificate: r.long_bytes("TPM's certificate", EK_CERTIFICATE_BYTES_MAX)?.to_vec(),
+            key: r.long_bytes("attestation key", TPM_STRUCTURE_BYTES_MAX)?.to_vec(),
+        })
+    }
+}
+
+impl ShareOffer {
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.u32(self.epoch).long_bytes(&self.certificate).long_bytes(&self.key);
+    }
+
+    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: r.u32("epoch")?,
             certificate: r.long_bytes("TPM's certificate", EK_CERTIFICATE_BYTES_MAX)?.to_vec(),
             key: r.long_bytes("attestation key", TPM_STRUCTURE_BYTES_MAX)?.to_vec(),
         })

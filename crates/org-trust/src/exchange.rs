@@ -1,15 +1,15 @@
 //! What a client and musterd say to each other after the verdict, on `enrol`, `boot`, `submit` and
-//! `fetch`. One frame is one [`Request`] or [`Reply`]; a session carries one request and its replies, and on
-//! `enrol` a second request between them when a TPM speaks.
+//! `fetch`. One frame is one [`Request`] or [`Reply`]; a session carries one request and its replies, and a
+//! second request between them when a TPM speaks.
 
 use identity::{
-    CharterId, Code, Heads, PublicKey,
+    CharterId, Code, DiskShare, Heads, PublicKey,
     codec::{DecodeError, Fault, Reader, Writer},
     limits::{CHARTER_BYTES_MAX, ENROL_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, STATEMENT_BYTES_MAX},
 };
 
 use crate::{
-    attestation::{Challenge, Offer, Quote},
+    attestation::{Challenge, Offer, Quote, ShareOffer},
     record::{Record, Records},
 };
 
@@ -20,7 +20,7 @@ pub enum Request {
     Enrol(Vec<u8>),
     /// `enrol`: the same with the word of the machine's TPM. [`Reply::Challenge`] follows.
     Attest(Box<Offer>),
-    /// `enrol`: the answer to that.
+    /// `enrol` and `boot`: the answer to [`Reply::Challenge`].
     Quote(Box<Quote>),
     /// `boot`: what a member that starts has on its disk.
     Boot {
@@ -29,6 +29,9 @@ pub enum Request {
         /// The lowest generation of the system it accepts.
         floor: u32,
     },
+    /// `boot`: the machine's share of the key of its disk, on the word of its TPM. [`Reply::Challenge`]
+    /// follows.
+    Share(Box<ShareOffer>),
     /// `submit`: charters and statements to apply, each after what it continues.
     Submit(Vec<Record>),
     /// `fetch`.
@@ -51,7 +54,7 @@ pub enum Select {
 pub enum Reply {
     /// To `enrol`: the encoded statement that admits the machine. [`Self::Records`] follow.
     Admitted(Vec<u8>),
-    /// To `enrol` with a TPM's word: what the TPM must open.
+    /// To [`Request::Attest`] and [`Request::Share`]: what the TPM must open.
     Challenge(Box<Challenge>),
     /// Some of the records asked for, charters first, each after what it continues.
     Records(Vec<Record>),
@@ -62,6 +65,8 @@ pub enum Reply {
         /// How many records that is.
         count: u64,
     },
+    /// To `boot` when the machine's TPM has spoken: the share.
+    Share(DiskShare),
     /// To `submit`.
     Submitted(Submitted),
     /// The request is refused; nothing follows.
@@ -91,12 +96,12 @@ pub enum Outcome {
 }
 
 impl Request {
-    /// The action that this belongs to.
+    /// The action that this belongs to. A quote belongs to whichever asked for it.
     #[must_use]
     pub const fn action(&self) -> &'static str {
         match self {
             Self::Enrol(_) | Self::Attest(_) | Self::Quote(_) => "enrol",
-            Self::Boot { .. } => "boot",
+            Self::Boot { .. } | Self::Share(_) => "boot",
             Self::Submit(_) => "submit",
             Self::Fetch(_) => "fetch",
         }
@@ -114,6 +119,10 @@ impl Request {
             }
             Self::Quote(quote) => {
                 quote.write(out.u8(QUOTE));
+                &mut out
+            }
+            Self::Share(offer) => {
+                offer.write(out.u8(SHARE));
                 &mut out
             }
             Self::Boot { charter, floor } => out.u8(BOOT).bytes(charter.as_bytes()).u32(*floor),
@@ -136,7 +145,7 @@ impl Request {
         let mut r = Reader::new(frame);
         let tag = r.u8("request tag")?;
         let max = match tag {
-            ENROL | ATTEST | QUOTE => ENROL_FRAME_BYTES_MAX,
+            ENROL | ATTEST | QUOTE | SHARE => ENROL_FRAME_BYTES_MAX,
             _ => REQUEST_FRAME_BYTES_MAX,
         };
         if frame.len() > max {
@@ -148,6 +157,7 @@ impl Request {
             SUBMIT => return Records::decode(r.rest()).map(Self::Submit),
             ATTEST => Self::Attest(Box::new(Offer::read(&mut r)?)),
             QUOTE => Self::Quote(Box::new(Quote::read(&mut r)?)),
+            SHARE => Self::Share(Box::new(ShareOffer::read(&mut r)?)),
             BOOT => Self::Boot { charter: CharterId(r.array("charter")?), floor: r.u32("floor")? },
             FETCH => Self::Fetch(match r.u8("selection")? {
                 EVERYTHING => Select::Everything,
@@ -173,6 +183,7 @@ impl Reply {
                 challenge.write(out.u8(CHALLENGE));
                 &mut out
             }
+            Self::Share(share) => out.u8(SHARED).bytes(share.as_bytes()),
             Self::Records(records) => {
                 out.u8(RECORDS);
                 write_records(&mut out, records)
@@ -213,6 +224,7 @@ impl Reply {
             ADMITTED => return Ok(Self::Admitted(r.rest().to_vec())),
             RECORDS => return Records::decode(r.rest()).map(Self::Records),
             CHALLENGE => Self::Challenge(Box::new(Challenge::read(&mut r)?)),
+            SHARED => Self::Share(DiskShare::new(&r.array("share")?)),
             END => Self::End { heads: Heads(r.array("heads")?), count: r.u64("count")? },
             SUBMITTED => {
                 let (told, others, mut outcomes) = (r.u32("told")?, r.u32("others")?, Vec::new());
@@ -269,6 +281,7 @@ const SUBMIT: u8 = 3;
 const FETCH: u8 = 4;
 const ATTEST: u8 = 5;
 const QUOTE: u8 = 6;
+const SHARE: u8 = 7;
 
 const EVERYTHING: u8 = 1;
 const REPORTS: u8 = 2;
@@ -280,6 +293,7 @@ const END: u8 = 3;
 const SUBMITTED: u8 = 4;
 const REFUSED: u8 = 5;
 const CHALLENGE: u8 = 6;
+const SHARED: u8 = 7;
 
 const APPLIED: u16 = 0;
 const KNOWN: u16 = 1;

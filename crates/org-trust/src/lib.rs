@@ -44,7 +44,7 @@ mod statement;
 pub use admit::{Admit, NodeKeys, Possession, PossessionError};
 pub use assign::Assign;
 pub use assurance::Assurance;
-pub use attestation::{Challenge, Offer, Quote, question};
+pub use attestation::{Challenge, Offer, Quote, ShareOffer, question, share_question};
 pub use blob::{BlobReply, BlobRequest};
 pub use bundle::{Anchor, BundleError, TrustBundle};
 pub use chain::CharterChain;

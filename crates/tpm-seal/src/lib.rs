@@ -33,5 +33,7 @@ pub use custody::{Custody, CustodyError, Malformed};
 pub use device::DeviceError;
 pub use policy::{ImagePolicy, Obstacle, Policy, Registers, image_digest};
 pub use process::{Hardening, harden_process, quiet_tpm_library};
-pub use secrets::{BootSecrets, NextBoot, NodeSecrets, PayloadError, Secrets, Seed};
+pub use secrets::{
+    BootSecrets, NextBoot, NodeSecrets, PayloadError, SHARE_KEYS_MAX, Secrets, Seed, ShareSecrets,
+};
 pub use tpm::{Kind, PAYLOAD_BYTES_MAX, Tpm, TpmError};

@@ -69,7 +69,18 @@ pub struct NextBoot {
     pub boot: Seed,
 }
 
-/// What is sealed: [`NodeSecrets`], [`BootSecrets`] or [`NextBoot`].
+/// With which a gateway gives machines their shares of the keys of their disks: for each epoch the key, in
+/// ascending order, at least one and at most [`SHARE_KEYS_MAX`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct ShareSecrets {
+    /// Epoch and key.
+    pub keys: Vec<(u32, Seed)>,
+}
+
+/// The newest epoch, and the one that disks come from.
+pub const SHARE_KEYS_MAX: usize = 2;
+
+/// What is sealed: [`NodeSecrets`], [`BootSecrets`], [`NextBoot`] or [`ShareSecrets`].
 pub trait Secrets: Sized + sealed::Sealed {
     /// The file's name without its ending.
     const NAME: &'static str;
@@ -166,10 +177,55 @@ impl Secrets for NextBoot {
     }
 }
 
+impl Secrets for ShareSecrets {
+    const NAME: &'static str = "share";
+    const PHASE: Phase = Phase::Node;
+
+    fn encode(&self) -> Result<Zeroizing<Vec<u8>>, PayloadError> {
+        let count = epochs(&self.keys)?;
+        let mut bytes = begin(SHARE, SHARE_BYTES);
+        bytes.push(count);
+        for (epoch, key) in &self.keys {
+            bytes.extend_from_slice(&epoch.to_le_bytes());
+            key.expose(|key| bytes.extend_from_slice(key));
+        }
+        bytes.resize(SHARE_BYTES, 0);
+        Ok(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
+        let rest = opened(bytes, SHARE, SHARE_BYTES)?;
+        let ([count], mut rest) = take::<1>(rest)?;
+        let mut keys = Vec::with_capacity(SHARE_KEYS_MAX);
+        for place in 0..SHARE_KEYS_MAX {
+            let (epoch, after) = take::<4>(rest)?;
+            let (key, after) = seed(after)?;
+            rest = after;
+            if place < usize::from(count) {
+                keys.push((u32::from_le_bytes(epoch), key));
+            } else if epoch != [0; 4] || key != Seed::new(&[0; 32]) {
+                return Err(PayloadError::Epochs);
+            }
+        }
+        if epochs(&keys)? == count { Ok(Self { keys }) } else { Err(PayloadError::Epochs) }
+    }
+}
+
+/// How many there are, if they are as they must be.
+fn epochs(keys: &[(u32, Seed)]) -> Result<u8, PayloadError> {
+    let ascend = keys.iter().zip(keys.iter().skip(1)).all(|((one, _), (next, _))| one < next);
+    match u8::try_from(keys.len()) {
+        Ok(count @ 1..) if keys.len() <= SHARE_KEYS_MAX && ascend => Ok(count),
+        Ok(_) | Err(_) => Err(PayloadError::Epochs),
+    }
+}
+
 /// Why opened bytes are not the secrets wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PayloadError {
+    /// No epoch of a gateway's share keys, too many, or out of order.
+    Epochs,
     /// The gateway's seed and the flag in front of it disagree.
     GatewayFlag,
     /// Boot secrets without an anchor.
@@ -190,6 +246,7 @@ pub enum PayloadError {
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Epochs => f.write_str("the epochs are not one or two in their order"),
             Self::GatewayFlag => f.write_str("the gateway seed contradicts its flag"),
             Self::NoAnchor => f.write_str("the anchor is missing"),
             Self::UnknownVersion(version) => write!(f, "version {version} is not known to this release"),
@@ -207,6 +264,7 @@ mod sealed {
     impl Sealed for super::NodeSecrets {}
     impl Sealed for super::BootSecrets {}
     impl Sealed for super::NextBoot {}
+    impl Sealed for super::ShareSecrets {}
 }
 
 fn begin(kind: u8, length: usize) -> Zeroizing<Vec<u8>> {
@@ -247,10 +305,13 @@ const VERSION: u8 = 1;
 const NODE: u8 = 1;
 const BOOT: u8 = 2;
 const NEXT_BOOT: u8 = 3;
+const SHARE: u8 = 4;
 const NODE_BYTES: usize = 2 + 1 + 3 * 32;
 const BOOT_BYTES: usize = 2 + 3 * 32 + 4;
 const NEXT_BOOT_BYTES: usize = 2 + 32;
+const SHARE_BYTES: usize = 2 + 1 + SHARE_KEYS_MAX * (4 + 32);
 const _: () = assert!(NODE_BYTES <= crate::PAYLOAD_BYTES_MAX && BOOT_BYTES <= crate::PAYLOAD_BYTES_MAX);
+const _: () = assert!(SHARE_BYTES <= crate::PAYLOAD_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {
@@ -269,6 +330,25 @@ mod tests {
         assert!(BootSecrets::decode(&bytes).unwrap() == boot());
         let next = NextBoot { boot: Seed::new(&[4; 32]) };
         assert!(NextBoot::decode(&next.encode().unwrap()).unwrap() == next);
+    }
+
+    #[test]
+    fn share_keys_come_back_in_the_order_of_their_epochs_and_in_no_other_number() {
+        let key = |epoch: u32| (epoch, Seed::new(&[u8::try_from(epoch).unwrap(); 32]));
+        for keys in [vec![key(1)], vec![key(0), key(7)]] {
+            let secrets = ShareSecrets { keys };
+            let bytes = secrets.encode().unwrap();
+            assert_eq!(bytes.len(), SHARE_BYTES);
+            assert!(ShareSecrets::decode(&bytes).unwrap() == secrets);
+            for count in (0..=255).filter(|count| usize::from(*count) != secrets.keys.len()) {
+                let mut wrong = bytes.clone();
+                wrong[2] = count;
+                assert_eq!(ShareSecrets::decode(&wrong).unwrap_err(), PayloadError::Epochs, "{count}");
+            }
+        }
+        for keys in [vec![], vec![key(2), key(1)], vec![key(2), key(2)], vec![key(1), key(2), key(3)]] {
+            assert_eq!(ShareSecrets { keys }.encode().unwrap_err(), PayloadError::Epochs);
+        }
     }
 
     #[test]

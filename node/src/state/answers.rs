@@ -81,6 +81,8 @@ impl State {
             Request::Images {} => {
                 return self.effects.push_back(Effect::Images(ImagesOrder::Show(reply)));
             }
+            Request::KeepShareKey { epoch, key } => return self.keep_share_key(epoch, &key.0, reply),
+            Request::ForgetShareKeys {} => return self.forget_share_keys(reply),
             Request::PrepareGateway { tls_key, address } => {
                 return self.prepare_gateway(&tls_key.0, address, reply);
             }

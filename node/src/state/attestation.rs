@@ -1,4 +1,4 @@
-//! The two steps in which a newcomer's TPM speaks, between its request and its admission.
+//! The two steps in which a machine's TPM speaks, between what the machine asks for and the answer.
 
 use control::gateway::ConnectionId;
 use identity::{
@@ -15,7 +15,7 @@ use super::{
     outside::{Stage, Turn},
 };
 use crate::{
-    attestation::{Attestation, Drawn, Pending},
+    attestation::{Attestation, Drawn, Pending, Wanted},
     enrol::{self, Asked},
     sessions::SessionKey,
 };
@@ -37,25 +37,39 @@ impl State {
     ) {
         match self.challenge(key, offer, now) {
             Ok(First::Before(statement)) => self.admitted_outside(key, statement),
-            Ok(First::Challenge(reply, pending)) => {
-                if let Some(Stage::Open { turn, .. }) = self.outside.stages.get_mut(&connection) {
-                    *turn = Turn::Quote(pending);
-                }
-                self.sessions.send(key, reply.encode());
-            }
+            Ok(First::Challenge(reply, pending)) => self.ask_tpm(connection, key, reply, pending),
             Err(code) => self.refuse_outside(key, code),
         }
     }
 
-    fn challenge(&mut self, key: SessionKey, offer: Offer, now: Now) -> Result<First, Code> {
-        let peer = self.sessions.get(key).map(|session| session.peer()).ok_or(Code::ConnectionLost)?;
+    /// The next thing in this session is what the TPM says.
+    pub(super) fn ask_tpm(
+        &mut self,
+        connection: (u64, ConnectionId),
+        key: SessionKey,
+        challenge: Reply,
+        pending: Box<Pending>,
+    ) {
+        if let Some(Stage::Open { turn, .. }) = self.outside.stages.get_mut(&connection) {
+            *turn = Turn::Quote(pending);
+        }
+        self.sessions.send(key, challenge.encode());
+    }
+
+    /// For one more credential, if not too many are waited for.
+    pub(super) fn draw(&mut self) -> Result<Drawn, Code> {
         if self.outside.pending().count() >= ATTESTATIONS_PENDING_MAX {
             return Err(Code::Busy);
         }
-        let drawn = Drawn {
+        Ok(Drawn {
             secret: Zeroizing::new(self.randomness.random()),
             randomness: Zeroizing::new(self.randomness.random()),
-        };
+        })
+    }
+
+    fn challenge(&mut self, key: SessionKey, offer: Offer, now: Now) -> Result<First, Code> {
+        let peer = self.sessions.get(key).map(|session| session.peer()).ok_or(Code::ConnectionLost)?;
+        let drawn = self.draw()?;
         let gateway = self.gateway_key().ok_or(Code::NotTheGateway)?;
         let asked = enrol::ask(&self.replica, gateway, peer, &offer.request, now.unix_ns / 1_000_000_000);
         let (admit, terms) = match asked {
@@ -69,7 +83,7 @@ impl State {
         Ok(First::Challenge(Reply::Challenge(Box::new(challenge)), Box::new(pending)))
     }
 
-    /// Its TPM has spoken: only now is the request decided about, by the list as it is by now.
+    /// Its TPM has spoken: only now is what it asked for decided about, by the list as it is by now.
     pub(super) fn outside_quotes(&mut self, key: SessionKey, pending: &Pending, quote: &Quote, now: Now) {
         let Some(session) = self.sessions.get(key) else { return };
         let (peer, session) = (session.peer(), session.proof.session());
@@ -84,14 +98,17 @@ impl State {
                     register_11 = identity::encode_hex(&registers.image),
                     "its TPM's word holds"
                 );
-                match self.enrol(peer, &pending.request, Some(word.tpm), now) {
-                    Ok(statement) => self.admitted_outside(key, statement),
-                    Err(code) => self.refuse_outside(key, code),
+                match &pending.asked {
+                    Wanted::Join { request, .. } => match self.enrol(peer, request, Some(word.tpm), now) {
+                        Ok(statement) => self.admitted_outside(key, statement),
+                        Err(code) => self.refuse_outside(key, code),
+                    },
+                    Wanted::Share { boot, epoch } => self.give_share(key, *boot, *epoch),
                 }
             }
             Err(why) => {
-                let code = not_admitted(&peer, why.code(), &why);
-                self.refuse_outside(key, code);
+                tracing::info!(MUSTER_PEER = peer.short(), MUSTER_CODE = %why.code(), "its TPM's word does not count: {why}");
+                self.refuse_outside(key, why.code());
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use conn_auth::Reference;
-use identity::{BootNonce, Code, OrgId, PublicKey, SecretKey, WireGuardKey};
+use identity::{BootNonce, Code, OrgId, PublicKey, SecretKey, ShareKey, WireGuardKey};
 use member_crdt::{Replica, Roster};
 use overlay::Overlay;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -32,6 +32,7 @@ pub use admission::{Decision, Dialled, Echo, Failure, Order, Proven};
 pub use healing::{OnClone, OnStale, Policy};
 pub use outside::{Outside, Socket};
 pub use role::RoleKeyOrder;
+pub use share::ShareOrder;
 
 mod admission;
 mod answers;
@@ -48,6 +49,7 @@ mod records;
 mod reports;
 mod role;
 mod rotation;
+mod share;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -85,6 +87,8 @@ pub enum Effect {
     Dial(Box<Order>),
     /// Make a key for the gateway role and keep it with the others.
     MakeRoleKey(Box<RoleKeyOrder>),
+    /// Keep or forget keys for shares of disk keys.
+    Shares(Box<ShareOrder>),
     /// Do this with this machine's keys.
     Keys(KeysOrder),
     /// The filter decides about this member's tunnel.
@@ -156,6 +160,9 @@ pub struct State {
     /// Made since the start: it is used instead of the one among `keys`.
     role_key: Option<SecretKey>,
     role_key_ordered: bool,
+    /// With which machines that boot here get their shares of disk keys, if the org wants that.
+    shares: Vec<ShareKey>,
+    shares_ordered: bool,
     rotation: rotation::Rotation,
     hearsay: hearsay::Hearsay,
 }
@@ -199,6 +206,8 @@ impl State {
             parting: parting::Parting::default(),
             role_key: None,
             role_key_ordered: false,
+            shares: Vec::new(),
+            shares_ordered: false,
             rotation: rotation::Rotation::default(),
             hearsay: hearsay::Hearsay::default(),
             keys,

@@ -291,6 +291,10 @@ impl State {
                 self.outside_attests((socket.number, id), key, *offer, now);
                 self.write_on(now);
             }
+            (Ok(Request::Share(offer)), None) if action == "boot" => {
+                self.outside_asks_for_share((socket.number, id), key, *offer, now);
+                self.write_on(now);
+            }
             (Ok(request), None) if request.action() == action => self.serve_outside(key, peer, request, now),
             (Ok(_), None) => self.refuse_outside(key, Code::ActionNotAllowed),
             (Err(why), _) => {
@@ -308,7 +312,9 @@ impl State {
                 Err(code) => self.refuse_outside(key, code),
             },
             // Served in their turn.
-            Request::Attest(_) | Request::Quote(_) => self.refuse_outside(key, Code::ActionNotAllowed),
+            Request::Attest(_) | Request::Quote(_) | Request::Share(_) => {
+                self.refuse_outside(key, Code::ActionNotAllowed)
+            }
             Request::Boot { .. } | Request::Fetch(Select::Everything) => {
                 let frames = self.everything();
                 self.after_disk(Withheld::Outside(key, frames));

@@ -30,6 +30,7 @@ mod members;
 mod parting;
 mod reports;
 mod rotation;
+mod share;
 mod unsettled;
 
 /// What was done, in a form that compares.
@@ -44,6 +45,7 @@ enum Deed {
     OpenGate(WireGuardKey),
     Peers(usize),
     Replace,
+    Shares,
 }
 
 /// A gateway's musterd (keys 10, 11, 12) in an org with members 20 and 30, and what it does.
@@ -147,6 +149,7 @@ impl Bench {
                     Deed::Peers(peers.iter().filter(revoked).count())
                 }
                 Effect::Images(_) | Effect::Probe(_) | Effect::Datagram(..) => unreachable!(),
+                Effect::Shares(_) => Deed::Shares,
                 Effect::Write(Write::Append(_)) => Deed::Append,
                 Effect::Write(Write::Replace(..)) => Deed::Replace,
             });

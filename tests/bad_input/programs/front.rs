@@ -116,6 +116,7 @@ impl Front {
                 Reply::Refused(code) => Answer::Refused(code),
                 given @ (Reply::Admitted(_)
                 | Reply::Challenge(_)
+                | Reply::Share(_)
                 | Reply::Records(_)
                 | Reply::End { .. }
                 | Reply::Submitted(_)) => Answer::Given(format!("{given:?}")),

@@ -293,8 +293,8 @@ impl World {
                 }
             }
             Effect::Dial(order) => self.dial(machine, *order),
-            // Nobody in here fetches an image.
-            Effect::Images(_) => {}
+            // Nobody in here fetches an image, or has a disk that wants a share.
+            Effect::Images(_) | Effect::Shares(_) => {}
             Effect::Keys(order) => self.order_keys(machine, order),
             Effect::MakeRoleKey(order) => self.order_role_key(machine, order),
             Effect::OpenGate(member) => {

@@ -1,7 +1,7 @@
 //! Records and requests as they travel.
 
 use crate::fixture::*;
-use identity::{Code, Heads, limits};
+use identity::{Code, DiskShare, Heads, limits};
 use org_trust::*;
 use proptest::prelude::*;
 
@@ -26,6 +26,7 @@ fn requests() -> Vec<Request> {
             signature: vec![0x18; 7],
         })),
         Request::Boot { charter: genesis().id(), floor: 4 },
+        Request::Share(Box::new(ShareOffer { epoch: 2, certificate: vec![0x30; 16], key: vec![0x23; 8] })),
         Request::Submit(records()),
         Request::Submit(vec![]),
         Request::Fetch(Select::Everything),
@@ -39,6 +40,7 @@ fn replies() -> Vec<Reply> {
         Reply::Admitted(invite_statement().bytes().to_vec()),
         Reply::Records(records()),
         Reply::Challenge(Box::new(Challenge { credential: vec![5; 68], seed: vec![6; 68] })),
+        Reply::Share(DiskShare::new(&[9; 32])),
         Reply::End { heads: Heads([2; 32]), count: 8 },
         Reply::Submitted(Submitted {
             outcomes: vec![Outcome::Applied, Outcome::Known, Outcome::Refused(Code::ChangeBroken)],
@@ -117,16 +119,22 @@ fn requests_and_replies_survive_their_encoding() {
 #[test]
 fn each_request_belongs_to_one_action() {
     let actions: Vec<_> = requests().iter().map(Request::action).collect();
-    assert_eq!(actions, ["enrol", "enrol", "enrol", "boot", "submit", "submit", "fetch", "fetch", "fetch"]);
+    assert_eq!(
+        actions,
+        ["enrol", "enrol", "enrol", "boot", "boot", "submit", "submit", "fetch", "fetch", "fetch"]
+    );
 }
 
 #[test]
 fn malformed_frames_are_refused_by_field() {
     let request = |frame: &[u8]| Request::decode(frame).unwrap_err().field;
     assert_eq!(request(&[]), "request tag");
-    assert_eq!([request(&[0]), request(&[7])], ["request tag"; 2]);
+    assert_eq!([request(&[0]), request(&[8])], ["request tag"; 2]);
     assert_eq!([request(&[5]), request(&[6])], ["enrolment request", "register 7"]);
-    assert_eq!(request(&[vec![5], vec![0; 4096]].concat()), "request");
+    assert_eq!([request(&[7]), request(&[vec![7], vec![0; 9]].concat())], ["epoch", "end of request"]);
+    for tag in [5, 7] {
+        assert_eq!(request(&[vec![tag], vec![0; 4096]].concat()), "request");
+    }
     assert_eq!(request(&[vec![5], vec![0; 7]].concat()), "end of request");
     assert_eq!([request(&[4, 0]), request(&[4, 4])], ["selection"; 2]);
     assert_eq!(request(&[4, 1, 0]), "end of request");
@@ -135,7 +143,8 @@ fn malformed_frames_are_refused_by_field() {
     assert_eq!(request(&[vec![1], vec![0; 4096]].concat()), "request");
     assert_eq!(request(&[vec![3], vec![0; 32 * 1024]].concat()), "request");
     let reply = |frame: &[u8]| Reply::decode(frame).unwrap_err().field;
-    assert_eq!([reply(&[]), reply(&[0]), reply(&[7])], ["reply tag"; 3]);
+    assert_eq!([reply(&[]), reply(&[0]), reply(&[8])], ["reply tag"; 3]);
+    assert_eq!([reply(&[7]), reply(&[vec![7], vec![0; 33]].concat())], ["share", "end of reply"]);
     assert_eq!([reply(&[6]), reply(&[6, 0, 0, 1, 2])], ["credential", "credential's seed"]);
     assert_eq!([reply(&[4, 0]), reply(&[4, 0, 0, 0, 0, 1])], ["told", "others"]);
     assert_eq!(reply(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]), "code");
@@ -149,7 +158,7 @@ proptest! {
     #[test]
     fn what_decodes_encodes_to_the_same_bytes(
         random: Vec<u8>,
-        tag in 0..8_u8,
+        tag in 0..9_u8,
         at: prop::sample::Index,
         value: u8,
     ) {

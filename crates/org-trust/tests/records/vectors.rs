@@ -183,6 +183,20 @@ fn frames() -> Vec<Value> {
             json!({"action": "boot", "charter": genesis().id().to_string(), "floor": 4}),
         ),
         request(
+            "request: share",
+            &Request::Share(Box::new(ShareOffer {
+                epoch: 2,
+                certificate: vec![0x30, 1, 0],
+                key: vec![0, 0x23],
+            })),
+            json!({"action": "share", "epoch": 2, "certificate": "300100", "key": "0023"}),
+        ),
+        reply(
+            "reply: share",
+            &Reply::Share(identity::DiskShare::new(&[9; 32])),
+            json!({"reply": "share", "share": encode_hex(&[9; 32])}),
+        ),
+        request(
             "request: submit",
             &Request::Submit(records.to_vec()),
             json!({"action": "submit", "records": batch_fields(&records)}),

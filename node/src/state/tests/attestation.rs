@@ -244,18 +244,18 @@ fn a_session_says_what_its_turn_is_and_nothing_else() {
 }
 
 /// A machine with a TPM that has a maker.
-struct Station {
-    machine: Machine,
-    tpm: Tpm,
-    certificate: Vec<u8>,
-    id: TpmId,
+pub(super) struct Station {
+    pub(super) machine: Machine,
+    pub(super) tpm: Tpm,
+    pub(super) certificate: Vec<u8>,
+    pub(super) id: TpmId,
     maker: TrustBundle,
     _swtpm: Swtpm,
     _home: TempDir,
 }
 
 impl Station {
-    fn made(maker: &TempDir, seed: u8) -> Self {
+    pub(super) fn made(maker: &TempDir, seed: u8) -> Self {
         let home = TempDir::new().unwrap();
         let mut swtpm = Swtpm::start(&home.path().join("tpm")).unwrap();
         let maker = swtpm.manufacture(maker.path()).unwrap();
@@ -277,7 +277,7 @@ impl Station {
         self.maker.certificates()[0].der().to_vec()
     }
 
-    fn offer(&self, bench: &Bench, invite: &StatementId) -> Offer {
+    pub(super) fn offer(&self, bench: &Bench, invite: &StatementId) -> Offer {
         let request = self.request(bench, invite, 9);
         Offer { request, certificate: self.certificate.clone(), key: self.tpm.attestation_key().unwrap() }
     }
@@ -304,7 +304,7 @@ impl Station {
         EnrolRequest::sign(&org, machine.keys(), redemption, name("new"), attested, tpm.0).encode()
     }
 
-    fn open(&self, challenge: &Challenge) -> Result<[u8; 32], TpmError> {
+    pub(super) fn open(&self, challenge: &Challenge) -> Result<[u8; 32], TpmError> {
         let opened = self.tpm.open_credential(&challenge.credential, &challenge.seed)?;
         Ok(opened.as_slice().try_into().unwrap())
     }
@@ -318,26 +318,32 @@ impl Station {
         question(&bench.session(id), request.claimed(), opened)
     }
 
-    fn quote(&self, question: &[u8; 32]) -> Quote {
+    pub(super) fn quote(&self, question: &[u8; 32]) -> Quote {
         let tpm_seal::Quote { registers, attest, signature } = self.tpm.quote(question).unwrap();
         Quote { registers, attest, signature }
     }
 
-    fn answer(&self, bench: &Bench, id: u64, invite: &StatementId, challenge: &Challenge) -> Quote {
+    pub(super) fn answer(
+        &self,
+        bench: &Bench,
+        id: u64,
+        invite: &StatementId,
+        challenge: &Challenge,
+    ) -> Quote {
         self.quote(&self.question(bench, id, invite, challenge))
     }
 }
 
 impl Bench {
     /// A gateway that knows the maker of this machine's TPM, and accepts machines that measured nothing.
-    fn attesting(station: &Station) -> Self {
+    pub(super) fn attesting(station: &Station) -> Self {
         let mut bench = Self::new();
         let accepted = Accepted { secure_boot: vec![[0; 32]], images: vec![[0; 32]] };
         bench.state.on_attestation(Attestation { makers: Some(station.maker.clone()), accepted });
         bench
     }
 
-    fn invite_for(&mut self, tpms: Vec<TpmId>) -> StatementId {
+    pub(super) fn invite_for(&mut self, tpms: Vec<TpmId>) -> StatementId {
         self.invite_as(Invite {
             key: key(9).public(),
             uses: 9,
@@ -351,13 +357,13 @@ impl Bench {
         })
     }
 
-    fn challenged(&mut self, by: &Station, offer: &Offer) -> (u64, Challenge) {
+    pub(super) fn challenged(&mut self, by: &Station, offer: &Offer) -> (u64, Challenge) {
         let (id, _) = self.open_outside(&by.machine.node, "enrol");
         self.say(id, &Request::Attest(Box::new(offer.clone())));
         (id, self.challenge(id))
     }
 
-    fn challenge(&mut self, id: u64) -> Challenge {
+    pub(super) fn challenge(&mut self, id: u64) -> Challenge {
         let Some(ToGateway::Data { id: of, frame }) = self.heard_last() else { panic!("no challenge") };
         assert_eq!(of, id);
         let Reply::Challenge(challenge) = Reply::decode(&frame.0).unwrap() else { panic!("{frame:?}") };
@@ -365,14 +371,14 @@ impl Bench {
     }
 
     /// What a session ends with, which is a refusal.
-    fn refusal(&mut self, id: u64) -> Code {
+    pub(super) fn refusal(&mut self, id: u64) -> Code {
         match self.replies(id).as_slice() {
             [Reply::Refused(code)] => *code,
             other => panic!("{other:?}"),
         }
     }
 
-    fn session(&self, id: u64) -> SessionId {
+    pub(super) fn session(&self, id: u64) -> SessionId {
         let stage = self.state.outside.stages.iter().find(|((_, of), _)| *of == id).unwrap().1;
         let outside::Stage::Open { key, .. } = stage else { panic!("not open") };
         self.state.sessions.get(*key).unwrap().proof.session()

@@ -167,6 +167,7 @@ impl World {
                         Reply::Refused(code) => format!("refused {code}"),
                         Reply::Admitted(_) => "admitted".to_owned(),
                         Reply::Challenge(_) => "a question to the TPM".to_owned(),
+                        Reply::Share(_) => "a share".to_owned(),
                         Reply::Records(records) => format!("{} records", records.len()),
                         Reply::End { .. } => "end".to_owned(),
                         Reply::Submitted(done) => format!("{done:?}"),
@@ -183,6 +184,7 @@ impl World {
                 Reply::Refused(code) => Some(*code),
                 Reply::Admitted(_)
                 | Reply::Challenge(_)
+                | Reply::Share(_)
                 | Reply::Records(_)
                 | Reply::End { .. }
                 | Reply::Submitted(_) => None,
@@ -292,6 +294,7 @@ fn listed(replies: &[Reply]) -> Vec<Record> {
             Reply::Records(more) => records.extend(more.iter().cloned()),
             Reply::Admitted(_)
             | Reply::Challenge(_)
+            | Reply::Share(_)
             | Reply::End { .. }
             | Reply::Submitted(_)
             | Reply::Refused(_) => {}
