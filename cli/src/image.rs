@@ -1,6 +1,7 @@
 //! `muster image`: what machines boot.
 
 mod approvals;
+mod get;
 mod inputs;
 mod node;
 mod preboot;
@@ -28,6 +29,7 @@ pub(crate) fn run(everywhere: &Everywhere, command: &Image) -> Outcome<()> {
     match command {
         Image::Preboot(args) => preboot::run(everywhere, args),
         Image::Node(args) => node::run(everywhere, args),
+        Image::Get { hash, from, out } => get::run(everywhere, hash.as_deref(), from, out),
         Image::Publish { dir } => publish::run(everywhere, dir),
         Image::Recovery(args) => recovery::run(everywhere, args),
         Image::Status => status::run(everywhere),

@@ -10,13 +10,18 @@ use std::{
 };
 
 use conn_auth::{Accept, Accepted, Action, Bind, Binding, Dial, KeyProven, Reference, To};
-use control::local::{Answer, Ping};
+use control::{
+    local::{Answer, Ping},
+    text::Bytes,
+};
 use identity::{
     Code, OrgId, WireGuardKey,
     limits::{
-        CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, HEAL_DEADLINE_MS, LISTEN_BACKLOG, NETWORKS_PROVEN_MAX, UNPROVEN_MAX,
+        BLOB_QUIET_MS, CLOSE_FLUSH_MS, DIAL_DEADLINE_MS, HEAL_DEADLINE_MS, LISTEN_BACKLOG,
+        NETWORKS_PROVEN_MAX, UNPROVEN_MAX,
     },
 };
+use org_trust::BlobReply;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{mpsc, oneshot},
@@ -32,7 +37,7 @@ use crate::{
     keys::Keys,
     run::Input,
     sessions::{Cut, Ends, Purpose, SessionKey},
-    state::{Decision, Dialled, Echo, Failure, Order, Proven},
+    state::{Asking, Decision, Dialled, Echo, Errand, Failure, Order, Proven},
     tunnel::TunnelHandle,
 };
 
@@ -210,7 +215,7 @@ pub async fn dial(ground: Arc<Ground>, order: Order) {
     if ground.inputs.send(Input::Dialled(Dialled { node, purpose, result, reply })).await.is_err() {
         return;
     }
-    let echo = order.echo;
+    let errand = order.errand;
     let opened = match (decided.await, session) {
         (Ok(Decision::Open { key, ends, .. }), Some(session)) => Ok((session, key, ends)),
         (Ok(Decision::Refuse { code, .. }), _) => {
@@ -218,12 +223,15 @@ pub async fn dial(ground: Arc<Ground>, order: Order) {
         }
         (Ok(Decision::Open { .. }) | Err(_), _) => return,
     };
-    match (opened, echo) {
-        (Ok((session, key, ends)), Some(echo)) => {
+    match (opened, errand) {
+        (Ok((session, key, ends)), Some(Errand::Echo(echo))) => {
             measure(&ground, session, key, ends, Measure { node, address: order.address, times, echo }).await;
         }
+        (Ok((session, key, ends)), Some(Errand::Ask(asking))) => {
+            ask(&ground, session, key, ends, asking).await;
+        }
         (Ok((session, key, ends)), None) => carry(&ground, session, key, ends, false).await,
-        (Err(failure), Some(echo)) => answer(echo.reply, failure.answer()),
+        (Err(failure), Some(errand)) => answer(errand.into_reply(), failure.answer()),
         (Err(_), None) => {}
     }
 }
@@ -389,6 +397,55 @@ async fn measure(
     );
     answer(echo.reply, measured);
     end(ground, session, key, None).await;
+}
+
+/// Asks one question after the other, as a program wants it, and gives it the answers as they came.
+async fn ask(ground: &Ground, mut session: Session<TcpStream>, key: SessionKey, ends: Ends, asking: Asking) {
+    let Ends { mut cut, .. } = ends;
+    let Asking { questions, reply } = asking;
+    let mut frames: Vec<Bytes> = Vec::new();
+    let asked = async {
+        for question in questions {
+            session.send(question.encode()).await?;
+            for _ in 0..question.replies() {
+                let frame = session.recv().await?;
+                let is_refused = matches!(BlobReply::decode(&frame), Ok(BlobReply::Refused(_)));
+                frames.push(frame.into());
+                if is_refused {
+                    return Ok::<_, SessionError>(());
+                }
+            }
+        }
+        Ok(())
+    };
+    let asked = tokio::select! {
+        biased;
+        cut = &mut cut => Err(cut.ok()),
+        asked = timeout(Duration::from_millis(BLOB_QUIET_MS), asked) => Ok(asked),
+    };
+    match asked {
+        Ok(Ok(Ok(()))) => {
+            answer(reply, Answer::Blob(frames));
+            end(ground, session, key, None).await;
+        }
+        Ok(Ok(Err(why))) => {
+            answer(reply, Failure { code: why.code(), detail: why.to_string() }.answer());
+            ended(ground, key, &why).await;
+        }
+        Ok(Err(_)) => {
+            let detail = "it stopped answering".to_owned();
+            answer(reply, Failure { code: Code::PeerUnreachable, detail }.answer());
+            end(ground, session, key, None).await;
+        }
+        Err(cut) => {
+            let (code, detail) = match &cut {
+                Some(cut) => (cut.code, cut.reason.clone()),
+                None => (Code::ShuttingDown, String::new()),
+            };
+            answer(reply, Failure { code, detail }.answer());
+            end(ground, session, key, cut).await;
+        }
+    }
 }
 
 /// A peer that is cut has its tunnel as long as it has not heard why, within the time for that: it

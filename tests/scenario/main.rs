@@ -16,6 +16,7 @@ mod fire;
 mod harness;
 mod heal;
 mod hostile;
+mod images;
 mod members;
 mod network;
 mod revoke;

@@ -10,6 +10,7 @@ use lab::org::{GATEWAY_PORT, Org};
 
 use crate::harness;
 
+const INTERFACE: &str = "muster0";
 const UDP: u16 = 9000;
 const AUTH: u16 = 4714;
 /// The whole handshake must be over in this.
@@ -57,6 +58,27 @@ fn a_tunnel_carries_nothing_before_a_link() -> Result<(), lab::SandboxError> {
         };
         assert!(first > 0, "the first datagram passed before any link");
         assert!(has_link(&org, 1, "n3") && has_link(&org, 2, "n2"), "it came up by itself");
+    })
+}
+
+#[test]
+fn an_interface_that_was_down_has_its_address_again() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let org = harness::org(sandbox, 2, 2);
+        let reaches = || org.muster(1, &["ping", "n1", "--count", "1"]).unwrap().status.success();
+        assert!(reaches());
+        let own = address(&org, 1).to_string();
+        let ip = |arguments: &[&str]| {
+            let ip = org.host(1).unwrap().program("ip").args(arguments);
+            ip.run(Duration::from_secs(5)).unwrap().ok().unwrap().stdout
+        };
+        let has_address = || ip(&["-6", "address", "show", "dev", INTERFACE]).contains(&own);
+        assert!(has_address());
+        ip(&["link", "set", INTERFACE, "down"]);
+        assert!(!has_address(), "the kernel took it");
+        ip(&["link", "set", INTERFACE, "up"]);
+        harness::within(Duration::from_secs(5), "the address is back", || has_address().then_some(()));
+        harness::within(Duration::from_secs(10), "members are reached again", || reaches().then_some(()));
     })
 }
 

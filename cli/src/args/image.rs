@@ -12,6 +12,17 @@ pub(crate) enum Image {
     Preboot(Box<ImagePreboot>),
     /// Make and sign the image behind it, with musterd as its service
     Node(Box<ImageNode>),
+    /// Fetch an image that a member passes on, and go on where an earlier try stopped
+    Get {
+        /// Its BLAKE3 hash [default: the one that machines are to run]
+        hash: Option<String>,
+        /// The member to ask
+        #[arg(long, value_name = "NODE")]
+        from: String,
+        /// Where to write it; until it is whole, a file beside it that ends in .part
+        #[arg(long, value_name = "FILE", default_value = "node.squashfs")]
+        out: PathBuf,
+    },
     /// Have machines that boot run this node image: this machine's musterd passes it on
     Publish {
         /// Directory with node.squashfs and node.release

@@ -113,6 +113,13 @@ pub enum Request {
     },
     /// The image that this machine runs, and the one it passes on. [`Answer::Images`].
     Images {},
+    /// Asks a member for a file that it passes on. [`Answer::Blob`].
+    AskForBlob {
+        /// Name or key prefix.
+        node: String,
+        /// At most 8 frames, each a question of `blob-get`.
+        questions: Vec<Bytes>,
+    },
 }
 
 /// What musterd answers.
@@ -153,6 +160,8 @@ pub enum Answer {
     ImageUpload(ImageUpload),
     /// To [`Request::Images`].
     Images(Box<Images>),
+    /// To [`Request::AskForBlob`]: the member's frames, as they came.
+    Blob(Vec<Bytes>),
     /// To anything that cannot be done.
     Failed(Failed),
 }

@@ -273,6 +273,9 @@ pub const BLOB_SESSIONS_MAX: usize = 512;
 pub const BLOB_QUIET_MS: u64 = 30_000;
 /// Questions to a machine's images that wait for its disk; who asks beyond that asks again.
 pub const BLOB_QUESTIONS_MAX: usize = 256;
+/// Questions of `blob-get` that a program hands to its musterd at once: 4 MiB of answers, twice that as
+/// hexadecimal digits.
+pub const BLOB_ASKED_MAX: usize = 8;
 /// Bytes of an image in one message of the control socket; twice that as hexadecimal digits.
 pub const BLOB_UPLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Starts of a node image that has never been ready, before the one before it starts instead.

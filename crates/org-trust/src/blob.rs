@@ -63,6 +63,15 @@ impl BlobRequest {
         out.into_bytes()
     }
 
+    /// How many replies answer it, if it is not refused and the file goes so far.
+    #[must_use]
+    pub const fn replies(&self) -> u8 {
+        match self {
+            Self::Wanted | Self::Nodes { .. } => 1,
+            Self::Pieces { count, .. } => *count,
+        }
+    }
+
     /// Reads a frame.
     ///
     /// # Errors

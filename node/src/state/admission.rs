@@ -13,6 +13,7 @@ use identity::{
     limits::{DIAL_DEADLINE_MS, SESSIONS_PER_MEMBER_MAX},
 };
 use member_crdt::Member;
+use org_trust::BlobRequest;
 use overlay::Direction;
 use tokio::sync::oneshot;
 
@@ -75,8 +76,8 @@ pub struct Order {
     pub purpose: Purpose,
     /// What we hold, as a hint.
     pub held: (Heads, u64),
-    /// What to measure once the session is open.
-    pub echo: Option<Echo>,
+    /// What a program wants done once the session is open.
+    pub errand: Option<Errand>,
 }
 
 /// How a dial ended.
@@ -112,7 +113,36 @@ impl Failure {
 /// Told when a link was made, or could not be.
 pub(super) type Waiter = (oneshot::Sender<Answer>, Linked);
 
-/// A measurement that a program asked for: the dialler's task makes it.
+/// What the dialler's task does in a session that a program asked for.
+#[derive(Debug)]
+pub enum Errand {
+    /// Measures.
+    Echo(Echo),
+    /// Asks.
+    Ask(Asking),
+}
+
+impl Errand {
+    /// Where the outcome goes.
+    #[must_use]
+    pub fn into_reply(self) -> oneshot::Sender<Answer> {
+        match self {
+            Self::Echo(echo) => echo.reply,
+            Self::Ask(asking) => asking.reply,
+        }
+    }
+}
+
+/// Questions of `blob-get` that a program has.
+#[derive(Debug)]
+pub struct Asking {
+    /// One after the other.
+    pub questions: Vec<BlobRequest>,
+    /// Who asked.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// A measurement that a program asked for.
 #[derive(Debug)]
 pub struct Echo {
     /// How many echoes.
@@ -300,11 +330,11 @@ impl State {
         }
     }
 
-    /// Measures the way to a member.
-    pub(super) fn ping(&mut self, node: PublicKey, echo: Echo) {
-        match self.may_dial(node, Purpose::Ping) {
-            Err(failure) => answer(echo.reply, failure.answer()),
-            Ok(member) => self.order(&member, Purpose::Ping, Some(echo)),
+    /// Reaches a member for a program.
+    pub(super) fn run(&mut self, node: PublicKey, purpose: Purpose, errand: Errand) {
+        match self.may_dial(node, purpose) {
+            Err(failure) => answer(errand.into_reply(), failure.answer()),
+            Ok(member) => self.order(&member, purpose, Some(errand)),
         }
     }
 
@@ -329,7 +359,7 @@ impl State {
         }
     }
 
-    fn order(&mut self, member: &Member, purpose: Purpose, echo: Option<Echo>) {
+    fn order(&mut self, member: &Member, purpose: Purpose, errand: Option<Errand>) {
         self.effects.push_back(Effect::Dial(Box::new(Order {
             node: member.node,
             wireguard: member.wireguard.to_wireguard(),
@@ -337,7 +367,7 @@ impl State {
             address: member.address,
             purpose,
             held: (self.replica.heads(), self.replica.count()),
-            echo,
+            errand,
         })));
     }
 

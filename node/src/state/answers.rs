@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Effect, Now, State,
-    admission::Echo,
+    admission::{Asking, Echo, Errand},
     disk::{Waiting, Withheld, answer},
 };
 use crate::{
@@ -41,7 +41,13 @@ impl State {
                 Ok(member) => {
                     let count = count.clamp(1, PINGS_MAX);
                     let echo = Echo { count, name: self.name_of(&member.node), reply };
-                    return self.ping(member.node, echo);
+                    return self.run(member.node, Purpose::Ping, Errand::Echo(echo));
+                }
+                Err(failed) => Err(failed),
+            },
+            Request::AskForBlob { node, questions } => match self.asked_for(&node, &questions) {
+                Ok((member, questions)) => {
+                    return self.run(member, Purpose::Blob, Errand::Ask(Asking { questions, reply }));
                 }
                 Err(failed) => Err(failed),
             },
@@ -261,7 +267,7 @@ impl State {
         }
     }
 
-    fn find(&self, text: &str) -> Result<member_crdt::Member, Failed> {
+    pub(super) fn find(&self, text: &str) -> Result<member_crdt::Member, Failed> {
         let found = self.roster.find(text);
         found.cloned().map_err(|why| Failed { code: why.code().into(), detail: format!("{text}: {why}") })
     }

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use control::{local::Failed, text::Bytes};
 use identity::{
     Code, PublicKey,
-    limits::{BLOB_QUIET_MS, BLOB_SESSIONS_MAX, BLOB_SESSIONS_PER_MEMBER_MAX},
+    limits::{BLOB_ASKED_MAX, BLOB_QUIET_MS, BLOB_SESSIONS_MAX, BLOB_SESSIONS_PER_MEMBER_MAX},
 };
 use org_trust::{BlobReply, BlobRequest};
 
@@ -77,6 +78,21 @@ impl Transfers {
 }
 
 impl State {
+    /// What a program wants to ask which member.
+    pub(super) fn asked_for(
+        &self,
+        node: &str,
+        questions: &[Bytes],
+    ) -> Result<(PublicKey, Vec<BlobRequest>), Failed> {
+        let malformed = |detail: String| Failed { code: Code::RequestMalformed.into(), detail };
+        if questions.len() > BLOB_ASKED_MAX {
+            return Err(malformed(format!("{} questions", questions.len())));
+        }
+        let questions = questions.iter().map(|frame| BlobRequest::decode(&frame.0));
+        let questions = questions.collect::<Result<_, _>>().map_err(|why| malformed(why.to_string()))?;
+        Ok((self.find(node)?.node, questions))
+    }
+
     /// Whether this machine has room for one more that fetches.
     pub(super) fn may_fetch(&self, member: &PublicKey) -> bool {
         let sessions = || self.images.0.keys().filter_map(|key| self.sessions.get(*key));

@@ -28,7 +28,7 @@ use crate::{
     writer::Write,
 };
 
-pub use admission::{Decision, Dialled, Echo, Failure, Order, Proven};
+pub use admission::{Asking, Decision, Dialled, Echo, Errand, Failure, Order, Proven};
 pub use healing::{OnClone, OnStale, Policy};
 pub use outside::{Outside, Socket};
 pub use role::RoleKeyOrder;

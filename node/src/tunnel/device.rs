@@ -36,6 +36,20 @@ pub(super) fn open_tun(interface: &str, address: Ipv6Addr) -> io::Result<AsyncDe
     Ok(tun)
 }
 
+/// Puts our address back if it is not there: the kernel takes it, and the route with it, when somebody takes
+/// the interface down. Whether it did.
+pub(super) fn restore_address(tun: &AsyncDevice, address: Ipv6Addr) -> io::Result<bool> {
+    match std::net::UdpSocket::bind((address, 0)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+        bound => return bound.map(|_| false),
+    }
+    match tun.add_address_v6(address, PREFIX_BITS) {
+        // It is there, and nothing can use it while the interface is down.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        added => added.map(|()| true),
+    }
+}
+
 /// The kernel gives a new address out only after it has looked for duplicates, in a work queue of its
 /// own even where, as here, there is nowhere to look. Until then no listener can have it.
 fn wait_for(address: Ipv6Addr) -> io::Result<()> {

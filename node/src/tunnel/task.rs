@@ -11,7 +11,7 @@ use tokio::{
 use tun_rs::AsyncDevice;
 
 use super::{
-    device::{mapped, open_tun, open_udp},
+    device::{mapped, open_tun, open_udp, restore_address},
     engine::{Engine, EngineConfig, KeyMismatch, TunnelPeer},
     filter::Allow,
     output::{Output, Stats, TunnelEvent},
@@ -19,6 +19,9 @@ use super::{
 
 /// Requests in flight to the task; callers wait beyond it.
 const REQUESTS_MAX: usize = 64;
+/// Between two looks at whether the interface has its address: kernels take it when somebody takes the
+/// interface down.
+const ADDRESS_LOOK: time::Duration = time::Duration::from_secs(1);
 /// Packets taken from one source before the others get a turn.
 const BURST: usize = 64;
 /// More than our MTU, so that a longer packet shows as one and fails to verify.
@@ -187,11 +190,13 @@ pub fn spawn(
         .map_err(|source| TunnelError::Interface { name: config.interface, source })?;
     let (requests, received) = mpsc::channel(REQUESTS_MAX);
     let dual_stack = udp.local_addr().is_ok_and(|address| address.is_ipv6());
-    tokio::spawn(Task { engine, udp, dual_stack, tun, events }.run(received));
+    let address = config.address;
+    tokio::spawn(Task { address, engine, udp, dual_stack, tun, events }.run(received));
     Ok(TunnelHandle { requests })
 }
 
 enum Ready {
+    Look,
     Request(Request),
     Tick,
     Traffic(Traffic),
@@ -203,6 +208,7 @@ enum Traffic {
 }
 
 struct Task {
+    address: Ipv6Addr,
     engine: Engine,
     udp: UdpSocket,
     dual_stack: bool,
@@ -213,6 +219,8 @@ struct Task {
 impl Task {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let (mut datagram, mut packet) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
+        let mut looks = time::interval(ADDRESS_LOOK);
+        looks.set_missed_tick_behavior(time::MissedTickBehavior::Skip);
         loop {
             let tick = time::Instant::from_std(self.engine.poll_timeout());
             // Requests first: whoever removes a peer waits, and the peer's packets must lose. Network and
@@ -230,11 +238,13 @@ impl Task {
                     None => return,
                 },
                 () = time::sleep_until(tick) => Ready::Tick,
+                _ = looks.tick() => Ready::Look,
                 traffic = traffic => Ready::Traffic(traffic),
             };
             match ready {
                 Ready::Request(request) => self.on_request(request),
                 Ready::Tick => self.engine.handle_timeout(Instant::now()),
+                Ready::Look => self.look_after_address(),
                 Ready::Traffic(Traffic::Network) => self.on_udp(&mut datagram),
                 Ready::Traffic(Traffic::Interface) => {
                     if let Err(error) = self.on_tun(&mut packet) {
@@ -244,6 +254,14 @@ impl Task {
                 }
             }
             self.flush().await;
+        }
+    }
+
+    fn look_after_address(&self) {
+        match restore_address(&self.tun, self.address) {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!(address = %self.address, "the interface had lost its address"),
+            Err(error) => tracing::debug!(%error, "the interface's address cannot be put back"),
         }
     }
 
