@@ -17,7 +17,7 @@ use org_trust::{Charter, CharterChain, Lane, Payload, Statement, StatementClaim}
 
 use crate::{
     lineage::{Lineages, Origin},
-    replica::{Broken, Rejected},
+    outcome::{Broken, Rejected},
 };
 
 /// The 32 bytes of a key; a quarter of the size of a parsed one.

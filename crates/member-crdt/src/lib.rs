@@ -17,6 +17,7 @@ mod held;
 mod lineage;
 mod load;
 mod machine;
+mod outcome;
 mod replica;
 mod reports;
 mod resolve;
@@ -30,7 +31,8 @@ mod vectors;
 pub use document::DocumentError;
 pub use held::{Fork, Tip};
 pub use load::{Checked, Unchecked};
-pub use replica::{Applied, Broken, Fault, LoadError, Loaded, Rejected, Replica};
+pub use outcome::{Applied, Broken, Fault, LoadError, Rejected};
+pub use replica::{Loaded, Replica};
 pub use reports::Coverage;
 pub use resolve::resolve;
 pub use roster::{

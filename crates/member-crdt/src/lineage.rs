@@ -15,7 +15,7 @@ use org_trust::{Payload, Rotate, Statement, StatementClaim};
 
 use crate::{
     held::KeyBytes,
-    replica::{Broken, Rejected},
+    outcome::{Broken, Rejected},
 };
 
 /// What made a node key a machine's: Admits of it, or one Rotate to it.

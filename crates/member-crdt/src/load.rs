@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use identity::{OrgId, PublicKey, StatementId};
 use org_trust::{Payload, Report, Statement, UnverifiedReport, UnverifiedStatement};
 
-use crate::replica::Rejected;
+use crate::outcome::Rejected;
 
 /// A piece of a file that is not verified yet.
 #[derive(Debug)]

@@ -1,19 +1,19 @@
 //! One node's copy of everything the org signed: verified, kept, resolved.
 
+mod opening;
+
 use std::{collections::BTreeSet, sync::Arc};
 
-use identity::{
-    CharterId, Code, Heads, OrgId, PublicKey, RosterDigest, StatementId, codec::DecodeError, encode_hex,
-};
+use identity::{CharterId, Heads, OrgId, PublicKey, RosterDigest, StatementId};
 use org_trust::{
-    CharterChain, CharterError, Lane, Payload, Place, Record, Report, ReportClaim, ReportError, ReportTip,
-    Statement, StatementError, UnverifiedCharter, UnverifiedReport, UnverifiedStatement, VerifiedCharter,
+    CharterChain, Lane, Payload, Place, Record, Report, ReportClaim, ReportTip, Statement, UnverifiedCharter,
+    UnverifiedReport, UnverifiedStatement, VerifiedCharter,
 };
 
 use crate::{
     document::{Document, DocumentError},
     held::{Fit, Fork, Held, Tip},
-    load::{self, Checked, Outcome, Unchecked},
+    outcome::{Applied, LoadError, Rejected},
     reports::{Coverage, Reports, Taken},
     resolve::Rules,
     roster::Roster,
@@ -30,102 +30,6 @@ pub struct Replica {
     roster: Arc<Roster>,
     document: Document,
     own: Option<PublicKey>,
-}
-
-/// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// Verified, kept and in force. Pass it on.
-    New {
-        /// Its id.
-        id: RecordId,
-        /// The author signed another statement at the same place; [`Replica::forks`] has both.
-        fork: bool,
-    },
-    /// Held already, or older than what is held of its kind.
-    Known,
-    /// Not kept: the record with this id must come first.
-    Waiting {
-        /// That record.
-        prev: RecordId,
-    },
-}
-
-/// Why a record is not kept. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Rejected {
-    /// This author revoked this key before in the same chain.
-    AlreadyRevoked {
-        /// The key.
-        node: [u8; 32],
-    },
-    /// It does not continue its author's chain.
-    Broken(Broken),
-    /// A charter that does not hold.
-    Charter(CharterError),
-    /// The bytes are no record.
-    Malformed(DecodeError),
-    /// The author does not have the role that the statement needs.
-    NotAuthorised {
-        /// The author.
-        author: [u8; 32],
-    },
-    /// A report that does not hold.
-    Report(ReportError),
-    /// A report by a node that no Admit held names.
-    ReportOfStranger {
-        /// The node.
-        node: [u8; 32],
-    },
-    /// A statement whose signatures do not hold.
-    Statement(StatementError),
-    /// As much of its kind is kept as counts or proves anything.
-    Surplus,
-    /// The author revoked too many keys that nobody admitted.
-    TooManyEarlyRevokes {
-        /// The author.
-        author: [u8; 32],
-    },
-}
-
-/// How a statement fails to continue a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Broken {
-    /// It rotates to a key that the machine has had.
-    KeyAgain,
-    /// The kind does not belong into the lane.
-    Lane,
-    /// It cites an older charter than the statement before it.
-    OlderCharter,
-    /// The statement it names as previous is another author's, another lane's or not the one before.
-    Previous,
-    /// Its machine has had as many keys as it may.
-    Rotations,
-    /// The first of a lane does not name the charter that first named its author.
-    Start,
-}
-
-/// Who is to blame for a record that is not kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Whoever sent it: an honest replica neither keeps nor passes on such a record.
-    Sender,
-    /// Its author; an honest replica may hold what this one does not.
-    Author,
-    /// Nobody: another order of arrival may change the answer.
-    Nobody,
-}
-
-/// Why a file does not become a replica.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// It is not a document of this org.
-    Document(DocumentError),
-    /// It holds no charter that begins the org.
-    NoGenesis,
 }
 
 /// A replica read from a file.
@@ -153,47 +57,6 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Opens what [`Self::save`] and [`Self::save_incremental`] wrote, one after the other in one
-    /// file. Every record is verified again; the file is trusted with nothing.
-    ///
-    /// # Errors
-    /// [`LoadError`] when the file is damaged beyond its end, or another org's.
-    pub fn load(bytes: &[u8], org: &OrgId) -> Result<Loaded, LoadError> {
-        Self::load_with(bytes, org, |pieces| pieces.into_iter().map(Unchecked::check).collect())
-    }
-
-    /// The same; `verify` checks the pieces it is given, on as many cores as there are. It is called
-    /// twice, because whether an invite's key signed is asked once the invites are known.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn load_with(
-        bytes: &[u8],
-        org: &OrgId,
-        verify: impl Fn(Vec<Unchecked>) -> Vec<Checked>,
-    ) -> Result<Loaded, LoadError> {
-        let opened = Document::open(bytes, org).map_err(LoadError::Document)?;
-        let mut records = opened.records.into_iter();
-        // The first alone: of a later one that does not hold the others are kept.
-        let first = records.next().filter(|record| matches!(record, Record::Charter(_)));
-        let chain = first.and_then(|first| CharterChain::read([first.bytes()]).ok());
-        let chain = chain.filter(|chain| chain.org() == *org).ok_or(LoadError::NoGenesis)?;
-        let mut replica = Self::over(chain, opened.document);
-        let refused = replica.fill(records, verify);
-        for node in opened.clones {
-            replica.reports.note_clash(node);
-        }
-        Ok(Loaded { replica, torn: opened.torn, refused })
-    }
-
-    /// The records of a file as they stand there, none of them judged: for whoever checks files.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn read_records(bytes: &[u8], org: &OrgId) -> Result<Vec<Record>, LoadError> {
-        Document::open(bytes, org).map(|opened| opened.records).map_err(LoadError::Document)
-    }
-
     fn over(chain: CharterChain, document: Document) -> Self {
         let mut held = Held::default();
         held.name_roles(chain.head().charter());
@@ -201,82 +64,6 @@ impl Replica {
         ids.insert(chain.genesis().id().0);
         let roster = Arc::new(Rules { chain: &chain, held: &held }.whole());
         Self { chain, held, reports: Reports::default(), ids, roster, document, own: None }
-    }
-
-    /// Takes the records of a file: all of them, then one resolution of the whole.
-    fn fill(
-        &mut self,
-        records: impl Iterator<Item = Record>,
-        verify: impl Fn(Vec<Unchecked>) -> Vec<Checked>,
-    ) -> Vec<Rejected> {
-        let (org, mut refused, mut pieces) = (self.org(), Vec::new(), Vec::new());
-        for record in records {
-            match record {
-                Record::Charter(bytes) => {
-                    if let Err(why) = self.take_charter(&bytes) {
-                        refused.push(why);
-                    }
-                }
-                Record::Statement(bytes) => pieces.push(Unchecked::statement(org, bytes)),
-                Record::Report(bytes) => pieces.push(Unchecked::report(org, bytes)),
-            }
-        }
-        let mut statements = Vec::new();
-        let mut reports = Vec::new();
-        for checked in verify(pieces) {
-            match checked.0 {
-                Outcome::Statement(statement) => statements.push(statement),
-                Outcome::Report(report) => reports.push(report),
-                Outcome::Refused(why) => refused.push(why),
-                Outcome::Redemption(..) => {}
-            }
-        }
-        let invited = verify(load::redemptions(org, &statements));
-        // By place, so that a predecessor comes first; what machines say after the Admits it follows.
-        statements.sort_by_key(|s| (s.payload().is_by_node(), s.seq()));
-        loop {
-            let before = statements.len();
-            statements.retain(|statement| match self.held.fit(&self.chain, statement) {
-                Ok(Fit::Here(spot)) => {
-                    self.ids.insert(statement.id().0);
-                    let kept = self.held.keep(Arc::clone(statement), spot);
-                    for old in &kept.dropped {
-                        self.ids.remove(&old.id().0);
-                    }
-                    false
-                }
-                // What was dropped for another still stands in the file.
-                Ok(Fit::Known) | Err(Rejected::Surplus) => false,
-                Ok(Fit::Waiting(_)) => true,
-                Err(why) => {
-                    refused.push(why);
-                    false
-                }
-            });
-            if statements.len() == before || statements.is_empty() {
-                break;
-            }
-        }
-        // What stood behind a statement that was dropped is still in the file.
-        let stray = statements.iter().filter(|s| !s.payload().is_by_node());
-        refused.extend(stray.map(|_| Rejected::Broken(Broken::Previous)));
-        for checked in invited {
-            if let Outcome::Redemption(admit, holds) = checked.0
-                && let Some(entry) = self.held.get(&admit)
-            {
-                entry.invited.get_or_init(|| holds);
-            }
-        }
-        for report in reports {
-            if !self.held.is_named(report.node().as_bytes()) {
-                refused.push(Rejected::ReportOfStranger { node: *report.node().as_bytes() });
-            } else {
-                self.keep_report(report);
-            }
-        }
-        self.document.forget_pending();
-        self.roster = Arc::new(self.rules().whole());
-        refused
     }
 
     /// Names the node that this replica belongs to: its own reports always go to disk, because their
@@ -617,106 +404,4 @@ impl Replica {
 fn lasts_longer(new: &Report, old: &Report) -> bool {
     let (new, old) = (new.body(), old.body());
     (&new.endpoints, &new.version, new.boot_nonce) != (&old.endpoints, &old.version, old.boot_nonce)
-}
-
-impl Rejected {
-    /// The code people see.
-    #[must_use]
-    pub const fn code(&self) -> Code {
-        match self {
-            Self::AlreadyRevoked { .. } => Code::AlreadyRevoked,
-            Self::Broken(_) => Code::ChangeBroken,
-            Self::Charter(why) => why.code(),
-            Self::Malformed(_) => Code::ChangeMalformed,
-            Self::NotAuthorised { .. } | Self::TooManyEarlyRevokes { .. } => Code::ChangeNotAuthorised,
-            Self::Report(why) => why.code(),
-            Self::ReportOfStranger { .. } => Code::UnknownKey,
-            Self::Statement(why) => why.code(),
-            Self::Surplus => Code::ForkDetected,
-        }
-    }
-
-    /// Who is to blame, which decides whether a session that brought it is closed.
-    #[must_use]
-    pub const fn fault(&self) -> Fault {
-        match self {
-            Self::AlreadyRevoked { .. }
-            | Self::Broken(_)
-            | Self::Malformed(_)
-            | Self::NotAuthorised { .. }
-            | Self::Report(_)
-            | Self::Statement(_) => Fault::Sender,
-            Self::Charter(CharterError::Fork { .. } | CharterError::TooMany { .. }) => Fault::Author,
-            Self::Charter(CharterError::NotNext { .. }) => Fault::Nobody,
-            Self::Charter(_) => Fault::Sender,
-            Self::Surplus | Self::TooManyEarlyRevokes { .. } => Fault::Author,
-            Self::ReportOfStranger { .. } => Fault::Nobody,
-        }
-    }
-}
-
-impl core::fmt::Display for Rejected {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::AlreadyRevoked { node } => write!(f, "this author revoked {} before", short(node)),
-            Self::Broken(why) => write!(f, "{why}"),
-            Self::Charter(why) => write!(f, "{why}"),
-            Self::Malformed(why) => write!(f, "{why}"),
-            Self::NotAuthorised { author } => write!(f, "key {} may not say this", short(author)),
-            Self::Report(why) => write!(f, "{why}"),
-            Self::ReportOfStranger { node } => write!(f, "nobody admitted {}", short(node)),
-            Self::Statement(why) => write!(f, "{why}"),
-            Self::Surplus => f.write_str("as much of this is held as proves it"),
-            Self::TooManyEarlyRevokes { author } => {
-                write!(f, "key {} revoked too many keys that nobody admitted", short(author))
-            }
-        }
-    }
-}
-
-impl core::error::Error for Rejected {}
-
-fn short(key: &[u8; 32]) -> String {
-    encode_hex(key).chars().take(8).collect()
-}
-
-impl core::fmt::Display for Broken {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::KeyAgain => "it rotates to a key that the machine has had",
-            Self::Lane => "this kind does not stand in this lane",
-            Self::OlderCharter => "it cites an older charter than the statement before it",
-            Self::Previous => "it does not continue its author's chain",
-            Self::Rotations => "the machine has had as many keys as it may",
-            Self::Start => "its author's chain does not begin so",
-        })
-    }
-}
-
-impl LoadError {
-    /// The code people see.
-    #[must_use]
-    pub const fn code(&self) -> Code {
-        match self {
-            Self::Document(_) | Self::NoGenesis => Code::StoreDamaged,
-        }
-    }
-}
-
-impl core::fmt::Display for LoadError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Document(why) => write!(f, "{why}"),
-            Self::NoGenesis => f.write_str("the file does not begin with the org's first charter"),
-        }
-    }
-}
-
-impl core::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Document(why) => Some(why),
-            Self::NoGenesis => None,
-        }
-    }
 }

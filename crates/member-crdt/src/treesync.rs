@@ -19,7 +19,8 @@ use org_trust::{Lane, Record};
 use crate::{
     descent::{self, Told},
     frame::{Frame, Summary},
-    replica::{Applied, Fault, Rejected, Replica},
+    outcome::{Applied, Fault, Rejected},
+    replica::Replica,
     trie::{IdTrie, Prefix, RecordId, Short},
 };
 
