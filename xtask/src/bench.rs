@@ -1,6 +1,7 @@
-//! Benchmarks live in the package `muster-bench` and are built for release; this only calls it. The one that
-//! needs machines, `revoke`, is here.
+//! Benchmarks live in the package `muster-bench` and are built for release; this only calls it. Those that
+//! need machines, `boot` and `revoke`, are here.
 
+mod boot;
 mod revoke;
 
 use clap::Args;
@@ -9,12 +10,12 @@ use crate::machine::{self, Failure};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// handshake, liveness, propagation, revoke, roster or sync
+    /// boot, handshake, liveness, propagation, revoke, roster or sync
     name: String,
     /// Print one object last
     #[arg(long)]
     json: bool,
-    /// Rounds, each measuring every row once
+    /// Rounds, each measuring every row once; boots of `boot`
     #[arg(long)]
     rounds: Option<u32>,
     /// Machines of `revoke`; sizes of `liveness` and `propagation`, with commas
@@ -29,8 +30,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    if options.name == "revoke" {
-        return revoke::run(options);
+    match options.name.as_str() {
+        "boot" => return boot::run(options),
+        "revoke" => return revoke::run(options),
+        _ => {}
     }
     let mut command = machine::cargo();
     command.args(["run", "--quiet", "--release", "--package", "muster-bench", "--", &options.name]);
