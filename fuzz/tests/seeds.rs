@@ -155,9 +155,10 @@ fn pinned() -> Vec<Vec<u8>> {
         recovery,
         built_unix_s: 1_800_000_000,
         share: Some(1),
+        without_gateway: true,
         invite: Some("muster-invite-1:AAAA".to_owned()),
     };
-    let least = Pins { secure_boot: None, share: None, invite: None, ..all.clone() };
+    let least = Pins { secure_boot: None, share: None, without_gateway: false, invite: None, ..all.clone() };
     let files = |pins: Pins| {
         let (mut archive, mut files) = (Archive::default(), Vec::new());
         pins.put(&mut archive);

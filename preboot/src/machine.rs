@@ -4,6 +4,7 @@
 //! The kernel's command line is not read: who can change it changes nothing here. There is no shell and
 //! no way to one.
 
+mod begin;
 mod choice;
 mod clock;
 mod disk;
@@ -12,6 +13,7 @@ mod lease;
 mod network;
 mod node_image;
 mod persist;
+mod recovery;
 mod root;
 mod secure_boot;
 mod share;
@@ -23,7 +25,6 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::mpsc,
-    time::Duration,
 };
 
 use boot_image::{LEAVE_PREBOOT, PINS_DIRECTORY, Pcr, Pins};
@@ -32,13 +33,17 @@ use org_trust::CharterChain;
 use rustix::system::RebootCommand;
 use tpm_seal::{Approvals, Tpm};
 
+use self::{
+    begin::{Policy, Stopped, begin},
+    recovery::AGAIN_AFTER,
+};
 use crate::{
     console::Console,
     failure::{Failure, Outcome},
     files,
     keys::Binding,
     settings::Arguments,
-    start::{Image, start},
+    start::Image,
 };
 
 /// Whether this process is the first one, and so has the machine to itself.
@@ -50,15 +55,28 @@ pub(crate) fn is_first_process() -> bool {
 pub(crate) fn run() -> ExitCode {
     let mut console = Console::default();
     let typed = lines();
-    let failure = match boot(&typed, &mut console) {
+    let stopped = match boot(&typed, &mut console) {
         Ok(never) => match never {},
-        Err(failure) => failure,
+        Err(stopped) => stopped,
     };
-    console.failure(&failure);
+    if let Stopped::Failed(failure) = &stopped {
+        console.failure(failure);
+    }
     if let Err(why) = leave_phase() {
         console.note(format_args!("the TPM's register could not be extended: {why}"));
     }
-    recover(&typed, &console, failure.passes())
+    let command = match stopped {
+        Stopped::Chosen(command) => command,
+        Stopped::Failed(failure) => next(&typed, &console, failure.passes()),
+    };
+    rustix::fs::sync();
+    match rustix::system::reboot(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console.note(format_args!("the kernel does not start anew: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// What is typed at the console, line by line.
@@ -74,7 +92,7 @@ fn lines() -> mpsc::Receiver<String> {
     typed
 }
 
-fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::convert::Infallible> {
+fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Result<core::convert::Infallible, Stopped> {
     kernel::mount_own()?;
     console.open_all();
     console.checkpoint(format_args!("muster-preboot {} on {}", env!("CARGO_PKG_VERSION"), kernel::release()));
@@ -117,7 +135,6 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::
     let state = PathBuf::from(STATE);
     let (release, recovery) = (pins.release, pins.recovery);
     let (started, image, disk, shares) = runtime.block_on(async {
-        network::up(console).await?;
         let arguments = Arguments {
             state: Some(state.clone()),
             invite: pins.invite.is_some().then(|| pin_path("invite")),
@@ -129,11 +146,19 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::
             attempts: ATTEMPTS,
         };
         let image = Image { chain, gateways: pins.gateways, binding };
-        let mut started = Box::pin(start(&arguments, Some(image), console)).await?;
-        let image = Box::pin(node_image::get(&mut started, &release, console)).await?;
+        let policy = Policy { release, share: pins.share, without_gateway: pins.without_gateway };
+        let (mut started, known) = Box::pin(begin(&arguments, &image, policy, typed, console)).await?;
+        let image = match known {
+            true => Box::pin(node_image::get(&mut started, &release, console)).await?,
+            false => node_image::get_good(&mut started, &release, console)?,
+        };
         let disk = persist::Found::look()?;
-        let shares = Box::pin(share::get(&started, disk.epochs(pins.share), console)).await;
-        Ok::<_, Failure>((started, image, disk, shares))
+        let epochs = disk.epochs(pins.share);
+        let shares = match known {
+            true => Box::pin(share::get(&started, epochs, console)).await,
+            false => share::unasked(epochs),
+        };
+        Ok::<_, Stopped>((started, image, disk, shares))
     })?;
     drop(runtime);
     console.checkpoint(format_args!(
@@ -145,7 +170,7 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Outcome<core::
     drop(started);
     // From here on nothing that is sealed to this phase opens until the machine starts anew.
     leave_phase()?;
-    root::switch(&image, persists, console)
+    Ok(root::switch(&image, persists, console)?)
 }
 
 /// Says to the TPM that preboot is over.
@@ -183,7 +208,7 @@ fn pin_path(name: &str) -> PathBuf {
 
 /// What is left to do after a failure: try again, by itself where that may help, or switch off. The
 /// machine starts anew for it, so that the TPM's registers do.
-fn recover(typed: &mpsc::Receiver<String>, console: &Console, passes: bool) -> ExitCode {
+fn next(typed: &mpsc::Receiver<String>, console: &Console, passes: bool) -> RebootCommand {
     console.note("Enter tries again, o and Enter switches off");
     if passes {
         console.note(format_args!("by itself it tries again in {} s", AGAIN_AFTER.as_secs()));
@@ -197,15 +222,7 @@ fn recover(typed: &mpsc::Receiver<String>, console: &Console, passes: bool) -> E
             }
         }),
     };
-    rustix::fs::sync();
-    let command = if line.trim() == "o" { RebootCommand::PowerOff } else { RebootCommand::Restart };
-    match rustix::system::reboot(command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            console.note(format_args!("the kernel does not start anew: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    if line.trim() == "o" { RebootCommand::PowerOff } else { RebootCommand::Restart }
 }
 
 /// Where the disk with this machine's state is, before and after the change of the root.
@@ -219,4 +236,3 @@ const PHASE_REGISTER: u8 = 11;
 /// Where systemd's stub lays the section `.pcrsig`.
 const APPROVALS: &str = "/.extra/tpm2-pcr-signature.json";
 const ATTEMPTS: u32 = 5;
-const AGAIN_AFTER: Duration = Duration::from_secs(60);

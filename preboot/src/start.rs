@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What an image pins, which stands above what an invite or a disk says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) chain: CharterChain,
     pub(crate) gateways: Vec<String>,
@@ -79,6 +79,29 @@ pub(crate) async fn start(
     };
     member.admit = Some(admit);
     returning(arguments, &store, state, &mut member, &mut boot, console).await?;
+    Ok(Started { member, boot, store })
+}
+
+/// As far as a member comes by itself, with what it has kept: nobody says whether it still is one.
+pub(crate) fn alone(arguments: &Arguments, image: &Image, console: &mut Console) -> Outcome<Started> {
+    let settings = Settings::of(arguments)?;
+    let state = settings.state.as_path();
+    let missing = || Failure::new(Code::NotEnrolled, "this machine has not joined yet");
+    let mut member = Pinned::load(state)?.ok_or_else(missing)?;
+    member.join(image)?;
+    if member.admit.is_none() {
+        return Err(missing());
+    }
+    let store = KeyStore::open(state, &settings.storage, Some(&image.binding))?;
+    let boot = store.boot()?;
+    if member.chain.get(&boot.anchor()).is_none() {
+        let detail = "the org's settings on the disk are older than those that this machine has seen";
+        return Err(Failure::new(Code::HandoverRejected, detail));
+    }
+    if let Err(failure) = store.settle_node() {
+        console.note(format_args!("the node's keys: {failure}"));
+    }
+    console.checkpoint("keys open; no gateway says whether this machine is still a member");
     Ok(Started { member, boot, store })
 }
 

@@ -8,6 +8,7 @@
     reason = "this is a test, functions that several of them share included"
 )]
 
+mod alone;
 mod attested;
 mod disk;
 mod first_start;

@@ -56,6 +56,9 @@ pub(crate) struct ImagePreboot {
     /// A new encrypted disk opens only with a share that gateways give at each start, of this epoch
     #[arg(long, value_name = "EPOCH", requires = "persist")]
     pub(crate) share: Option<u32>,
+    /// Let the last release that was ready start when no gateway is reached: also on a machine that was revoked
+    #[arg(long)]
+    pub(crate) without_gateway: bool,
     /// Where to write it
     #[arg(long, value_name = "FILE", default_value = "preboot.efi")]
     pub(crate) out: PathBuf,

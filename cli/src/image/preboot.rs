@@ -51,6 +51,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
         secure_boot: args.secure_boot_cert.as_deref().map(fingerprint).transpose()?,
         recovery: identity::recovery_key(&keys.release).public(),
         share: args.share,
+        without_gateway: args.without_gateway,
         built_unix_s: time(),
         invite: invite.map(|(line, _)| line),
     };

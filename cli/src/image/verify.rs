@@ -78,6 +78,7 @@ pub(super) fn run(everywhere: &Everywhere, file: &Path) -> Outcome<()> {
         "secure_boot": opened.is_signed(),
         "secure_boot_certificate": pins.secure_boot.as_ref().map(|hash| encode_hex(hash)),
         "share": pins.share,
+        "without_gateway": pins.without_gateway,
         "built_unix_s": pins.built_unix_s,
         "invite": invite.as_ref().map(|invite| json!({
             "id": invite.id().to_string(),

@@ -26,6 +26,8 @@ pub struct Pins {
     pub recovery: PublicKey,
     /// The epoch of the share that a new disk's key has a part of; none when gateways have no part in it.
     pub share: Option<u32>,
+    /// Whether the last release that was ready may start when no gateway is reached.
+    pub without_gateway: bool,
     /// No clock of a machine is before this.
     pub built_unix_s: u64,
     /// The line with which a machine joins at its first start; one without it must find one elsewhere.
@@ -57,6 +59,7 @@ impl Pins {
         ];
         files.extend(self.secure_boot.map(|certificate| (SECURE_BOOT, line(&encode_hex(&certificate)))));
         files.extend(self.share.map(|epoch| (SHARE, line(&epoch))));
+        files.extend(self.without_gateway.then(|| (WITHOUT_GATEWAY, line(&"allowed"))));
         files.extend(self.invite.as_ref().map(|invite| (INVITE, line(&invite.trim()))));
         files
     }
@@ -122,6 +125,7 @@ impl Pins {
             secure_boot,
             recovery: recovery.map_err(|_| PinsError::Malformed(RECOVERY))?,
             share,
+            without_gateway: file(WITHOUT_GATEWAY).is_some(),
             built_unix_s: built.trim_end().parse().map_err(|_| PinsError::Malformed(BUILT))?,
             invite: invite.map(|line| line.trim().to_owned()),
         })
@@ -165,6 +169,7 @@ const IMAGE_KEY: &str = "image-key";
 const SECURE_BOOT: &str = "secure-boot-cert";
 const RECOVERY: &str = "recovery-key";
 const SHARE: &str = "share-epoch";
+const WITHOUT_GATEWAY: &str = "without-gateway";
 const BUILT: &str = "built";
 const INVITE: &str = "invite";
 
@@ -184,6 +189,7 @@ mod tests {
             secure_boot: Some([6; 32]),
             recovery: SecretKey::from_seed(&[8; 32]).public(),
             share: Some(3),
+            without_gateway: true,
             built_unix_s: 1_800_000_000,
             invite: Some("muster-invite-1:x".to_owned()),
         }
@@ -191,7 +197,9 @@ mod tests {
 
     #[test]
     fn pins_read_back_from_the_image() {
-        for pins in [pins(), Pins { invite: None, secure_boot: None, share: None, ..pins() }] {
+        for pins in
+            [pins(), Pins { invite: None, secure_boot: None, share: None, without_gateway: false, ..pins() }]
+        {
             let mut archive = Archive::default();
             pins.put(&mut archive);
             assert_eq!(Pins::of(&Archive::unpack(&archive.pack().unwrap()).unwrap()), Ok(pins));
@@ -215,6 +223,7 @@ mod tests {
             (BUILT, "+5\n"),
             (INVITE, " muster-invite-1:x\n"),
             (SHARE, "all\n"),
+            (WITHOUT_GATEWAY, "no\n"),
             (SHARE, "+1\n"),
         ] {
             let mut wrong = archive.clone();

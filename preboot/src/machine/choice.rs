@@ -21,6 +21,13 @@ pub(crate) fn order(mut kept: Vec<Kept>, wanted: Option<&Generation>) -> Vec<Kep
     kept
 }
 
+/// Those that were ready, the newest first: what starts when nobody could be asked.
+pub(crate) fn good(mut kept: Vec<Kept>) -> Vec<Kept> {
+    kept.retain(|kept| kept.tries == Tries::Ready);
+    kept.sort_by_key(|kept| core::cmp::Reverse(kept.generation.number));
+    kept
+}
+
 /// The number of the release that is wanted and never became ready, when another starts instead. Where
 /// nobody says what is wanted, it is one that was.
 pub(crate) fn given_up(kept: &[Kept], starts: &Generation, wanted: Option<&Generation>) -> Option<u32> {
@@ -117,6 +124,14 @@ mod tests {
         assert_eq!(first(kept((4, Left(0)), (5, Left(0))), Some(5)), 5);
         assert_eq!(first(kept((4, Left(1)), (5, Left(0))), Some(5)), 4);
         assert_eq!(order(Vec::new(), None), []);
+    }
+
+    #[test]
+    fn without_a_gateway_only_what_was_ready_starts() {
+        let numbers = |kept| good(kept).iter().map(|kept| kept.generation.number).collect::<Vec<_>>();
+        assert_eq!(numbers(kept((4, Ready), (5, Ready))), [5, 4]);
+        assert_eq!(numbers(kept((4, Ready), (5, Left(3)))), [4]);
+        assert_eq!(numbers(kept((4, Left(2)), (5, Left(0)))), [0; 0]);
     }
 
     #[test]

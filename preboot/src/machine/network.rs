@@ -14,8 +14,8 @@ use crate::{
     failure::{Failure, Outcome},
 };
 
-/// Brings the network up.
-pub(crate) async fn up(console: &mut Console) -> Outcome<()> {
+/// Brings the network up; the name of the interface with an address by DHCP.
+pub(crate) async fn up(console: &mut Console) -> Outcome<Option<String>> {
     let failed = |why: &dyn core::fmt::Display| Failure::new(Code::NoNetwork, why);
     let (connection, netlink, _) = rtnetlink::new_connection().map_err(|e| failed(&e))?;
     let connection = tokio::spawn(connection);
@@ -39,7 +39,7 @@ pub(crate) async fn up(console: &mut Console) -> Outcome<()> {
                 let (name, address) = (&interface.name, lease.address);
                 console.checkpoint(format_args!("network: {name} has {address}/{}", lease.prefix));
                 connection.abort();
-                return Ok(());
+                return Ok(Some(interface.name));
             }
             Err(failure) => {
                 console.note(&failure);
@@ -48,13 +48,56 @@ pub(crate) async fn up(console: &mut Console) -> Outcome<()> {
         }
     }
     connection.abort();
-    match global_address6() {
-        Some(address) => {
-            console.checkpoint(format_args!("network: {address} by router advertisement"));
-            Ok(())
+    advertised(console).ok_or(last).map(|()| None)
+}
+
+/// Puts one interface in the place of another, which is shut.
+pub(crate) async fn change(from: Option<&str>, to: &str, console: &mut Console) -> Outcome<()> {
+    let failed = |why: &dyn core::fmt::Display| Failure::new(Code::NoNetwork, why);
+    let (connection, netlink, _) = rtnetlink::new_connection().map_err(|e| failed(&e))?;
+    let connection = tokio::spawn(connection);
+    let changed = async {
+        for interface in ethernet() {
+            let link = LinkUnspec::new_with_index(interface.index);
+            if interface.name == to {
+                netlink.link().set(link.up().build()).execute().await.map_err(|e| failed(&e))?;
+                let lease = lease::ask(&interface.name, interface.hardware).await?;
+                configure(&netlink, &interface, &lease).await.map_err(|e| failed(&e))?;
+                write_name_servers(&lease.name_servers)?;
+                console.checkpoint(format_args!("network: {to} has {}/{}", lease.address, lease.prefix));
+            } else if Some(interface.name.as_str()) == from {
+                netlink.link().set(link.down().build()).execute().await.map_err(|e| failed(&e))?;
+            }
         }
-        None => Err(last),
-    }
+        Ok(())
+    };
+    let changed: Outcome<()> = changed.await;
+    connection.abort();
+    changed.or_else(|failure| advertised(console).ok_or(failure))
+}
+
+/// The interface after this one, in a circle; none where there is no other.
+pub(crate) fn other(than: Option<&str>) -> Option<String> {
+    next(&ethernet().into_iter().map(|interface| interface.name).collect::<Vec<_>>(), than)
+}
+
+fn next(names: &[String], current: Option<&str>) -> Option<String> {
+    let at = names.iter().position(|name| Some(name.as_str()) == current);
+    let after = at.map_or(0, |at| at + 1);
+    let name = names.iter().cycle().nth(after)?;
+    (Some(name.as_str()) != current).then(|| name.clone())
+}
+
+fn ethernet() -> Vec<Interface> {
+    let mut found = interfaces();
+    found.retain(|interface| !interface.is_loopback);
+    found
+}
+
+fn advertised(console: &mut Console) -> Option<()> {
+    let address = global_address6()?;
+    console.checkpoint(format_args!("network: {address} by router advertisement"));
+    Some(())
 }
 
 struct Interface {
@@ -92,10 +135,12 @@ fn interface(path: &Path) -> Option<Interface> {
 }
 
 async fn configure(netlink: &Handle, interface: &Interface, lease: &Lease) -> Result<(), rtnetlink::Error> {
-    netlink.address().add(interface.index, lease.address.into(), lease.prefix).execute().await?;
+    // Again, where it was shut in between.
+    let address = netlink.address().add(interface.index, lease.address.into(), lease.prefix);
+    address.replace().execute().await?;
     if let Some(router) = lease.routers.first() {
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(*router).build();
-        netlink.route().add(route).execute().await?;
+        netlink.route().add(route).replace().execute().await?;
     }
     Ok(())
 }
@@ -118,3 +163,18 @@ fn global_address6() -> Option<String> {
 
 const ETHERNET: &str = "1";
 const LOOPBACK: &str = "772";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_tried_in_a_circle_and_none_is_its_own_other() {
+        let names = ["eth0", "eth1", "eth2"].map(str::to_owned);
+        assert_eq!(next(&names, Some("eth0")).as_deref(), Some("eth1"));
+        assert_eq!(next(&names, Some("eth2")).as_deref(), Some("eth0"));
+        assert_eq!(next(&names, None).as_deref(), Some("eth0"));
+        assert_eq!(next(&names[..1], Some("eth0")), None);
+        assert_eq!((next(&[], None), next(&[], Some("eth0"))), (None, None));
+    }
+}

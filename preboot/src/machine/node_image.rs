@@ -87,6 +87,32 @@ pub(crate) async fn get(
     Ok(NodeImage { generation, path, running })
 }
 
+/// The newest release that was ready here, by what the slots say; it is not checked yet.
+pub(crate) fn good(org: &OrgId, release: &PublicKey, console: &Console) -> Option<u32> {
+    let slots = Slots::open(Path::new(STATE_DISK).join("slots")).ok()?;
+    choice::good(slots.kept(org, release, console)).first().map(|kept| kept.generation.number)
+}
+
+/// That one, without having asked a gateway; not below the floor, and checked like any other.
+pub(crate) fn get_good(
+    started: &mut Started,
+    release: &PublicKey,
+    console: &mut Console,
+) -> Outcome<NodeImage> {
+    let slots = Slots::open(Path::new(STATE_DISK).join("slots"))?;
+    let mut kept = slots.kept(&started.member.org(), release, console);
+    raise_floor(started, &kept, console)?;
+    let floor = started.boot.floor();
+    kept.retain(|kept| is_allowed(&kept.generation, floor, console));
+    for next in choice::good(kept.clone()) {
+        match load(&slots.image(next.slot), &next.generation) {
+            Ok(path) => return Ok(count(&slots, &kept, &next, None, (path, floor), console)),
+            Err(failure) => console.note(format_args!("slot {}: {failure}", next.slot.name())),
+        }
+    }
+    Err(Failure::new(Code::NodeImageMissing, "no gateway was asked, and no release that was ready is kept"))
+}
+
 /// What is to start, and where it is to be had.
 struct Wanted {
     generation: Generation,

@@ -48,6 +48,15 @@ pub(crate) async fn get(started: &Started, epochs: Epochs, console: &mut Console
     Shares { epochs, opens, next }
 }
 
+/// For a start that asked nobody.
+pub(crate) fn unasked(epochs: Epochs) -> Shares {
+    let opens = match epochs.opens {
+        None => Ok(None),
+        Some(_) => Err(Failure::new(Code::ShareOutOfReach, "no gateway was asked")),
+    };
+    Shares { epochs, opens, next: None }
+}
+
 async fn one(started: &Started, epoch: u32, console: &mut Console) -> Outcome<DiskShare> {
     let speaker = Speaker::of(started.store.tpm())?;
     let member = &started.member;
