@@ -44,6 +44,8 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
     tree.file("bin/busybox", inputs::read(&args.busybox)?, true);
     tree.link("sbin/init", "/bin/busybox");
     tree.file("etc/inittab", INITTAB.as_bytes().to_vec(), false);
+    tree.file("usr/lib/muster/dhcp", DHCP.as_bytes().to_vec(), true);
+    tree.file("usr/lib/muster/lease", LEASE.as_bytes().to_vec(), true);
     tree.file("etc/muster/muster.toml", settings, false);
     tree.file("etc/os-release", os_release(args.release).into_bytes(), false);
     // What is mounted over, and what programs expect.
@@ -125,11 +127,31 @@ fn os_release(release: u32) -> String {
     )
 }
 
-/// busybox's init starts musterd and starts it again when it ends. Nothing else runs.
+/// busybox's init starts both and starts them again when they end. Nothing else runs.
 const INITTAB: &str = "\
 ::respawn:/usr/bin/musterd
+::respawn:/usr/lib/muster/dhcp
 ::ctrlaltdel:/bin/busybox reboot
 ::shutdown:/bin/busybox sync
+";
+/// Keeps the address that preboot got: the server is asked for it again, and before each lease ends.
+const DHCP: &str = "\
+#!/bin/busybox sh
+read -r interface address prefix 2> /dev/null < /run/network/lease || exec /bin/busybox sleep 86400
+echo \"$address/$prefix\" > /run/network/address
+exec /bin/busybox udhcpc -f -i \"$interface\" -r \"$address\" -s /usr/lib/muster/lease
+";
+/// What udhcpc calls. An address stays when its lease is lost: links outlive a server that is away.
+const LEASE: &str = "\
+#!/bin/busybox sh
+case \"$1\" in bound | renew) ;; *) exit 0 ;; esac
+/bin/busybox ip address replace \"$ip/$mask\" dev \"$interface\"
+old=$(/bin/busybox cat /run/network/address)
+[ \"$old\" = \"$ip/$mask\" ] || /bin/busybox ip address del \"$old\" dev \"$interface\"
+echo \"$ip/$mask\" > /run/network/address
+[ -z \"$router\" ] || /bin/busybox ip route replace default via \"${router%% *}\" dev \"$interface\"
+for server in $dns; do echo \"nameserver $server\"; done > /etc/resolv.conf
+[ \"$1\" = renew ] || echo \"network: $interface keeps $ip/$mask for ${lease} s, and asks again before that\"
 ";
 const SETTINGS: &str = "\
 state_dir = \"/state/muster\"

@@ -36,6 +36,7 @@ pub(crate) async fn up(console: &mut Console) -> Outcome<Option<String>> {
             Ok((interface, lease)) => {
                 configure(&netlink, &interface, &lease).await.map_err(|e| failed(&e))?;
                 write_name_servers(&lease.name_servers)?;
+                hand_over(&interface.name, &lease)?;
                 let (name, address) = (&interface.name, lease.address);
                 console.checkpoint(format_args!("network: {name} has {address}/{}", lease.prefix));
                 connection.abort();
@@ -149,6 +150,15 @@ fn write_name_servers(servers: &[Ipv4Addr]) -> Outcome<()> {
     let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     let path = Path::new("/etc/resolv.conf");
     fs::create_dir_all("/etc").and_then(|()| fs::write(path, text)).map_err(|e| Failure::file(path, &e))
+}
+
+/// For the node OS, which asks for the same address again and renews its lease.
+fn hand_over(interface: &str, lease: &Lease) -> Outcome<()> {
+    let path = Path::new("/run/network/lease");
+    let text = format!("{interface} {} {}\n", lease.address, lease.prefix);
+    fs::create_dir_all("/run/network")
+        .and_then(|()| fs::write(path, text))
+        .map_err(|e| Failure::file(path, &e))
 }
 
 /// An address that reaches beyond the link; the fourth column is its scope, 00 for global.
