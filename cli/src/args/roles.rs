@@ -100,7 +100,7 @@ pub(crate) enum Gateway {
     Add(GatewayAdd),
     /// Take the role from a gateway; machines that it let in stay, unless it is said otherwise
     Remove(GatewayRemove),
-    /// Have this gateway give machines that start the share of their encrypted disk's key, or stop it
+    /// Give machines that start the share of their encrypted disk's key, or give none
     Share(GatewayShare),
     /// All gateways
     #[command(alias = "ls")]
