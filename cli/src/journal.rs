@@ -12,7 +12,7 @@ use std::{
 
 use identity::{
     Code, OrgId,
-    limits::{CHARTER_BYTES_MAX, STATEMENT_BYTES_MAX},
+    limits::{CHARTER_BYTES_MAX, POLICY_STATEMENT_BYTES_MAX},
 };
 use org_trust::{Lane, Place, Statement, UnverifiedCharter, UnverifiedStatement};
 use rustix::fs::{FlockOperation, flock};
@@ -109,7 +109,7 @@ impl Journal {
         if !fs::exists(&path).map_err(|e| Failure::file(&path, &e))? {
             return Ok(None);
         }
-        let bytes = files::read_secret(&path, STATEMENT_BYTES_MAX)?;
+        let bytes = files::read_secret(&path, POLICY_STATEMENT_BYTES_MAX)?;
         let change = UnverifiedStatement::decode(&bytes).map_err(|e| damaged(&path, &e))?;
         let change = change.verify(&self.org).map_err(|e| damaged(&path, &e))?;
         if (change.lane(), change.seq()) == (lane, seq) {

@@ -3,6 +3,7 @@
 
 use identity::HashContext;
 use org_trust::{GatewayRequest, InviteManifest, Record, TrustBundle};
+use policy::{Policy, PolicyFile, Subject};
 use sha2::{Digest as _, Sha256};
 use tpm_seal::SealedBlob;
 use transport::ServerTls;
@@ -31,6 +32,21 @@ fn read_invite(text: &str) -> Option<String> {
         assert!(checked.chain().head().charter().admin(checked.statement().author()).is_some());
     }
     Some(line.to_string())
+}
+
+/// A policy: its file, and its encoding as it is signed.
+pub fn policy(data: &[u8]) {
+    if let Some(file) = core::str::from_utf8(data).ok().and_then(|text| PolicyFile::parse(text).ok()) {
+        let policy = &file.policy;
+        assert_eq!(Policy::decode(&policy.encode()).as_ref(), Ok(policy));
+        assert_eq!(PolicyFile::parse(&policy.to_string()).unwrap().policy, *policy);
+        assert!(file.failures().count() <= file.tests.len());
+    }
+    let Ok(policy) = Policy::decode(data) else { return };
+    assert_eq!(policy.encode(), data);
+    let (nobody, any) = (Subject::default(), policy.permits(&Subject::default(), &Subject::default(), "x"));
+    assert!(!policy.is_empty() || !any.is_allowed());
+    assert_eq!(policy.permits(&nobody, &nobody, "x"), any);
 }
 
 /// A bundle of CA certificates, PEM or DER.

@@ -23,7 +23,7 @@ mod swim;
 mod sync;
 mod tpm;
 
-pub use files::{bundle, gateway_request, handover, invite, sealed_blob, tls_files};
+pub use files::{bundle, gateway_request, handover, invite, policy, sealed_blob, tls_files};
 pub use handshake::{challenge, hello, proof, verdict};
 pub use http::{http_answer, http_request};
 pub use images::{EXCHANGE, approvals, blob, dhcp, generation, image, initramfs, outline, pins};
@@ -67,6 +67,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("outline", outline),
     ("packet", packet),
     ("pins", pins),
+    ("policy", policy),
     ("proof", proof),
     ("reply", reply),
     ("report", report),

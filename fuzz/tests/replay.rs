@@ -22,7 +22,7 @@ macro_rules! replayed {
 replayed! {
     approvals batch blob bundle challenge charter config control dhcp enrol gateway gateway_config
     gateway_request generation handover hello http_answer http_request image initramfs invite outline packet
-    pins proof reply report request sealed_blob statement store stream swim sync tls_files tpm_certificate
+    pins policy proof reply report request sealed_blob statement store stream swim sync tls_files tpm_certificate
     tpm_key tpm_quote verdict
 }
 
@@ -30,7 +30,7 @@ replayed! {
 replayed! {
     approvals batch blob bundle challenge charter config control dhcp enrol gateway gateway_config
     gateway_request generation handover hello http_answer http_request image initramfs invite outline packet
-    pins proof reply report request sealed_blob seed_wire statement store stream swim sync tls_files
+    pins policy proof reply report request sealed_blob seed_wire statement store stream swim sync tls_files
     tpm_certificate tpm_key tpm_quote verdict
 }
 

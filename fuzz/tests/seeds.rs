@@ -17,6 +17,7 @@ use org_trust::{
     Admin, BlobReply, BlobRequest, Charter, CharterChain, Gateway, GatewayRequest, Invite, InviteManifest,
     Lane, Place, Record, Records, Statement, TrustBundle, UnverifiedCharter,
 };
+use policy::PolicyFile;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde_json::Value;
 use tpm_seal::{Approval, Approvals, ImageKey};
@@ -44,6 +45,7 @@ fn write_the_seeds() {
     write("outline", outlines());
     write("packet", packets());
     write("pins", pinned());
+    write("policy", policies());
     write("sealed_blob", blobs());
     #[cfg(feature = "seed-wire")]
     write("seed_wire", first_wire());
@@ -58,6 +60,13 @@ fn write_the_seeds() {
     write("tpm_certificate", TPM.iter().flat_map(|tpm| [tpm.certificate.clone(), tpm.ca.clone()]));
     write("tpm_key", TPM.iter().map(|tpm| tpm.key.clone()));
     write("tpm_quote", TPM.iter().map(quote));
+}
+
+/// As a file, and as it is signed.
+fn policies() -> [Vec<u8>; 2] {
+    let page = include_str!("../../docs/policy.md");
+    let text = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    [text.as_bytes().to_vec(), PolicyFile::parse(text).unwrap().policy.encode()]
 }
 
 fn quote(tpm: &Tpm) -> Vec<u8> {

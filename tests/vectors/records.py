@@ -17,9 +17,10 @@ from pathlib import Path
 from conn_auth import derive_key, is_good, verify
 
 KINDS = {1: "admit", 2: "revoke", 3: "invite", 4: "cancel", 5: "leave", 6: "suspend", 7: "resume", 8: "assign"}
-KINDS |= {9: "rotate", 10: "retire", 11: "cosign"}
+KINDS |= {9: "rotate", 10: "retire", 11: "cosign", 13: "policy"}
 LANES = {kind: 1 if kind in ("revoke", "suspend") else 0 for kind in KINDS.values()}
 BY_NODE = ("leave", "rotate", "retire")
+SELECTORS = {2: "role", 3: "label", 4: "member"}
 CA_STATES = {1: "next", 2: "active", 3: "retiring", 4: "retired"}
 ASSURANCES = {1: "tpm-attested", 2: "tpm", 3: "tpm-unbound", 4: "tpm-software", 5: "file"}
 REASONS = {0: "unspecified", 1: "lost", 2: "stolen", 3: "compromised", 4: "retired"}
@@ -203,10 +204,11 @@ def write_charter(c, signatures):
 
 
 def read_statement(data, org, invite_key):
-    check(len(data) <= 1024, "statement")
     r = Reader(data)
     r.exactly("statement format", 1)
-    kind, lane = r.number("kind", 1), r.number("lane", 1)
+    kind = r.number("kind", 1)
+    check(len(data) <= (8192 if KINDS.get(kind) == "policy" else 1024), "statement")
+    lane = r.number("lane", 1)
     check(lane <= 1, "lane")
     r.exactly("statement flags", 0)
     s = {"lane": lane, "seq": r.number("seq", 8), "author": r.key("author")}
@@ -251,7 +253,36 @@ def read_payload(r, kind, author):
         return {"old": r.key("retired node")}, None
     if kind == "cosign":
         return {"target": r.hex("cosigned", 32)}, None
+    if kind == "policy":
+        return read_policy(r), None
     return {}, None
+
+
+def read_policy(r):
+    p = {"number": r.number("policy number", 4)}
+    check(p["number"] > 0, "policy number")
+    rules = r.list("rules", 128, lambda: tuple(read_choice(r, f"rule {part}") for part in ("from", "to", "actions")))
+    ascending("rules", rules)
+    # An item is (1,) or (number of its kind, word); as tuples and lists they compare as the spec says.
+    p["rules"] = [{part: [spelled(part, i) for i in items] for part, items in zip(("from", "to", "actions"), rule)} for rule in rules]
+    return p
+
+
+def read_choice(r, field):
+    n = r.number(field, 1)
+    check(0 < n <= 16, field)
+    items = []
+    for _ in range(n):
+        kind = r.number(field, 1)
+        check(kind in (1, 2) or (kind in SELECTORS and field != "rule actions"), field)
+        check(kind != 1 or n == 1, field)
+        items.append((1,) if kind == 1 else (kind, r.name(field, 63 if kind == 4 else 32)))
+    ascending(field, items)
+    return items
+
+
+def spelled(part, item):
+    return "any" if item[0] == 1 else item[1] if part == "actions" else f"{SELECTORS[item[0]]}:{item[1]}"
 
 
 def read_tags(r, field, each):
@@ -351,7 +382,18 @@ def write_statement(s, extra, signature):
         out += unhex(p["old"])
     elif s["kind"] == "cosign":
         out += unhex(p["target"])
+    elif s["kind"] == "policy":
+        out += u(4, p["number"]) + u(1, len(p["rules"]))
+        out += b"".join(write_choice(rule[part]) for rule in p["rules"] for part in ("from", "to", "actions"))
     return out + bytes.fromhex(signature)
+
+
+def write_choice(words):
+    out = u(1, len(words))
+    for word in words:
+        kind, _, name = word.rpartition(":")
+        out += u(1, 1) if word == "any" else (number_of(SELECTORS, kind) if kind else u(1, 2)) + short(name.encode())
+    return out
 
 
 def read_enrol(data, org, invite_key):
@@ -425,7 +467,7 @@ def read_batch(data):
     r, records = Reader(data), []
     while r.data:
         kind = r.one_of("record tag", RECORDS)
-        record = r.long(kind, 16384 if kind == "charter" else 1024)
+        record = r.long(kind, {"charter": 16384, "statement": 8192}.get(kind, 1024))
         records.append({"kind": kind, "bytes": record.hex(), "id": record_id(kind, record).hex()})
     return records
 

@@ -309,11 +309,24 @@ class Roster:
             state = "spent" if used >= i["uses"] else "open"
         return {"id": s["id"], "used": used, "state": state}
 
+    # Rule 18
+
+    def policy(self):
+        ranked = sorted(self.by_kind["policy"], key=lambda s: (-s["payload"]["number"], s["id"]))
+        open_ = []
+        for s in ranked:
+            if self.gives(s) == 2:
+                return {"in_force": s["id"], "open": open_}
+            if self.gives(s) == 1:
+                open_.append(s["id"])
+        return {"in_force": None, "open": open_}
+
     def outcome(self):
         roots = sorted({s["payload"]["node"] for s in self.by_kind["admit"]})
         members = [self.member(root) for root in roots]
         return {
             "members": [m for m in members if m],
+            "policy": self.policy(),
             "invites": [self.invite(s) for s in self.by_kind["invite"]],
         }
 
@@ -329,7 +342,7 @@ def main():
     wrong = states = 0
     for case in file["cases"]:
         roster = Roster([pool[n] for n in case["charters"]], [pool[n] for n in case["statements"]])
-        got, wanted = roster.outcome(), {"members": case["members"], "invites": case["invites"]}
+        got, wanted = roster.outcome(), {part: case[part] for part in ("members", "policy", "invites")}
         states += len(wanted["members"])
         if got != wanted:
             wrong += 1

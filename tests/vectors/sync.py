@@ -76,7 +76,7 @@ def read_frame(data):
         records = []
         while r.data:
             tag = r.one_of("record tag", RECORDS)
-            records.append({"kind": tag, "bytes": r.long(tag, 16384 if tag == "charter" else 1024).hex()})
+            records.append({"kind": tag, "bytes": r.long(tag, {"charter": 16384, "statement": 8192}.get(tag, 1024)).hex()})
         return {"frame": kind, "records": records}
     if kind == "want":
         ids = []

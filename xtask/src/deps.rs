@@ -13,20 +13,22 @@ use crate::machine::{self, Failure};
 const LAW: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("conn-auth", &["identity"]),
-    ("org-trust", &["identity"]),
+    ("policy", &["identity"]),
+    ("org-trust", &["policy", "identity"]),
     ("control", &["identity"]),
     ("overlay", &["identity"]),
     ("tpm-seal", &[]),
     ("journal", &["identity"]),
     ("boot-image", &["identity"]),
     ("attest", &["identity"]),
-    ("member-crdt", &["org-trust", "identity"]),
+    ("member-crdt", &["org-trust", "policy", "identity"]),
     ("transport", &["conn-auth", "org-trust", "identity"]),
     (
         "musterd",
         &[
             "overlay",
             "member-crdt",
+            "policy",
             "transport",
             "control",
             "conn-auth",
@@ -46,6 +48,7 @@ const LAW: &[(&str, &[&str])] = &[
         "muster",
         &[
             "member-crdt",
+            "policy",
             "transport",
             "control",
             "conn-auth",
@@ -78,8 +81,17 @@ const ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// Pure crates: no I/O, clock, randomness or threads, so none of these either.
-const PURE: &[&str] =
-    &["identity", "conn-auth", "org-trust", "attest", "control", "overlay", "member-crdt", "boot-image"];
+const PURE: &[&str] = &[
+    "identity",
+    "conn-auth",
+    "org-trust",
+    "attest",
+    "control",
+    "overlay",
+    "policy",
+    "member-crdt",
+    "boot-image",
+];
 const IMPURE: &[&str] = &["tokio", "rand", "getrandom", "rustix", "libc", "tracing", "tempfile"];
 
 /// Crates that say nothing by their name.

@@ -2,7 +2,8 @@
 //!
 //! Numbers never change their meaning and are never used again. The thousands tell where to look:
 //! 1 handshake, 14 standing, 2 changes to the member list, 3 invites and enrolment, 4 keys and TPM,
-//! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage, 8 images and booting.
+//! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage, 8 images and booting,
+//! 9 programs behind muster, and who may reach them.
 
 use core::fmt;
 
@@ -490,6 +491,34 @@ codes! {
     ShareOutOfReach = 8034, exit 75, "the disk stays shut without a gateway",
         "It opens with a share that gateways give at each start, and none was reached.",
         "Bring a gateway into reach. The recovery passphrase opens the disk without: `muster image recovery DISK`.";
+
+    PolicyUnreadable = 9020, exit 65, "the policy file cannot be read",
+        "There is no such file, or it is not TOML.",
+        "Correct the line that is named; docs/policy.md has an example.";
+    PolicyUnknownKey = 9021, exit 65, "an unknown setting in the policy file",
+        "A policy has [[rule]] with from, to and action, and [[test]] with from, to, action and expect.",
+        "Use the setting that is named as the nearest, or take the line out.";
+    PolicyBadValue = 9022, exit 65, "a value in the policy file is not usable",
+        "A setting is missing, stands twice, or has a value of another kind than it takes.",
+        "Write what the message says the setting takes.";
+    PolicyBadSelector = 9023, exit 65, "a word in the policy file names nobody",
+        "Members are named by role:NAME, label:NAME or member:NAME, everybody by any; names have a-z, 0-9 and inner hyphens.",
+        "Correct the word; `muster member list` shows roles, labels and names.";
+    PolicyBuiltIn = 9024, exit 65, "an action that no policy decides",
+        "Actions such as link, ping and sync are muster's own: every member does them, and nobody else.",
+        "Take it out of the policy; a policy is about the programs that `muster expose` serves.";
+    PolicyTooLarge = 9025, exit 65, "the policy is too large",
+        "A policy has at most 128 rules, 16 words in a list and 8,016 bytes as it is signed, its file 1,024 tests.",
+        "Give members that are treated alike a role or a label, and name that.";
+    PolicyTestFailed = 9026, exit 65, "a test in the policy file fails",
+        "The rules allow what a test expects to be denied, or the reverse.",
+        "Correct the rules or the test. A policy whose tests fail is not applied.";
+    PolicyAbsent = 9027, exit 77, "the org has no policy",
+        "Without a policy no member may do anything to another but what muster itself does.",
+        "An admin writes one and runs `muster policy apply FILE`; docs/policy.md has an example.";
+    PolicyDenies = 9028, exit 77, "the policy does not allow this",
+        "No rule of the org's policy lets this member do this action to that one.",
+        "`muster trace FROM TO ACTION` shows which rules come nearest; an admin changes the policy.";
 }
 
 impl Code {

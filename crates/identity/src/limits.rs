@@ -77,6 +77,8 @@ pub const PING_FRAME_BYTES_MAX: usize = 256;
 
 /// One statement; an Assign with everything in it takes 927.
 pub const STATEMENT_BYTES_MAX: usize = 1024;
+/// A statement that carries a policy, which is about the whole org and not about one member.
+pub const POLICY_STATEMENT_BYTES_MAX: usize = 8 * 1024;
 /// One report.
 pub const REPORT_BYTES_MAX: usize = 1024;
 /// One charter with its signatures.
@@ -113,6 +115,12 @@ pub const NOTE_BYTES_MAX: usize = 96;
 pub const INVITE_TPMS_MAX: usize = 8;
 /// Registers' values that a gateway accepts, of each kind.
 pub const ACCEPTED_REGISTERS_MAX: usize = 64;
+/// Rules of a policy, each asked in turn: a decision stays under some microseconds.
+pub const POLICY_RULES_MAX: usize = 128;
+/// Selectors in one list of a rule; a role or label stands for more members than that.
+pub const POLICY_SELECTORS_MAX: usize = 16;
+/// A policy in its statement: header, number and signature take 176 bytes.
+pub const POLICY_BYTES_MAX: usize = POLICY_STATEMENT_BYTES_MAX - 176;
 /// Uses of one invite.
 pub const INVITE_USES_MAX: u32 = 100_000;
 /// Endpoints a node lists in its report: several interfaces, two families.
@@ -237,6 +245,10 @@ pub const GATEWAY_MESSAGE_BYTES_MAX: usize = 256 * 1024;
 pub const CONTROL_CLIENTS_MAX: usize = 64;
 /// A configuration file.
 pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
+/// A policy as a person writes it, with its tests and remarks.
+pub const POLICY_FILE_BYTES_MAX: usize = 256 * 1024;
+/// Tests in such a file.
+pub const POLICY_TESTS_MAX: usize = 1024;
 /// Reasons kept for `muster debug why`; the oldest goes first.
 pub const REFUSALS_KEPT_MAX: usize = 4096;
 /// scrypt work factor (log2 N) of an operator's key files: about one second on a slow machine.

@@ -118,6 +118,8 @@ pub(crate) struct Held {
     resumes_of: BTreeMap<KeyBytes, BTreeSet<StatementId>>,
     assigns_of: BTreeMap<KeyBytes, BTreeSet<StatementId>>,
     cosigns_of: BTreeMap<StatementId, BTreeSet<StatementId>>,
+    /// By number.
+    policies: BTreeMap<u32, BTreeSet<StatementId>>,
     lineages: Lineages,
     role_keys: BTreeSet<WireGuardKey>,
 }
@@ -185,7 +187,8 @@ impl Held {
             | Payload::Cancel(_)
             | Payload::Resume(_)
             | Payload::Assign(_)
-            | Payload::Cosign(_) => (is_admin, Lane::Main),
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => (is_admin, Lane::Main),
             Payload::Revoke(_) | Payload::Suspend(_) => (is_admin, Lane::Revokes),
         };
         if !allowed {
@@ -298,7 +301,8 @@ impl Held {
             | Payload::Assign(_)
             | Payload::Rotate(_)
             | Payload::Retire(_)
-            | Payload::Cosign(_) => return Ok(()),
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => return Ok(()),
         };
         if again {
             // A burned author's loose Revoke may become the predecessor of its own copy.
@@ -443,6 +447,9 @@ impl Held {
             Payload::Cosign(c) => {
                 self.cosigns_of.entry(c.target).or_default().insert(id);
             }
+            Payload::Policy(change) => {
+                self.policies.entry(change.number).or_default().insert(id);
+            }
             Payload::Invite(_) => {
                 self.invites.insert(id);
             }
@@ -542,6 +549,11 @@ impl Held {
 
     pub(crate) fn cosigns_of(&self, target: &StatementId) -> impl Iterator<Item = &StatementId> {
         self.cosigns_of.get(target).into_iter().flatten()
+    }
+
+    /// The policies by their number, the highest first.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = (u32, &BTreeSet<StatementId>)> {
+        self.policies.iter().rev().map(|(number, ids)| (*number, ids))
     }
 
     pub(crate) const fn lineages(&self) -> &Lineages {
@@ -663,7 +675,8 @@ impl Prefix {
             | Payload::Assign(_)
             | Payload::Rotate(_)
             | Payload::Retire(_)
-            | Payload::Cosign(_) => {}
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => {}
         }
     }
 }

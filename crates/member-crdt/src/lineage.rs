@@ -124,7 +124,8 @@ impl Lineages {
             | Payload::Suspend(_)
             | Payload::Resume(_)
             | Payload::Assign(_)
-            | Payload::Cosign(_) => Ok(()),
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => Ok(()),
         }
     }
 
@@ -161,7 +162,8 @@ impl Lineages {
             | Payload::Suspend(_)
             | Payload::Resume(_)
             | Payload::Assign(_)
-            | Payload::Cosign(_) => {}
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => {}
         }
         for id in &dropped {
             self.forget(id);

@@ -50,6 +50,7 @@ pub(crate) struct Rules<'a> {
 pub(crate) struct Touched {
     pub(crate) nodes: BTreeSet<KeyBytes>,
     pub(crate) invites: BTreeSet<StatementId>,
+    pub(crate) policies: bool,
 }
 
 impl Rules<'_> {
@@ -62,6 +63,7 @@ impl Rules<'_> {
         for invite in self.held.invites().filter_map(|id| self.invite_standing(id)) {
             roster.set_invite(invite);
         }
+        roster.set_policies(self.policies());
         roster
     }
 
@@ -71,6 +73,9 @@ impl Rules<'_> {
         }
         for invite in touched.invites.iter().filter_map(|id| self.invite_standing(id)) {
             roster.set_invite(invite);
+        }
+        if touched.policies {
+            roster.set_policies(self.policies());
         }
     }
 
@@ -95,6 +100,7 @@ impl Rules<'_> {
                 let target = self.held.get(&c.target).and_then(|entry| entry.statement.payload().admit());
                 admitted.extend(target.map(|admit| *admit.node.as_bytes()));
             }
+            Payload::Policy(_) => touched.policies = true,
             Payload::Invite(_) => {
                 touched.invites.insert(s.id());
                 admitted.extend(self.held.admits_under(&s.id()));

@@ -12,7 +12,7 @@ use identity::{
 };
 use org_trust::{Admin, Assurance, Charter, Gateway, Reason};
 
-use crate::{held::KeyBytes, shards::Shards};
+use crate::{held::KeyBytes, policies::Policies, shards::Shards};
 
 /// What the statements held resolve to. A snapshot never changes; the next one shares with it all
 /// that stayed as it was.
@@ -30,6 +30,7 @@ pub struct Roster {
     by_address: Index,
     by_name: Shards<(Name, KeyBytes), ()>,
     invites: Shards<KeyBytes, Arc<InviteStanding>>,
+    pub(crate) policies: Arc<Policies>,
     digest: OnceLock<RosterDigest>,
 }
 
@@ -243,6 +244,7 @@ impl Roster {
             by_address: Shards::new(),
             by_name: Shards::new(),
             invites: Shards::new(),
+            policies: Arc::default(),
             digest: OnceLock::new(),
         }
     }
@@ -420,6 +422,7 @@ impl Roster {
             RosterDigest(HashContext::ROSTER_DIGEST.hash(&[
                 self.org.as_bytes(),
                 self.anchor.as_bytes(),
+                &self.policies.leaf(),
                 &invites,
                 &members,
             ]))
@@ -463,6 +466,13 @@ impl Roster {
         }
     }
 
+    pub(crate) fn set_policies(&mut self, policies: Policies) {
+        if *self.policies != policies {
+            self.digest = OnceLock::new();
+            self.policies = Arc::new(policies);
+        }
+    }
+
     pub(crate) fn set_invite(&mut self, invite: InviteStanding) {
         let id = invite.id.0;
         if self.invites.get(&id).is_none_or(|held| **held != invite) {
@@ -490,6 +500,7 @@ impl PartialEq for Roster {
             && self.anchor == other.anchor
             && self.members() == other.members()
             && by_id(self) == by_id(other)
+            && self.policies == other.policies
     }
 }
 

@@ -38,6 +38,7 @@ fn every_case_of_a_small_scope_is_as_the_model_says() {
         rotation_scope(),
         approval_scope(),
         assign_scope(),
+        policy_scope(),
     ];
     let mut total = Count::default();
     for scope in scopes {
@@ -71,6 +72,8 @@ impl Scope {
                 let resolved = resolve(&world.chain, &chosen);
                 let wanted = model::model(&world.chain, &chosen);
                 assert_eq!(model::rows_of(&resolved), wanted, "{}: {}", self.name, told(&chosen));
+                let wanted = model::deciding(&world.chain, &chosen);
+                assert_eq!(model::deciding_of(&resolved), wanted, "{}: {}", self.name, told(&chosen));
                 count.subsets += 1;
                 let mut records: Vec<Record> = chosen.iter().map(|s| Record::from(&**s)).collect();
                 let mut check = |records: &[Record], late: bool| {
@@ -234,6 +237,27 @@ fn assign_scope() -> Scope {
     let pool = world.statements.clone();
     let worlds = vec![World::new(2, 1, 1), without_the_other(None), without_the_other(Some(end))];
     Scope { name: "assignment", worlds, pool }
+}
+
+/// Two admins who each write policies, some under one number.
+fn policy_scope() -> Scope {
+    let mut world = World::new(2, 1, 1);
+    world.policy(0, 1, "a");
+    world.policy(1, 1, "ab");
+    world.policy(0, 2, "abc");
+    let end = world.policy(1, 3, "b");
+    world.policy(0, 3, "bc");
+    let last = world.policy(1, 3, "c");
+    world.policy(0, 4, "");
+    world.policy(1, 2, "a");
+    let pool = world.statements.clone();
+    let worlds = vec![
+        World::new(2, 1, 1),
+        without_the_other(None),
+        without_the_other(Some(end)),
+        without_the_other(Some(last)),
+    ];
+    Scope { name: "policy", worlds, pool }
 }
 
 /// Two admins, of whom the other is removed: with nothing, or what it signed up to this.

@@ -92,7 +92,9 @@ proptest! {
     #[test]
     fn the_model_agrees(story in steps(28), threshold in 1..3u8) {
         let world = told(threshold, &story);
-        prop_assert_eq!(model::rows_of(&world.resolved()), model::model(&world.chain, &world.statements));
+        let resolved = world.resolved();
+        prop_assert_eq!(model::rows_of(&resolved), model::model(&world.chain, &world.statements));
+        prop_assert_eq!(model::deciding_of(&resolved), model::deciding(&world.chain, &world.statements));
     }
 
     /// A key has at most one live successor, and whoever has enough admins against one key of a machine

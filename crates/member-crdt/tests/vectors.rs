@@ -76,12 +76,20 @@ fn generate() -> Value {
             "charters": charters,
             "statements": statements,
             "members": members(&roster),
+            "policy": policy(&roster),
             "invites": roster.invites().iter().map(|i| json!({
                 "id": i.id.to_string(), "used": i.used, "state": i.state.as_str(),
             })).collect::<Vec<_>>(),
         }));
     }
     json!({ "about": ABOUT, "records": records, "cases": cases })
+}
+
+fn policy(roster: &Roster) -> Value {
+    json!({
+        "in_force": roster.policy().map(|policy| policy.id.to_string()),
+        "open": roster.policies_unsettled().iter().map(|policy| policy.id.to_string()).collect::<Vec<_>>(),
+    })
 }
 
 /// By first node key.
@@ -136,6 +144,11 @@ fn worlds() -> Vec<(String, World)> {
         ("an admin is removed, and both ends of its cut are missing".into(), open_cut(2)),
         ("a cancel whose tip is missing".into(), open_cancel()),
         ("an approval beyond the end of a cut that is missing".into(), open_approval()),
+        ("policies, two under one number".into(), policies()),
+        (
+            "the newest policies are of a removed admin, and the end of the cut is missing".into(),
+            open_policies(),
+        ),
     ];
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
@@ -293,6 +306,31 @@ fn open_cancel() -> World {
     world.revoke(0, 0);
     world.own_admit(0, Machine { node: 2, wireguard: 0, boot: 2 });
     world.statements.retain(|s| s.id() != first);
+    world
+}
+
+fn policies() -> World {
+    let mut world = World::new(2, 1, 1);
+    world.own_admit(0, Machine::new(0));
+    world.policy(0, 1, "abc");
+    world.policy(1, 2, "a");
+    world.policy(0, 2, "b");
+    world
+}
+
+fn open_policies() -> World {
+    let mut world = World::new(2, 1, 1);
+    world.policy(0, 1, "abc");
+    world.policy(1, 2, "ab");
+    world.policy(1, 1, "a");
+    world.policy(1, 3, "bc");
+    let tip = world.own_admit(1, Machine::new(2));
+    let removed = key(Who::Admin(1)).public();
+    world.govern(|next| {
+        next.admins.retain(|a| a.key != removed);
+        next.cuts = vec![Cut { key: removed, lane: Lane::Main, tip }];
+    });
+    world.statements.retain(|s| s.id() != tip);
     world
 }
 

@@ -57,7 +57,7 @@ pub use gateway_request::{GatewayRequest, GatewayRequestError, VerifiedGatewayRe
 pub use generation::{Generation, GenerationError, UnverifiedGeneration};
 pub use invite::{Cancel, Invite};
 pub use manifest::{CheckedInvite, InviteManifest, ManifestError};
-pub use payload::{Cosign, Lane, Payload};
+pub use payload::{Cosign, Lane, Payload, PolicyChange};
 pub use record::{BatchTooLarge, Record, Records};
 pub use report::{Report, ReportBody, ReportClaim, ReportError, ReportTip, UnverifiedReport};
 pub use revoke::{Reason, Resume, Revoke, Suspend};

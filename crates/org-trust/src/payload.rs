@@ -3,6 +3,7 @@
 use identity::{
     PublicKey, StatementId,
     codec::{DecodeError, Fault, Reader, Writer},
+    limits::{POLICY_STATEMENT_BYTES_MAX, STATEMENT_BYTES_MAX},
 };
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     revoke::{Resume, Revoke, Suspend, read_reason},
     rotate::{Retire, Rotate},
 };
+use policy::Policy;
 
 /// One change to the member list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub enum Payload {
     Retire(Retire),
     /// One more admin stands for a statement.
     Cosign(Cosign),
+    /// Which member may do what to which.
+    Policy(Box<PolicyChange>),
 }
 
 /// The chain of one author's statements that a statement stands in.
@@ -56,6 +60,15 @@ pub struct Cosign {
     pub target: StatementId,
 }
 
+/// A policy of the org. The one with the highest number is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// From 1; one more than that of the policy that its author knew.
+    pub number: u32,
+    /// What it permits.
+    pub policy: Policy,
+}
+
 impl Payload {
     /// The word for this kind of change.
     #[must_use]
@@ -72,6 +85,7 @@ impl Payload {
             Self::Rotate(_) => "rotate",
             Self::Retire(_) => "retire",
             Self::Cosign(_) => "cosign",
+            Self::Policy(_) => "policy",
         }
     }
 
@@ -88,7 +102,8 @@ impl Payload {
             | Self::Assign(_)
             | Self::Rotate(_)
             | Self::Retire(_)
-            | Self::Cosign(_) => Lane::Main,
+            | Self::Cosign(_)
+            | Self::Policy(_) => Lane::Main,
         }
     }
 
@@ -105,6 +120,11 @@ impl Payload {
         if let Self::Admit(admit) = self { Some(admit) } else { None }
     }
 
+    /// Most bytes of a statement of the kind with this number.
+    pub(crate) const fn bytes_max(kind: u8) -> usize {
+        if kind == POLICY { POLICY_STATEMENT_BYTES_MAX } else { STATEMENT_BYTES_MAX }
+    }
+
     pub(crate) const fn number(&self) -> u8 {
         match self {
             Self::Admit(_) => ADMIT,
@@ -118,6 +138,7 @@ impl Payload {
             Self::Rotate(_) => ROTATE,
             Self::Retire(_) => RETIRE,
             Self::Cosign(_) => COSIGN,
+            Self::Policy(_) => POLICY,
         }
     }
 
@@ -145,6 +166,10 @@ impl Payload {
             Self::Cosign(cosign) => {
                 out.bytes(cosign.target.as_bytes());
             }
+            Self::Policy(change) => {
+                out.u32(change.number);
+                change.policy.write(out);
+            }
         }
     }
 
@@ -171,6 +196,14 @@ impl Payload {
             ROTATE => Rotate::read(author, r).map(Self::from),
             RETIRE => Ok(Self::Retire(Retire { old: r.key("retired node")? })),
             COSIGN => Ok(Self::Cosign(Cosign { target: StatementId(r.array("cosigned")?) })),
+            POLICY => {
+                let number = r.u32("policy number")?;
+                if number == 0 {
+                    let fault = Fault::OutOfRange { got: 0 };
+                    return Err(DecodeError { field: "policy number", fault });
+                }
+                Ok(PolicyChange { number, policy: Policy::read(r)? }.into())
+            }
             got => Err(DecodeError { field: "kind", fault: Fault::Unknown { got: got.into() } }),
         }
     }
@@ -197,6 +230,12 @@ impl From<Assign> for Payload {
 impl From<Rotate> for Payload {
     fn from(rotate: Rotate) -> Self {
         Self::Rotate(Box::new(rotate))
+    }
+}
+
+impl From<PolicyChange> for Payload {
+    fn from(change: PolicyChange) -> Self {
+        Self::Policy(Box::new(change))
     }
 }
 
@@ -248,3 +287,4 @@ const ASSIGN: u8 = 8;
 const ROTATE: u8 = 9;
 const RETIRE: u8 = 10;
 const COSIGN: u8 = 11;
+const POLICY: u8 = 13;

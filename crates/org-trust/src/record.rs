@@ -5,7 +5,7 @@ use core::fmt;
 use identity::{
     Code, HashContext,
     codec::{DecodeError, Fault, Reader, Writer},
-    limits::{CHARTER_BYTES_MAX, REPORT_BYTES_MAX, STATEMENT_BYTES_MAX, SYNC_FRAME_BYTES_MAX},
+    limits::{CHARTER_BYTES_MAX, POLICY_STATEMENT_BYTES_MAX, REPORT_BYTES_MAX, SYNC_FRAME_BYTES_MAX},
 };
 
 use crate::{charter::id_of_body, charter_signed::VerifiedCharter, report::Report, statement::Statement};
@@ -75,7 +75,7 @@ impl Record {
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match r.u8("record tag")? {
             CHARTER => Ok(Self::Charter(r.long_bytes("charter", CHARTER_BYTES_MAX)?.to_vec())),
-            STATEMENT => Ok(Self::Statement(r.long_bytes("statement", STATEMENT_BYTES_MAX)?.to_vec())),
+            STATEMENT => Ok(Self::Statement(r.long_bytes("statement", POLICY_STATEMENT_BYTES_MAX)?.to_vec())),
             REPORT => Ok(Self::Report(r.long_bytes("report", REPORT_BYTES_MAX)?.to_vec())),
             got => Err(DecodeError { field: "record tag", fault: Fault::Unknown { got: got.into() } }),
         }

@@ -5,7 +5,6 @@ use core::{fmt, ops};
 use identity::{
     CharterId, Code, HashContext, Label, OrgId, PublicKey, SecretKey, StatementId, WireGuardKey,
     codec::{DecodeError, Fault, Reader, Writer},
-    limits::STATEMENT_BYTES_MAX,
 };
 
 use crate::{
@@ -70,13 +69,14 @@ impl UnverifiedStatement {
     /// # Errors
     /// [`DecodeError`] naming the field at fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > STATEMENT_BYTES_MAX {
-            let fault = Fault::TooLong { max: STATEMENT_BYTES_MAX, got: bytes.len() };
-            return Err(DecodeError { field: "statement", fault });
-        }
         let mut r = Reader::new(bytes);
         r.exactly("statement format", FORMAT)?;
         let kind = r.u8("kind")?;
+        let max = Payload::bytes_max(kind);
+        if bytes.len() > max {
+            let fault = Fault::TooLong { max, got: bytes.len() };
+            return Err(DecodeError { field: "statement", fault });
+        }
         let lane = Lane::read(&mut r, "lane")?;
         r.exactly("statement flags", NO_FLAGS)?;
         let seq = r.u64("seq")?;
@@ -134,7 +134,8 @@ impl UnverifiedStatement {
             | Payload::Resume(_)
             | Payload::Assign(_)
             | Payload::Retire(_)
-            | Payload::Cosign(_) => None,
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => None,
         };
         let machine = machine.map(|keys| keys.map(|key| key.to_wireguard()));
         Ok(Statement { claim: self.0, machine })

@@ -123,7 +123,8 @@ impl State {
                     | Payload::Assign(_)
                     | Payload::Rotate(_)
                     | Payload::Retire(_)
-                    | Payload::Cosign(_) => Weight::Other,
+                    | Payload::Cosign(_)
+                    | Payload::Policy(_) => Weight::Other,
                 },
                 Err(_) => Weight::Other,
             },

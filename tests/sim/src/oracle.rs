@@ -91,7 +91,8 @@ impl Oracle {
             | Payload::Assign(_)
             | Payload::Rotate(_)
             | Payload::Retire(_)
-            | Payload::Cosign(_) => {}
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => {}
         }
     }
 

@@ -20,9 +20,10 @@ use identity::{BootNonce, HashContext, Name, OrgId, SecretKey, StatementId, Tag}
 use member_crdt::{Applied, Replica, Roster};
 use org_trust::{
     Admin, Admit, Assign, Assurance, Cancel, Charter, CharterChain, Cosign, EnrolRequest, Gateway, Invite,
-    Lane, NodeKeys, Payload, Place, Reason, Record, Redemption, Report, ReportBody, Resume, Retire, Revoke,
-    Rotate, Statement, Suspend, UnverifiedCharter, VerifiedCharter,
+    Lane, NodeKeys, Payload, Place, PolicyChange, Reason, Record, Redemption, Report, ReportBody, Resume,
+    Retire, Revoke, Rotate, Statement, Suspend, UnverifiedCharter, VerifiedCharter,
 };
+use policy::PolicyFile;
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +236,10 @@ impl World {
         self.say(Who::Admin(admin), Payload::Cosign(Cosign { target }))
     }
 
+    pub fn policy(&mut self, admin: u8, number: u32, actions: &str) -> StatementId {
+        self.say(Who::Admin(admin), policy(number, actions))
+    }
+
     pub fn report(&self, node: u8, seq: u64, replica: &Replica) -> Report {
         self.report_since(node, seq, 1, replica)
     }
@@ -359,6 +364,13 @@ pub fn assignment(node: u8, name: &str, roles: &str, replaces: &[StatementId]) -
     Assign { node, name, roles: tags.clone(), labels: tags, replaces }.into()
 }
 
+/// Everybody may do these actions, one letter each, to everybody.
+pub fn policy(number: u32, actions: &str) -> Payload {
+    let rule = |action: char| format!("[[rule]]\nfrom = 'any'\nto = 'any'\naction = '{action}'\n");
+    let file = PolicyFile::parse(&actions.chars().map(rule).collect::<String>()).unwrap();
+    PolicyChange { number, policy: file.policy }.into()
+}
+
 pub fn rotation(org: &OrgId, node: u8, to: Machine) -> Payload {
     let old = key(Who::Node(node)).public();
     to.with_keys(|keys| Rotate::new(org, old, keys)).into()
@@ -441,6 +453,11 @@ pub enum Step {
         admin: u8,
         admit: u8,
     },
+    Policy {
+        admin: u8,
+        number: u32,
+        actions: u8,
+    },
     RemoveAdmin {
         cut: u8,
     },
@@ -470,6 +487,8 @@ pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => (0..3u8, 0..8u8, any::<u8>(), any::<[u8; 2]>())
             .prop_map(|(admin, node, roles, picks)| Step::Assign { admin, node, roles, picks }),
         2 => (0..3u8, any::<u8>()).prop_map(|(admin, admit)| Step::Cosign { admin, admit }),
+        2 => (0..3u8, 1..5u32, 0..8u8)
+            .prop_map(|(admin, number, actions)| Step::Policy { admin, number, actions }),
         1 => any::<u8>().prop_map(|cut| Step::RemoveAdmin { cut }),
     ];
     prop::collection::vec(step, 1..most)
@@ -580,6 +599,13 @@ impl World {
                     .collect();
                 if self.is_admin(admin) {
                     self.cosign(admin, admits[usize::from(admit) % admits.len()]);
+                }
+            }
+            Step::Policy { admin, number, actions } => {
+                if self.is_admin(admin) {
+                    let actions: String =
+                        ('a'..='c').filter(|c| actions & (1 << (*c as u8 - b'a')) != 0).collect();
+                    self.policy(admin, number, &actions);
                 }
             }
             Step::RemoveAdmin { cut } => {

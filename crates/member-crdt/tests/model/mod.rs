@@ -60,6 +60,23 @@ pub fn rows_of(roster: &Roster) -> Rows {
     roster.members().into_iter().map(|m| (m.first(), row(m))).collect()
 }
 
+/// What decides over actions: the policy in force, those that may be instead, those it was chosen over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deciding {
+    pub in_force: Option<StatementId>,
+    pub open: BTreeSet<StatementId>,
+    pub passed_over: BTreeSet<StatementId>,
+}
+
+/// What resolve says of policies, in the model's words.
+pub fn deciding_of(roster: &Roster) -> Deciding {
+    Deciding {
+        in_force: roster.policy().map(|policy| policy.id),
+        open: roster.policies_unsettled().iter().map(|policy| policy.id).collect(),
+        passed_over: roster.policies_passed_over().iter().copied().collect(),
+    }
+}
+
 pub struct Model<'a> {
     chain: &'a CharterChain,
     /// Kept, but for what machines say of themselves.
@@ -86,6 +103,40 @@ enum Counts {
 }
 
 pub fn model(chain: &CharterChain, statements: &[Arc<Statement>]) -> Rows {
+    let mut model = held(chain, statements);
+    let own: BTreeMap<_, _> =
+        statements.iter().filter(|s| s.payload().is_by_node()).map(|s| (s.id(), &**s)).collect();
+    model.own = own.into_values().filter(|s| chain.get(&s.charter()).is_some()).collect();
+    let roots: BTreeSet<PublicKey> = model.admits().map(|(_, a)| a.node).collect();
+    roots.into_iter().filter_map(|root| Some((root, model.row(root)?))).collect()
+}
+
+/// Rule 18.
+pub fn deciding(chain: &CharterChain, statements: &[Arc<Statement>]) -> Deciding {
+    let model = held(chain, statements);
+    let numbered = model.of(|p| match p {
+        Payload::Policy(change) => Some(change.number),
+        _ => None,
+    });
+    // Least is first: the highest number, of one number the lowest id.
+    let rank = |(s, number): &(&Statement, u32)| (core::cmp::Reverse(*number), s.id());
+    let counting: Vec<_> = numbered.iter().filter(|(s, _)| model.gives(s)).collect();
+    let first = counting.iter().map(|policy| rank(policy)).min();
+    let same = |number: u32| first.is_some_and(|(first, _)| first.0 == number);
+    let others = counting.iter().filter(|policy| same(policy.1) && Some(rank(policy)) != first);
+    let open = numbered.iter().filter(|(s, _)| model.takes(s) && !model.gives(s));
+    Deciding {
+        in_force: first.map(|(_, id)| id),
+        passed_over: others.map(|(s, _)| s.id()).collect(),
+        open: open
+            .filter(|policy| first.is_none_or(|first| rank(policy) < first))
+            .map(|(s, _)| s.id())
+            .collect(),
+    }
+}
+
+/// What is kept, but for what machines say of themselves.
+fn held<'a>(chain: &'a CharterChain, statements: &'a [Arc<Statement>]) -> Model<'a> {
     let mut model = Model { chain, held: BTreeMap::new(), own: Vec::new() };
     loop {
         let before = model.held.len();
@@ -98,11 +149,7 @@ pub fn model(chain: &CharterChain, statements: &[Arc<Statement>]) -> Rows {
             break;
         }
     }
-    let own: BTreeMap<_, _> =
-        statements.iter().filter(|s| s.payload().is_by_node()).map(|s| (s.id(), &**s)).collect();
-    model.own = own.into_values().filter(|s| chain.get(&s.charter()).is_some()).collect();
-    let roots: BTreeSet<PublicKey> = model.admits().map(|(_, a)| a.node).collect();
-    roots.into_iter().filter_map(|root| Some((root, model.row(root)?))).collect()
+    model
 }
 
 impl<'a> Model<'a> {

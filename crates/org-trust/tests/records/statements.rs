@@ -96,7 +96,7 @@ fn a_report_is_no_statement_and_the_reverse() {
 
 #[test]
 fn kinds_of_later_releases_are_refused_as_unknown() {
-    for kind in (0..=255).filter(|kind| !(1..=11).contains(kind)) {
+    for kind in (0..=255).filter(|kind| !(1..=11).contains(kind) && *kind != 13) {
         let bytes = resigned(&invite_statement(), ADMIN, Label::STATEMENT, |body| body[1] = kind);
         let error = UnverifiedStatement::decode(&bytes).unwrap_err();
         assert_eq!(error.field, "kind");
@@ -359,6 +359,30 @@ fn the_largest_statement_fits() {
     let replaces = (0..4).map(|n| StatementId([n; 32])).collect();
     let assign = Assign { node: key(NODE), name: name(&text), roles: tags(), labels: tags(), replaces };
     assert_eq!(sign(assign).unwrap().bytes().len(), 927);
+    let policy = |bytes| PolicyChange { number: 1, policy: policy_of(bytes) };
+    let most = identity::limits::POLICY_BYTES_MAX;
+    assert_eq!(sign(policy(most)).unwrap().bytes().len(), 8192);
+    assert_eq!(malformed(sign(policy(most + 1))), "statement");
+}
+
+/// A policy of exactly so many bytes.
+fn policy_of(bytes: usize) -> policy::Policy {
+    // A rule of one word each takes 3 + 2 + 2 + 2 bytes and the words.
+    let rules = bytes.div_ceil(100);
+    let mut left = bytes - 1;
+    let mut out = vec![u8::try_from(rules).unwrap()];
+    for n in 0..rules {
+        let words = left / (rules - n) - 9;
+        left -= words + 9;
+        let (role, action) = (format!("{n:03}"), "a".repeat(32));
+        let to = "t".repeat(words - 3 - 32);
+        out.extend([1, 2, 3].iter().chain(role.as_bytes()));
+        out.extend([1, 4, u8::try_from(to.len()).unwrap()].iter().chain(to.as_bytes()));
+        out.extend([1, 2, 32].iter().chain(action.as_bytes()));
+    }
+    let policy = policy::Policy::read(&mut identity::codec::Reader::new(&out)).unwrap();
+    assert_eq!(policy.encode().len(), bytes);
+    policy
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn vectors() -> Vec<Value> {
         "retire",
         "invite with approval",
         "invite for two TPMs",
+        "policy",
     ];
     assert_eq!(named.len(), statements().len());
     for (name, made) in named.iter().zip(statements()) {
@@ -273,7 +274,7 @@ fn malformed(vectors: &[Value]) -> Vec<Value> {
         first.swap_with_slice(second);
     });
     add("statement: leave", "another format", &|bytes| bytes[0] = 2);
-    for kind in [0, 12, 13] {
+    for kind in [0, 12, 14] {
         add("statement: leave", &format!("kind {kind}"), &|bytes| bytes[1] = kind);
     }
     add("statement: leave", "the other lane", &|bytes| bytes[2] = 1);
@@ -326,6 +327,14 @@ fn malformed(vectors: &[Value]) -> Vec<Value> {
         bytes[108..140].fill(0);
         bytes[108] = 2;
     });
+    add("statement: policy", "the other lane", &|bytes| bytes[2] = 1);
+    add("statement: policy", "number 0", &|bytes| bytes[108..112].fill(0));
+    add("statement: policy", "129 rules", &|bytes| bytes[112] = 129);
+    add("statement: policy", "a rule from nobody", &|bytes| bytes[113] = 0);
+    add("statement: policy", "any, and more", &|bytes| bytes[113] = 2);
+    add("statement: policy", "an unknown selector", &|bytes| bytes[114] = 5);
+    add("statement: policy", "a rule to nobody", &|bytes| bytes[115] = 0);
+    add("statement: policy", "rules out of order", &|bytes| bytes[114] = 9);
     add("statement: admit by an admin", "an unknown assurance", &|bytes| bytes[108 + 128 + 6] = 6);
     add("report", "another format", &|bytes| bytes[0] = 2);
     add("report", "tips out of order", &|bytes| bytes[131] = 0xff);
@@ -413,6 +422,14 @@ fn statement(name: &str, statement: &Statement) -> Value {
         }),
         Payload::Retire(retire) => json!({ "old": retire.old.to_string() }),
         Payload::Cosign(cosign) => json!({ "target": cosign.target.to_string() }),
+        Payload::Policy(change) => json!({
+            "number": change.number,
+            "rules": change.policy.rules().iter().map(|rule| json!({
+                "from": rule.from().iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "to": rule.to().iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "actions": rule.actions().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        }),
     };
     let fields = json!({
         "kind": statement.payload().kind(),

@@ -272,7 +272,8 @@ pub(crate) fn invariant_nothing_else_is_kept(replica: &Replica, oracle: &Oracle)
                         | Payload::Suspend(_)
                         | Payload::Resume(_)
                         | Payload::Assign(_)
-                        | Payload::Cosign(_) => false,
+                        | Payload::Cosign(_)
+                        | Payload::Policy(_) => false,
                     }
             }
         };

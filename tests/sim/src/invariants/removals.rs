@@ -195,7 +195,8 @@ pub(crate) fn invariant_what_was_honest_counts(replica: &Replica, oracle: &Oracl
             | Payload::Assign(_)
             | Payload::Rotate(_)
             | Payload::Retire(_)
-            | Payload::Cosign(_) => {}
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => {}
         }
     }
     for (statement, admit) in admits {

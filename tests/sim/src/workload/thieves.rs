@@ -170,7 +170,8 @@ impl World {
             | Payload::Assign(_)
             | Payload::Rotate(_)
             | Payload::Retire(_)
-            | Payload::Cosign(_) => false,
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => false,
         };
         if !self.admins[device].signed().any(is_known) {
             self.thefts[number].targets.insert(machine);
