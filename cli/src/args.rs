@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 pub(crate) use image::{Image, ImageNode, ImagePreboot, ImageRecovery};
 pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
+pub(crate) use policy::{Policy, PolicyFileAt, Trace};
 pub(crate) use roles::{
     Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, GatewayShare,
     OrgKeysAt,
@@ -18,6 +19,7 @@ use crate::{duration, output::Format};
 
 mod image;
 mod members;
+mod policy;
 mod roles;
 
 const TOP: &str = "\
@@ -136,6 +138,11 @@ pub(crate) enum Command {
     /// Who is in the org, and what it is called and for
     #[command(subcommand)]
     Member(Member),
+    /// What members may do to each other, beyond what muster itself does
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Whether one member may do something to another, and by which rule
+    Trace(Trace),
     /// This machine's keys
     #[command(subcommand)]
     Key(Key),

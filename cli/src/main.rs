@@ -37,6 +37,7 @@ mod output;
 mod passphrase;
 mod pending;
 mod place;
+mod policy;
 mod profile;
 mod random;
 mod recover;
@@ -49,6 +50,7 @@ mod share;
 mod status;
 mod tls_keys;
 mod tpm;
+mod trace;
 mod view;
 mod yaml;
 
@@ -58,7 +60,9 @@ use clap::{Parser as _, error::ErrorKind};
 use identity::Code;
 
 use crate::{
-    args::{Admin, Cli, Command, Debug, Gateway, Invite, Key, Member, Org, Pending, Session, TpmCommand},
+    args::{
+        Admin, Cli, Command, Debug, Gateway, Invite, Key, Member, Org, Pending, Policy, Session, TpmCommand,
+    },
     failure::{Failure, Outcome},
     output::Format,
 };
@@ -125,6 +129,12 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Gateway(Gateway::List) => gateway::list(everywhere),
         Command::Member(Member::List { all }) => member::list(everywhere, *all),
         Command::Member(Member::Show { node }) => member::show(everywhere, node),
+        Command::Policy(Policy::Check(file)) => policy::check(everywhere, file),
+        Command::Policy(Policy::Test(file)) => return policy::test(everywhere, file),
+        Command::Policy(Policy::Diff(file)) => policy::diff(everywhere, file),
+        Command::Policy(Policy::Apply { file, waiting }) => return policy::apply(everywhere, file, waiting),
+        Command::Policy(Policy::Show) => policy::show(everywhere),
+        Command::Trace(args) => return trace::run(everywhere, args),
         Command::Key(Key::Show) => key::show(everywhere),
         Command::Key(Key::Rotate { keep_old, timeout }) => {
             return key::rotate(everywhere, *keep_old, *timeout);
