@@ -8,6 +8,7 @@
 
 mod bench;
 mod members;
+mod policy;
 mod roles;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};

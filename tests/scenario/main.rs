@@ -19,6 +19,7 @@ mod hostile;
 mod images;
 mod members;
 mod network;
+mod policy;
 mod revoke;
 mod rotate;
 mod secrets;

@@ -86,7 +86,7 @@ fn waiting(bench: &Bench) -> Vec<(String, String)> {
     all
 }
 
-fn with_members(names: &[&str]) -> (Bench, Musterd) {
+pub(crate) fn with_members(names: &[&str]) -> (Bench, Musterd) {
     let bench = Bench::new();
     bench.create_org();
     let musterd = bench.musterd();

@@ -266,7 +266,7 @@ fn catalogue(hostile: &Hostile, old: &Replica, gone: &SecretKey) -> Vec<(&'stati
         ("BI-sync-record-of-no-bytes", vec![batch(&[&blob(2, 0, &[])])], malformed),
         ("BI-sync-20000-records-of-no-bytes", vec![batch(&vec![&blob(2, 0, &[])[..]; 20_000])], malformed),
         ("BI-sync-record-longer-than-the-frame", vec![batch(&[&blob(2, 1000, &[1; 10])])], malformed),
-        ("BI-sync-record-longer-than-any", vec![batch(&[&blob(2, 1025, &[1; 1025])])], malformed),
+        ("BI-sync-record-longer-than-any", vec![batch(&[&blob(2, 8193, &[1; 8193])])], malformed),
         ("BI-sync-unknown-record", vec![batch(&[&blob(9, 4, &[1; 4])])], malformed),
         ("BI-sync-statement-as-a-report", vec![flood(&Record::Report(good.to_vec()))], malformed),
         ("BI-sync-report-as-a-statement", vec![statement(reports[0].bytes().to_vec())], malformed),
