@@ -199,7 +199,7 @@ async fn whoever_proves_its_key_is_told_why_it_is_refused() {
             "enrol",
             Some(Code::ActionNotAllowed),
         ),
-        ("BI-action-unknown", Person::Victim, honest.clone(), "nonsense", Some(Code::ActionUnknown)),
+        ("BI-action-unknown", Person::Victim, honest.clone(), "nonsense", Some(Code::NoPolicy)),
         (
             "BI-action-unknown-to-a-stranger",
             Person::Stranger,

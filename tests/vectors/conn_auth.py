@@ -342,7 +342,7 @@ def parse_verdict(data):
 
 # The two sides. Each takes a vector's inputs and returns its results.
 
-CODES = {"1401", "1403", "1405", "1406", "1407", "1408", "1409", "1410", "1411", "1412", "1413"}
+CODES = {"1401", "1403", "1405", "1406", "1407", "1408", "1409", "1410", "1411", "1412", "1413", "9001"}
 ACTIONS = {
     "blob-get": ("tls", {"boot-key"}),
     "boot": ("tls", {"boot-key"}),
@@ -355,6 +355,8 @@ ACTIONS = {
 }
 # Of those above, the ones that are served over the other channel too.
 ALSO = {"blob-get": ("wg", {"member"})}
+# Any other name is a program's service over wg, for members that the org's policy lets use it; but these.
+KEPT = {"blob-put", "image"}
 
 
 def malformed(at, why, code):
@@ -459,9 +461,11 @@ def accept(given, out):
     rule = ACTIONS.get(name)
     if standing.startswith("MU-"):
         code = standing
+    elif not rule and kind == b"wg" and name not in KEPT:
+        code = {"permitted": None, "unknown": "MU-1401"}.get(standing, "MU-9001")
     elif not rule:
         code = "MU-1401" if standing == "unknown" else "MU-1408"
-    elif not any(r and r[0] == kind.decode() and standing in r[1] for r in (rule, ALSO.get(name))):
+    elif not any(r and r[0] == kind.decode() and standing.replace("permitted", "member") in r[1] for r in (rule, ALSO.get(name))):
         code = "MU-1401" if standing == "unknown" else "MU-1407"
     if code:
         out["verdict"] += f" code={code}"

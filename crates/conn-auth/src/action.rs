@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, fmt};
 
 use identity::limits::{
     ACTION_BYTES_MAX, PARAMETER_KEY_BYTES_MAX, PARAMETER_VALUE_BYTES_MAX, PARAMETERS_MAX,
-    PING_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MAX,
+    PING_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, SERVICE_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MAX,
 };
 
-use crate::{Bind, refusal::Holder};
+use crate::{
+    Bind,
+    refusal::{Holder, Standing},
+};
 
 /// An action with its parameters, both in their one text form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +111,14 @@ impl Action {
     /// What the registry says of it over this kind of channel.
     #[must_use]
     pub fn rule(&self, bind: Bind) -> Option<&'static ActionRule> {
-        ACTIONS.iter().find(|rule| rule.name == self.name && rule.bind == bind)
+        let named = ACTIONS.iter().find(|rule| rule.name == self.name && rule.bind == bind);
+        named.or_else(|| self.service().map(|_| &ANY_OTHER).filter(|rule| rule.bind == bind))
+    }
+
+    /// Its name as that of a program's service; none for what the registry has or keeps.
+    #[must_use]
+    pub fn service(&self) -> Option<ServiceName> {
+        ServiceName::parse(&self.name)
     }
 
     /// Whether the registry has it at all.
@@ -123,6 +133,46 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         self.parameters().try_for_each(|(key, value)| write!(f, " {key}={value}"))
+    }
+}
+
+/// The name of an action that is a program's, not muster's own: one that the registry neither has nor keeps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName {
+    bytes: [u8; ACTION_BYTES_MAX],
+    length: usize,
+}
+
+impl ServiceName {
+    /// Checks a text: `[a-z0-9-]{1,32}`, and no action of muster's own.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_own = KEPT.contains(&text) || ACTIONS.iter().any(|rule| rule.name == text);
+        if is_own || !is_name(text.as_bytes()) {
+            return None;
+        }
+        let mut bytes = [0; ACTION_BYTES_MAX];
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(Self { bytes, length: text.len() })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Both hold since `parse`.
+        self.bytes.get(..self.length).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
     }
 }
 
@@ -151,13 +201,22 @@ pub enum Who {
     Newcomer,
     /// Keys of this kind only.
     Only(Holder),
+    /// Members that the org's policy lets do it.
+    Permitted,
 }
 
 impl Who {
-    /// Whether a key that holds `holder` (nothing when unknown) is meant.
+    /// Whether a key of this standing is meant.
     #[must_use]
-    pub const fn includes(self, holder: Option<Holder>) -> bool {
+    pub const fn includes(self, standing: Standing) -> bool {
+        let holder = match standing {
+            Standing::Barred(_) => return false,
+            Standing::Permitted => Some(Holder::Member),
+            Standing::Good(holder) => Some(holder),
+            Standing::Unknown => None,
+        };
         match (self, holder) {
+            (Self::Permitted, _) => matches!(standing, Standing::Permitted),
             (Self::Newcomer, None | Some(Holder::Member))
             | (Self::Only(Holder::Member), Some(Holder::Member))
             | (Self::Only(Holder::BootKey), Some(Holder::BootKey))
@@ -181,8 +240,8 @@ pub struct ActionRule {
     pub frame_bytes_max: usize,
 }
 
-/// Every action this release serves; anything else is refused. One that is served over both kinds of
-/// channel has a line for each.
+/// Every action of muster's own; any other is [`ANY_OTHER`]. One that is served over both kinds of channel
+/// has a line for each.
 pub const ACTIONS: &[ActionRule] = &[
     rule("blob-get", Who::Only(Holder::BootKey), Bind::Tls, SYNC_FRAME_BYTES_MAX),
     rule("blob-get", Who::Only(Holder::Member), Bind::WireGuard, SYNC_FRAME_BYTES_MAX),
@@ -194,6 +253,12 @@ pub const ACTIONS: &[ActionRule] = &[
     rule("submit", Who::Only(Holder::Admin), Bind::Tls, REQUEST_FRAME_BYTES_MAX),
     rule("sync", Who::Only(Holder::Member), Bind::WireGuard, SYNC_FRAME_BYTES_MAX),
 ];
+
+/// Any other name: a program's service, for members that the org's policy lets use it.
+pub const ANY_OTHER: ActionRule = rule("*", Who::Permitted, Bind::WireGuard, SERVICE_FRAME_BYTES_MAX);
+
+/// Names that muster may give a meaning one day, so that no program has them until then.
+const KEPT: [&str; 2] = ["blob-put", "image"];
 
 const fn rule(name: &'static str, who: Who, bind: Bind, frame_bytes_max: usize) -> ActionRule {
     ActionRule { name, who, bind, frame_bytes_max }

@@ -34,7 +34,7 @@ mod transcript;
 pub mod v0;
 mod wire;
 
-pub use action::{ACTIONS, Action, ActionError, ActionRule, Who};
+pub use action::{ACTIONS, ANY_OTHER, Action, ActionError, ActionRule, ServiceName, Who};
 pub use binding::{Bind, Binding, TLS_EXPORTER_LABEL};
 pub use initiator::{
     Accepted, AwaitChallenge, AwaitVerdict, ChallengeError, Dial, DialError, ServerProven, To, VerdictError,

@@ -9,6 +9,8 @@ use identity::{Code, HexError, decode_hex, encode_hex};
 pub enum Standing {
     /// The key is in good standing, as this.
     Good(Holder),
+    /// The key is a member's in good standing, and the org's policy lets that member do here what it asks for.
+    Permitted,
     /// The key is known and must not pass: revoked, left, in conflict, not the tunnel's owner, busy.
     Barred(Code),
     /// Nobody of the org has this key.

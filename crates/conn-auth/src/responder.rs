@@ -5,7 +5,7 @@ use core::fmt;
 use identity::{Code, Heads, Label, OrgId, PublicKey, SecretKey, SessionId, Signature};
 
 use crate::{
-    Action, ActionRule, Bind, Binding, Holder, LineError, LineFault, Reference, Refusal, Standing,
+    Action, ActionRule, Bind, Binding, LineError, LineFault, Reference, Refusal, Standing, Who,
     transcript::ServerTranscript,
     wire::{Challenge, Hello, HelloTo, Proof, Verdict, format_signed},
 };
@@ -265,21 +265,21 @@ impl KeyProven {
 }
 
 /// A bar comes before everything, so that a revoked key hears that it is revoked whatever it asks for;
-/// a stranger hears that it is one before it can learn which actions there are.
+/// a stranger hears that it is one before it can learn which actions there are, and a member that no policy
+/// lets use a service hears that, and not whether there is such a service.
 fn decide(action: &Action, bind: Bind, standing: Standing) -> Result<&'static ActionRule, Refusal> {
     let rule = action.rule(bind);
-    let (holder, missing) = match standing {
+    let missing = match standing {
         Standing::Barred(code) => return Err(Refusal { code }),
-        Standing::Good(holder) => (Some(holder), Code::ActionNotAllowed),
-        Standing::Unknown => (None, Code::UnknownKey),
+        Standing::Unknown => Code::UnknownKey,
+        Standing::Good(_) | Standing::Permitted => match rule {
+            Some(ActionRule { who: Who::Permitted, .. }) => Code::NoPolicy,
+            Some(_) => Code::ActionNotAllowed,
+            None if action.is_known() => Code::ActionNotAllowed,
+            None => Code::ActionUnknown,
+        },
     };
-    match (rule, holder) {
-        (Some(rule), _) if rule.who.includes(holder) => Ok(rule),
-        (None, Some(Holder::Member | Holder::BootKey | Holder::Admin)) if !action.is_known() => {
-            Err(Refusal { code: Code::ActionUnknown })
-        }
-        (Some(_) | None, _) => Err(Refusal { code: missing }),
-    }
+    rule.filter(|rule| rule.who.includes(standing)).ok_or(Refusal { code: missing })
 }
 
 /// The peer proved its key and may do what it asks for. Cannot be copied; made by [`KeyProven::admit`] only.

@@ -3,7 +3,7 @@
 #![cfg(test)]
 use conn_auth::{
     Accept, Action, ActionError, Binding, ChallengeError, Dial, DialError, HelloError, Holder, ProofError,
-    Reference, Refusal, Standing, To, VerdictError,
+    Reference, Refusal, ServiceName, Standing, To, VerdictError,
 };
 use identity::{Code, Heads, OrgId, SecretKey, WireGuardKey};
 
@@ -132,7 +132,45 @@ fn nobody_may_do_what_the_registry_gives_to_others() {
         assert_eq!(codes(action, TUNNEL), [unknown, barred, barred, barred]);
     }
     let nothing = Some(Code::ActionUnknown);
-    assert_eq!(codes("conquer", TUNNEL), [unknown, nothing, nothing, nothing]);
+    assert_eq!(codes("conquer", TLS), [unknown, nothing, nothing, nothing]);
+    assert_eq!(codes("blob-put", TUNNEL), [unknown, nothing, nothing, nothing]);
+}
+
+#[test]
+fn a_service_is_for_members_that_a_policy_lets_use_it() {
+    let code = |action, binding, standing| proven(action, binding).admit(standing).map_err(|r| r.code);
+    let admitted = code("postgres", TUNNEL, Standing::Permitted).unwrap();
+    assert_eq!(admitted.rule().frame_bytes_max, identity::limits::SERVICE_FRAME_BYTES_MAX);
+    for holder in [Holder::Member, Holder::BootKey, Holder::Admin] {
+        assert_eq!(code("postgres", TUNNEL, Standing::Good(holder)).unwrap_err(), Code::NoPolicy);
+    }
+    assert_eq!(code("postgres", TUNNEL, Standing::Unknown).unwrap_err(), Code::UnknownKey);
+    assert_eq!(code("postgres", TUNNEL, Standing::Barred(Code::Revoked)).unwrap_err(), Code::Revoked);
+    assert_eq!(code("postgres", TLS, Standing::Permitted).unwrap_err(), Code::ActionUnknown);
+    // No policy gives anybody what is muster's own: a member has its own, and nothing else.
+    assert_eq!(code("boot", TUNNEL, Standing::Permitted).unwrap_err(), Code::ActionNotAllowed);
+    assert_eq!(code("submit", TLS, Standing::Permitted).unwrap_err(), Code::ActionNotAllowed);
+    assert!(code("sync", TUNNEL, Standing::Permitted).is_ok());
+}
+
+#[test]
+fn a_service_ends_with_its_permission() {
+    let admitted = proven("postgres", TUNNEL).admit(Standing::Permitted).unwrap();
+    assert_eq!(admitted.recheck(Standing::Permitted), Ok(()));
+    let refused = admitted.recheck(Standing::Good(Holder::Member)).unwrap_err();
+    assert_eq!(refused.code, Code::NoPolicy);
+}
+
+#[test]
+fn a_service_has_no_name_of_musters_own() {
+    for own in ["sync", "boot", "submit", "blob-get", "blob-put", "image", "", "SSH", "a b"] {
+        assert!(ServiceName::parse(own).is_none(), "{own}");
+    }
+    let long = "x".repeat(32);
+    for name in ["ssh", "postgres-main", "-", long.as_str()] {
+        assert_eq!(ServiceName::parse(name).unwrap().as_str(), name);
+    }
+    assert!(ServiceName::parse(&"x".repeat(33)).is_none());
 }
 
 #[test]

@@ -492,6 +492,24 @@ codes! {
         "It opens with a share that gateways give at each start, and none was reached.",
         "Bring a gateway into reach. The recovery passphrase opens the disk without: `muster image recovery DISK`.";
 
+    NoPolicy = 9001, exit 77, "no policy allows this",
+        "The machine is a member, and the org's policy does not let it use this service of that machine.",
+        "An admin allows it: `muster policy apply FILE`. `muster trace FROM TO ACTION` shows which rules come nearest.";
+    ServiceDown = 9002, exit 75, "the program behind the service does not answer",
+        "The member may use the service, and the program that it stands for refused the connection or broke it.",
+        "On the machine that offers it, see that the program runs where `muster expose list` says.";
+    ServiceDeclared = 9003, exit 78, "the service stands in the settings",
+        "A service of that name is declared in muster.toml of this machine, and commands do not change that.",
+        "Change it there, and restart musterd.";
+    NoSuchService = 9004, exit 1, "no such service here",
+        "This machine offers no service of that name.",
+        "`muster expose list` shows those it offers.";
+    ServiceName = 9005, exit 2, "not a name for a service",
+        "The name is one of muster's own actions, or is not made of a-z, 0-9 and hyphens.",
+        "Choose another, such as `ssh` or `postgres`.";
+    NobodyThere = 9006, exit 1, "nobody is known there",
+        "No member has that overlay address, and no session of a service comes from that port.",
+        "`muster member list` shows the members' addresses; a port is known as long as its connection lives.";
     PolicyUnreadable = 9020, exit 65, "the policy file cannot be read",
         "There is no such file, or it is not TOML.",
         "Correct the line that is named; docs/policy.md has an example.";

@@ -73,6 +73,10 @@ pub const SYNC_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// `link` and `ping` carry an echo and nothing else.
 pub const PING_FRAME_BYTES_MAX: usize = 256;
 
+/// A program's service: as much of its stream as one read gives. Larger frames were not faster, and each side
+/// keeps two.
+pub const SERVICE_FRAME_BYTES_MAX: usize = 64 * 1024;
+
 // What the org signs
 
 /// One statement; an Assign with everything in it takes 927.
@@ -218,6 +222,20 @@ pub const REPORT_INTERVAL_MS: u64 = 250;
 /// Sessions of one member at once, all actions and both directions: a member that measures every ten
 /// milliseconds passes after a pause of a second, and a hostile one holds a small part of our memory.
 pub const SESSIONS_PER_MEMBER_MAX: usize = 128;
+
+// Programs' services
+
+/// Sessions of one member with programs here at once, both directions, apart from those above: a server with
+/// a pool of a hundred connections to a database, and another beside it.
+pub const SERVICE_SESSIONS_PER_MEMBER_MAX: usize = 256;
+/// Such sessions in all. One holds two descriptors and, while its reader is slow, at most four frames.
+pub const SERVICE_SESSIONS_MAX: usize = 1024;
+/// Programs that one machine offers.
+pub const SERVICES_MAX: usize = 64;
+/// How long the program behind an action may take to accept a connection.
+pub const SERVICE_CONNECT_MS: u64 = 3_000;
+/// The header that tells a program who the peer is: addresses, a name, a key, eight roles and as many labels.
+pub const PROXY_HEADER_BYTES_MAX: usize = 1024;
 
 // The tunnel
 

@@ -40,6 +40,7 @@ fn good(out: &mut Vec<Vector>) {
     pass("tls: an admin submits", tls("submit", "admin"));
     pass("tls: an admin fetches", tls("fetch", "admin"));
     pass("parameters are sorted by the dialler", with(tunnel("sync"), &[("since", "17"), ("part", "a")]));
+    pass("tunnel: a program's service that a policy lets the member use", permitted(tunnel("postgres-main")));
     pass("a value may be empty and may hold equals signs", with(tunnel("sync"), &[("a", ""), ("b", "=x=")]));
     let sixteen: Vec<_> = (0..16).map(|i| (format!("k{i:02}"), "!~".to_owned())).collect();
     let (mut dialler, acceptor) = tunnel("sync");
@@ -51,6 +52,10 @@ fn good(out: &mut Vec<Vector>) {
         (dialler.count, acceptor.count) = (count, count);
         pass(&format!("a count of {count} on both sides"), (dialler, acceptor));
     }
+}
+
+fn permitted((dialler, acceptor): (Dialler, Acceptor)) -> (Dialler, Acceptor) {
+    (dialler, Acceptor { standing: "permitted".to_owned(), ..acceptor })
 }
 
 fn standing(out: &mut Vec<Vector>) {
@@ -68,7 +73,10 @@ fn standing(out: &mut Vec<Vector>) {
     refuse("a stranger", tunnel("sync"), "unknown");
     refuse("a stranger over tls", tls("fetch", "admin"), "unknown");
     refuse("a stranger with an action that is not there", tunnel("conquer"), "unknown");
-    refuse("a member with an action that is not there", tunnel("conquer"), "member");
+    refuse("a member with a service that no policy lets it use", tunnel("conquer"), "member");
+    refuse("a boot key with a service", tunnel("conquer"), "boot-key");
+    refuse("a name that is kept for later", tunnel("blob-put"), "permitted");
+    refuse("a service over tls", tls("conquer", "member"), "permitted");
     refuse("a boot key in a tunnel", tunnel("sync"), "boot-key");
     refuse("an admin key in a tunnel", tunnel("link"), "admin");
     refuse("a member that would boot", tls("boot", "boot-key"), "member");

@@ -265,6 +265,7 @@ fn standing(word: &str) -> Standing {
         "member" => Standing::Good(Holder::Member),
         "boot-key" => Standing::Good(Holder::BootKey),
         "admin" => Standing::Good(Holder::Admin),
+        "permitted" => Standing::Permitted,
         "unknown" => Standing::Unknown,
         code => Standing::Barred(Code::parse(code).unwrap()),
     }
