@@ -15,12 +15,15 @@ pub(crate) use roles::{
     OrgKeysAt,
 };
 
+pub(crate) use services::{Connect, Expose, ExposeCommand, Ssh};
+
 use crate::{duration, output::Format};
 
 mod image;
 mod members;
 mod policy;
 mod roles;
+mod services;
 
 const TOP: &str = "\
 Who is this machine, and is it still one of us?
@@ -162,6 +165,17 @@ pub(crate) enum Command {
     Link {
         /// Name, or the first digits of its key
         node: String,
+    },
+    /// Offer a program of this machine to members that a policy lets use it
+    Expose(Expose),
+    /// Reach a program that a member offers
+    Connect(Connect),
+    /// Log in to a member that offers `ssh`
+    Ssh(Ssh),
+    /// Who is behind an address
+    Whois {
+        /// An overlay address, or ADDRESS:PORT of a connection as the program sees it
+        address: String,
     },
     /// What machines boot
     #[command(subcommand)]

@@ -40,6 +40,13 @@ impl Daemon {
         Ok(Self { stream })
     }
 
+    /// The connection itself, for a session that may be silent for as long as it likes.
+    pub(crate) fn into_stream(self) -> Outcome<UnixStream> {
+        let unlimited = self.stream.set_read_timeout(None).and_then(|()| self.stream.set_write_timeout(None));
+        unlimited.map_err(gone)?;
+        Ok(self.stream)
+    }
+
     /// One question, one answer. A failure that musterd reports is one here.
     pub(crate) fn ask(&mut self, request: &Request) -> Outcome<Answer> {
         let bytes = framing::encode(request, CONTROL_MESSAGE_BYTES_MAX).map_err(malformed)?;

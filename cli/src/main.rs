@@ -8,6 +8,7 @@
 mod admin;
 mod args;
 mod author;
+mod connect;
 mod consent;
 mod coverage;
 mod duration;
@@ -45,6 +46,7 @@ mod recovery_sheet;
 mod remote;
 mod removal;
 mod revoke;
+mod services;
 mod settings;
 mod share;
 mod status;
@@ -144,6 +146,10 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Session(Session::List) => machine::sessions(everywhere),
         Command::Ping { node, count } => machine::ping(everywhere, node, *count),
         Command::Link { node } => machine::link(everywhere, node),
+        Command::Connect(args) => connect::run(everywhere, args),
+        Command::Ssh(args) => return connect::ssh(everywhere, args),
+        Command::Whois { address } => services::whois(everywhere, address),
+        Command::Expose(args) => services::run(everywhere, args),
         Command::Image(command) => image::run(everywhere, command),
         Command::Tpm(TpmCommand::Status) => return tpm::status(everywhere),
         Command::Tpm(TpmCommand::Plan { uki }) => return tpm::plan(everywhere, uki),

@@ -15,12 +15,14 @@ use std::{
     time::Duration,
 };
 
+use conn_auth::ServiceName;
 use identity::{Code, limits};
 use org_trust::TrustBundle;
 use toml::{Table, Value};
 
 use crate::{
     attestation::Attestation,
+    services::{Offer, Offers},
     state::{OnClone, OnStale, Policy},
     tunnel::Allow,
 };
@@ -66,6 +68,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// `[gateway] socket`; only a gateway has one.
     pub gateway_socket: Option<PathBuf>,
+    /// `[expose.ACTION]`: programs of this machine that members may reach.
+    pub exposed: Offers,
     /// `[health] listen`: health and metrics over HTTP, on the loopback; none unless set.
     pub health: Option<SocketAddr>,
 }
@@ -86,6 +90,7 @@ impl Default for Config {
             attestation: Attestation::default(),
             control_socket: PathBuf::from("/run/muster/musterd.sock"),
             gateway_socket: None,
+            exposed: Offers::new(),
             health: None,
         }
     }
@@ -222,6 +227,11 @@ impl Config {
         })?;
         for (key, value) in &table {
             match value {
+                Value::Table(section) if key == "expose" => {
+                    for (action, offer) in section {
+                        self.apply_exposed(place, action, offer)?;
+                    }
+                }
                 Value::Table(section) => {
                     for (inner, value) in section {
                         self.apply(place, &format!("{key}.{inner}"), Given::Toml(value))?;
@@ -236,6 +246,35 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn apply_exposed(&mut self, place: &str, action: &str, value: &Value) -> Result<(), ConfigError> {
+        let bad = |key, expected| ConfigError::BadValue { place: place.to_owned(), key, expected };
+        let name = ServiceName::parse(action).ok_or_else(|| bad("expose", SERVICE_NAME))?;
+        let table = value.as_table().ok_or_else(|| bad("expose", EXPOSED))?;
+        let (mut to, mut proxy_protocol) = (None, false);
+        for (key, value) in table {
+            match key.as_str() {
+                "to" => to = value.as_str().and_then(|text| text.parse().ok()),
+                "proxy_protocol" => {
+                    proxy_protocol = value.as_bool().ok_or_else(|| bad("expose", EXPOSED))?;
+                }
+                other => {
+                    let nearest = ["expose.ACTION.to", "expose.ACTION.proxy_protocol"];
+                    let nearest = nearest.into_iter().min_by_key(|known| edits(other, &known[14..]));
+                    let key = format!("expose.{action}.{other}");
+                    let nearest = nearest.unwrap_or_default();
+                    return Err(ConfigError::UnknownKey { place: place.to_owned(), key, nearest });
+                }
+            }
+        }
+        let to = to.ok_or_else(|| bad("expose", EXPOSED))?;
+        self.exposed.insert(name, Offer { to, proxy_protocol });
+        if self.exposed.len() > limits::SERVICES_MAX {
+            Err(bad("expose", "at most 64 services"))
+        } else {
+            Ok(())
+        }
     }
 
     fn apply_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -338,6 +377,10 @@ struct Setting {
 const STALE_AFTER_MIN: Duration = Duration::from_secs(10);
 const PATH: &str = "an absolute path";
 const REGISTERS: &str = "a list of values of a register, 64 hexadecimal digits each";
+const SERVICE_NAME: &str =
+    "tables named for services: a-z, 0-9 and hyphens, and none of muster's own actions";
+const EXPOSED: &str =
+    "`to`, a port of the loopback or unix: and a path, and perhaps proxy_protocol, true or false";
 const PORT: &str = "a port, 1 to 65535";
 
 const SETTINGS: &[Setting] = &[
@@ -551,11 +594,36 @@ mod tests {
                 },
                 control_socket: PathBuf::from("/c"),
                 gateway_socket: Some(PathBuf::from("/g")),
+                exposed: Offers::new(),
                 health: Some("[::1]:9".parse().unwrap()),
             }
         );
         let everywhere = Config::of_text("test", "[health]\nlisten = '0.0.0.0:9464'\n");
         assert!(matches!(everywhere, Err(ConfigError::BadValue { key: "health.listen", .. })));
+    }
+
+    #[test]
+    fn a_service_is_declared_with_its_place_and_anything_else_is_refused() {
+        let text = "[expose.ssh]\nto = '127.0.0.1:22'\n[expose.pg]\nto = 'unix:/s'\nproxy_protocol = true\n";
+        let offers: Vec<_> = parse(text).unwrap().exposed.into_iter().collect();
+        let shown =
+            offers.iter().map(|(name, offer)| format!("{name} {} {}", offer.to, offer.proxy_protocol));
+        assert_eq!(shown.collect::<Vec<_>>(), ["pg unix:/s true", "ssh 127.0.0.1:22 false"]);
+        for bad in [
+            "[expose.sync]\nto = '127.0.0.1:22'",
+            "[expose.ssh]\nto = '10.0.0.1:22'",
+            "[expose.ssh]\nproxy_protocol = true",
+            "[expose.ssh]\nto = '127.0.0.1:22'\nproxy_protocol = 'yes'",
+            "[expose]\nssh = '127.0.0.1:22'",
+        ] {
+            assert!(matches!(parse(bad), Err(ConfigError::BadValue { key: "expose", .. })), "{bad}");
+        }
+        let Err(ConfigError::UnknownKey { key, nearest, .. }) =
+            parse("[expose.ssh]\nto = '127.0.0.1:22'\nproxy = true")
+        else {
+            panic!("a key that is not there");
+        };
+        assert_eq!((key.as_str(), nearest), ("expose.ssh.proxy", "expose.ACTION.proxy_protocol"));
     }
 
     #[test]

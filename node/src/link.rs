@@ -11,7 +11,7 @@ use std::{
 
 use conn_auth::{Accept, Accepted, Action, Bind, Binding, Dial, KeyProven, Reference, To};
 use control::{
-    local::{Answer, Ping},
+    local::{Answer, Connected, Ping},
     text::Bytes,
 };
 use identity::{
@@ -35,9 +35,10 @@ use transport::{
 
 use crate::{
     keys::Keys,
+    pump,
     run::Input,
     sessions::{Cut, Ends, Purpose, SessionKey},
-    state::{Asking, Decision, Dialled, Echo, Errand, Failure, Order, Proven},
+    state::{Asking, Connecting, Decision, Dialled, Echo, Errand, Failure, Order, Proven, Serve},
     tunnel::TunnelHandle,
 };
 
@@ -126,6 +127,7 @@ struct Opened {
     key: SessionKey,
     purpose: Purpose,
     ends: Ends,
+    serve: Option<Box<Serve>>,
 }
 
 /// A peer that proved its key and waits for the verdict.
@@ -136,7 +138,10 @@ struct Proved {
 }
 
 async fn serve(ground: &Ground, proved: Proved) {
-    if let Some(Opened { session, key, purpose, ends }) = decide(ground, proved).await {
+    if let Some(Opened { session, key, purpose, ends, serve }) = decide(ground, proved).await {
+        if let Some(serve) = serve {
+            return pump::serve(ground, session, key, ends, *serve).await;
+        }
         // Whoever is dialled for these sends back what comes, which means nothing else.
         let echo = matches!(purpose, Purpose::Link | Purpose::Ping);
         carry(ground, session, key, ends, echo).await;
@@ -189,13 +194,13 @@ async fn decide(ground: &Ground, proved: Proved) -> Option<Opened> {
     let (reply, decided) = oneshot::channel();
     ground.inputs.send(Input::Proven(Proven { proven, source, reply })).await.ok()?;
     match decided.await.ok()? {
-        Decision::Open { verdict, key, purpose, frame_bytes_max, mut ends } => {
+        Decision::Open { verdict, key, purpose, frame_bytes_max, mut ends, serve } => {
             // A change that came after the decision has ended the session already.
             let late = ends.cut.try_recv().is_ok();
             let line = verdict.filter(|_| !late).unwrap_or_default();
             if !late && let Ok(session) = connection.accept(&line, frame_bytes_max).await {
                 keep_alive(session.get_ref(), purpose);
-                return Some(Opened { session, key, purpose, ends });
+                return Some(Opened { session, key, purpose, ends, serve });
             }
             tell(ground, Input::Ended(key)).await
         }
@@ -211,6 +216,7 @@ pub async fn dial(ground: Arc<Ground>, order: Order) {
         Err(failure) => (Err(failure), None, Times::default()),
     };
     let failed = result.as_ref().err().cloned();
+    let reference = result.as_ref().ok().map(|accepted| accepted.reference().to_string());
     let (reply, decided) = oneshot::channel();
     if ground.inputs.send(Input::Dialled(Dialled { node, purpose, result, reply })).await.is_err() {
         return;
@@ -229,6 +235,12 @@ pub async fn dial(ground: Arc<Ground>, order: Order) {
         }
         (Ok((session, key, ends)), Some(Errand::Ask(asking))) => {
             ask(&ground, session, key, ends, asking).await;
+        }
+        (Ok((session, key, ends)), Some(Errand::Connect(connecting))) => {
+            let Connecting { name, reply, stream } = connecting;
+            let (address, reference) = (order.address, reference.unwrap_or_default());
+            let connected = Connected { name, node: node.into(), address, reference };
+            pump::connect(&ground, session, key, ends, (connected, reply, stream)).await;
         }
         (Ok((session, key, ends)), None) => carry(&ground, session, key, ends, false).await,
         (Err(failure), Some(errand)) => answer(errand.into_reply(), failure.answer()),
@@ -474,7 +486,7 @@ async fn ended(ground: &Ground, key: SessionKey, why: &SessionError) {
 }
 
 /// Tells the state, which may be gone.
-async fn tell<T>(ground: &Ground, input: Input) -> Option<T> {
+pub(crate) async fn tell<T>(ground: &Ground, input: Input) -> Option<T> {
     if ground.inputs.send(input).await.is_err() {
         tracing::debug!("stopping");
     }
@@ -515,14 +527,21 @@ fn keep_alive(stream: &TcpStream, purpose: Purpose) {
     use rustix::net::sockopt;
     let (idle, between, probes) = match purpose {
         Purpose::Sync => SYNC_KEEP_ALIVE,
-        Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Outside(_) => LINK_KEEP_ALIVE,
+        Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Service(_) | Purpose::Outside(_) => {
+            LINK_KEEP_ALIVE
+        }
     };
+    // A program may read as slowly as it likes, which the kernel would take for a peer that is gone.
+    let is_service = matches!(purpose, Purpose::Service(_));
     let patience = u32::try_from((idle + between * probes).as_millis()).unwrap_or(u32::MAX);
     let set = sockopt::set_socket_keepalive(stream, true)
         .and_then(|()| sockopt::set_tcp_keepidle(stream, idle))
         .and_then(|()| sockopt::set_tcp_keepintvl(stream, between))
         .and_then(|()| sockopt::set_tcp_keepcnt(stream, probes))
-        .and_then(|()| sockopt::set_tcp_user_timeout(stream, patience));
+        .and_then(|()| match is_service {
+            true => Ok(()),
+            false => sockopt::set_tcp_user_timeout(stream, patience),
+        });
     if let Err(error) = set {
         tracing::debug!(%error, "a socket without keep-alive");
     }

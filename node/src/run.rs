@@ -30,9 +30,13 @@ use crate::{
     notify::Notify,
     prepare::{self, Prepared, Unready},
     probes,
+    services::{self, Offers, Services},
     sessions::SessionKey,
     sockets::{self, Asked},
-    state::{Beginning, Decision, Dialled, Effect, Now, Outside, Proven, RoleKeyOrder, ShareOrder, State},
+    state::{
+        Beginning, Decision, Dialled, Effect, Now, Outside, Proven, RoleKeyOrder, ServicesOrder, ShareOrder,
+        State,
+    },
     tunnel::{self, TunnelConfig, TunnelEvent, TunnelHandle},
     unready,
     writer::{self, Write, Written},
@@ -61,6 +65,8 @@ pub enum Input {
     Shares(Result<Vec<ShareKey>, Failed>, Box<ShareOrder>),
     /// An order about keys was carried out, or could not be.
     Keys(Result<KeysDone, Failed>),
+    /// A program sees the session that it serves come from there.
+    Seen(SessionKey, SocketAddr),
     /// Why a peer closed a session, as it says; the session's end follows.
     Told(SessionKey, Code),
     /// A handshake ended before that.
@@ -265,6 +271,7 @@ impl Daemon {
         state.on_policy(config.policy, now());
         state.on_attestation(config.attestation.clone());
         state.on_shares(shares, config.storage == Storage::File);
+        state.on_services(Services { declared: config.exposed.clone(), kept: kept_services(config) });
         if let Some(release) = running.as_ref().and_then(|image| image.given_up) {
             state.on_given_up(release);
         }
@@ -318,11 +325,16 @@ impl Daemon {
                     self.state.on_tunnel(event, now());
                 }
                 Some((source, bytes)) = self.heard.recv() => self.state.on_datagram(source, &bytes, now()),
-                Some(Asked { request, reply }) = requests.recv() => {
+                Some(Asked { request, reply, stream }) = requests.recv() => {
                     if request == (Request::Status {}) && let Ok(stats) = self.tunnel.stats().await {
                         self.state.on_stats(stats);
                     }
-                    self.state.on_request(request, reply, now());
+                    match (request, stream) {
+                        (Request::Connect { node, action }, Some(stream)) => {
+                            self.state.on_connect((&node, &action), reply, stream);
+                        }
+                        (request, _) => self.state.on_request(request, reply, now()),
+                    }
                 }
             }
             self.notice_sleep();
@@ -366,6 +378,7 @@ impl Daemon {
             Input::Shares(kept, order) => {
                 self.state.on_shares_kept(kept, self.config.storage == Storage::File, *order);
             }
+            Input::Seen(key, at) => self.state.on_seen(key, at),
             Input::Told(key, code) => self.state.on_told(key, code, now),
             Input::Unproven { code, detail, source } => self.state.on_unproven(code, detail, source, now),
         }
@@ -418,6 +431,11 @@ impl Daemon {
                     self.tasks.spawn(keep_shares(Arc::clone(&self.config), order, self.ground.inputs.clone()));
                     Ok(())
                 }
+                Effect::Services(order) => {
+                    self.keep_services(*order).await;
+                    effects.extend(self.state.effects());
+                    Ok(())
+                }
                 Effect::OpenGate(member) => self.tunnel.open_gate(member).await.map(drop),
                 Effect::Probe(members) => self.tunnel.set_probed(members).await,
                 Effect::Peers(peers) => self.tunnel.set_peers(peers).await.map(|left_out| {
@@ -438,13 +456,23 @@ impl Daemon {
         }
     }
 
+    /// Waited for: of two commands the second begins with what the first has left.
+    async fn keep_services(&mut self, order: ServicesOrder) {
+        let (state_dir, offers) = (self.config.state_dir.clone(), order.services.kept.clone());
+        let kept = tokio::task::spawn_blocking(move || services::keep(&state_dir, &offers)).await;
+        let kept = kept.map_err(io::Error::other).flatten();
+        let failed = |error: io::Error| Failed { code: Code::FileProblem.into(), detail: error.to_string() };
+        self.state.on_services_kept(kept.map_err(failed), order);
+    }
+
     fn reload(&mut self, config: Option<Config>) {
         if let Some(config) = config {
             tracing::info!(
-                "settings read again: endpoints, [members] and [attestation] apply at once, the others at the next start"
+                "settings read again: endpoints, [members], [attestation] and [expose] apply at once, the others at the next start"
             );
             self.state.on_policy(config.policy, now());
             self.state.on_attestation(config.attestation.clone());
+            self.state.on_services_declared(config.exposed.clone());
             self.state.on_endpoints(endpoints(&config, self.ground.address.into()), now());
         }
     }
@@ -486,6 +514,14 @@ impl Daemon {
             tracing::debug!("the tunnels are still there");
         }
     }
+}
+
+/// A file that cannot be read leaves this machine a member that offers less.
+fn kept_services(config: &Config) -> Offers {
+    services::kept(&config.state_dir).unwrap_or_else(|error| {
+        tracing::error!(MUSTER_CODE = %Code::FileProblem, %error, "what `muster expose` added is not offered");
+        Offers::new()
+    })
 }
 
 /// Disk and TPM block, so this is a task of its own.

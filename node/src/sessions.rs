@@ -4,9 +4,9 @@
 //! all of them again, so a revocation that races with a handshake wins. A session that is cut is
 //! told why within its flush time and carries nothing else from that moment on.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
-use conn_auth::{Accepted, Admitted, Holder, Reference, Refusal, Standing};
+use conn_auth::{Accepted, Admitted, Holder, Reference, Refusal, ServiceName, Standing};
 use control::gateway::{ConnectionId, ToGateway};
 use identity::{Code, PublicKey, SessionId, limits::SYNC_QUEUE_FRAMES_MAX};
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +26,8 @@ pub enum Purpose {
     Link,
     /// Measures.
     Ping,
+    /// Carries a program's bytes.
+    Service(ServiceName),
     /// Keeps the member list in step.
     Sync,
     /// A machine at the gateway: one request and its answer.
@@ -41,17 +43,18 @@ impl Purpose {
             "link" => Some(Self::Link),
             "ping" => Some(Self::Ping),
             "sync" => Some(Self::Sync),
-            _ => None,
+            other => ServiceName::parse(other).map(Self::Service),
         }
     }
 
     /// The name of its action.
     #[must_use]
-    pub const fn action(self) -> &'static str {
+    pub fn action(&self) -> &str {
         match self {
             Self::Blob => "blob-get",
             Self::Link => "link",
             Self::Ping => "ping",
+            Self::Service(name) => name.as_str(),
             Self::Sync => "sync",
             Self::Outside(action) => action,
         }
@@ -93,7 +96,7 @@ impl Proof {
     pub fn judge(&self, standing: Standing) -> Result<(), Refusal> {
         match (self, standing) {
             (Self::Admitted(admitted), standing) => admitted.recheck(standing),
-            (Self::Accepted(_), Standing::Good(Holder::Member)) => Ok(()),
+            (Self::Accepted(_), Standing::Good(Holder::Member) | Standing::Permitted) => Ok(()),
             (Self::Accepted(_), Standing::Barred(code)) => Err(Refusal { code }),
             (Self::Accepted(_), Standing::Good(Holder::BootKey | Holder::Admin) | Standing::Unknown) => {
                 Err(Refusal { code: Code::UnknownKey })
@@ -162,6 +165,8 @@ pub struct Session {
     pub since: Instant,
     /// Whose it is across rotations of keys: the machine's first node key, or else the proved key.
     pub member: PublicKey,
+    /// Where the program behind a service sees this session come from.
+    pub seen_at: Option<SocketAddr>,
     line: Line,
 }
 
@@ -170,7 +175,7 @@ impl Session {
     #[must_use]
     pub fn new(proof: Proof, purpose: Purpose, reference: Reference, since: Instant, line: Line) -> Self {
         let member = proof.peer();
-        Self { proof, purpose, reference, since, member, line }
+        Self { proof, purpose, reference, since, member, seen_at: None, line }
     }
 
     /// The same, of the machine with this first node key.
@@ -314,6 +319,23 @@ impl Sessions {
     #[must_use]
     pub fn get(&self, key: SessionKey) -> Option<&Session> {
         self.sessions.get(&key)
+    }
+
+    /// The program behind a service sees this session come from there.
+    pub fn seen(&mut self, key: SessionKey, at: SocketAddr) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.seen_at = Some(at);
+        }
+    }
+
+    /// Those of programs that were not told to end.
+    pub fn of_services(&self) -> impl Iterator<Item = (SessionKey, ServiceName, &Session)> {
+        self.iter().filter(|(_, session)| !session.is_cut()).filter_map(|(key, session)| {
+            match session.purpose {
+                Purpose::Service(name) => Some((key, name, session)),
+                Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Sync | Purpose::Outside(_) => None,
+            }
+        })
     }
 
     /// All, in the order in which they were registered.

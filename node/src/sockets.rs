@@ -11,7 +11,8 @@ use std::{
 use control::{
     framing,
     gateway::FromGateway,
-    local::{Answer, Failed, Request},
+    local::{Answer, Failed, LocalAddress, Request},
+    text::Text,
 };
 use identity::{
     Code,
@@ -38,6 +39,8 @@ pub struct Asked {
     pub request: Request,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Answer>,
+    /// With [`Request::Connect`]: the connection, once it was answered.
+    pub stream: Option<oneshot::Receiver<UnixStream>>,
 }
 
 /// Makes the socket, in place of one that nobody listens on any more. Its user and its group, the one
@@ -90,6 +93,7 @@ pub async fn control(listener: UnixListener, asked: mpsc::Sender<Asked>) {
 
 async fn client(mut stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<()> {
     loop {
+        let mut connects = None;
         let read = timeout(CLIENT_IDLE, read_message(&mut stream, CONTROL_MESSAGE_BYTES_MAX)).await;
         let answer = match read {
             Err(_) | Ok(Ok(None)) => return Ok(()),
@@ -97,7 +101,15 @@ async fn client(mut stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Resul
             Ok(Err(error)) => failed(Code::RequestMalformed, error.to_string()),
             Ok(Ok(Some(request))) => {
                 let (reply, answered) = oneshot::channel();
-                let sent = asked.send(Asked { request, reply }).await.is_ok();
+                let stream_for = matches!(request, Request::Connect { .. }).then(|| {
+                    let (hand, handed) = oneshot::channel();
+                    connects = Some(hand);
+                    handed
+                });
+                let sent = match may_ask(&stream, &request) {
+                    true => asked.send(Asked { request, reply, stream: stream_for }).await.is_ok(),
+                    false => reply.send(failed(Code::NotPermitted, FOR_ROOT.to_owned())).is_ok(),
+                };
                 match answered.await {
                     Ok(answer) if sent => answer,
                     Ok(_) | Err(_) => failed(Code::ShuttingDown, String::new()),
@@ -110,7 +122,20 @@ async fn client(mut stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Resul
             })
             .map_err(io::Error::other)?;
         timeout(CLIENT_IDLE, stream.write_all(&bytes)).await??;
+        if let (Some(hand), Answer::Connected(_)) = (connects.take(), answer) {
+            // From here on it is the session's; whose task may have ended meanwhile.
+            drop(hand.send(stream));
+            return Ok(());
+        }
     }
+}
+
+/// A socket in the file system may be one that only root opens, and musterd could: who offers it to others
+/// must be able to open it himself.
+fn may_ask(stream: &UnixStream, request: &Request) -> bool {
+    let Request::Expose { to: Text(LocalAddress::Unix(_)), .. } = request else { return true };
+    let own = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
 }
 
 /// Serves the gateway's socket until the state is gone.
@@ -217,6 +242,7 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
+const FOR_ROOT: &str = "only root offers a socket of the file system; muster.toml can declare it";
 /// A client may think this long between two requests, and take this long to read an answer.
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
 /// A gateway's front, and its successor while it is replaced.

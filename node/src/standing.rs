@@ -1,7 +1,7 @@
 //! What the member list says of a key, in the words of the handshake. The one place where the state
 //! of a member becomes a yes or a no.
 
-use conn_auth::{Holder, Standing};
+use conn_auth::{Holder, ServiceName, Standing};
 use identity::{Code, PublicKey, StatementId};
 use member_crdt::{Member, MemberState, Roster};
 use org_trust::Reason;
@@ -51,6 +51,12 @@ pub fn of_key(roster: &Roster, key: &PublicKey) -> Standing {
         member_crdt::Standing::Admin(_) => Standing::Good(Holder::Admin),
         member_crdt::Standing::Unknown => Standing::Unknown,
     }
+}
+
+/// Whether the org's policy lets `from` use this service of `to`.
+#[must_use]
+pub fn permits(roster: &Roster, from: &PublicKey, to: &PublicKey, service: ServiceName) -> bool {
+    roster.permits(from, to, service.as_str()).is_ok()
 }
 
 /// The sentence for a log or a person about why `key` is refused with `code`: for a revoked machine

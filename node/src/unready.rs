@@ -35,7 +35,7 @@ pub async fn run(
             asks = signals.next() => return asks,
             () = sleep_until(started + RETRY), if passing => return Asks::Reload,
             _ = pulse.tick() => notify.alive(&summary),
-            Some(Asked { request, reply }) = requests.recv() => {
+            Some(Asked { request, reply, .. }) = requests.recv() => {
                 let up_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                 if reply.send(answer(why, &request, up_ms)).is_err() {
                     tracing::debug!("nobody waited for the answer");

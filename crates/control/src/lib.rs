@@ -7,4 +7,5 @@
 pub mod framing;
 pub mod gateway;
 pub mod local;
+pub mod stream;
 pub mod text;

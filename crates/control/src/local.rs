@@ -6,6 +6,7 @@
 mod changes;
 mod images;
 mod members;
+mod services;
 mod status;
 
 use identity::{Code, PublicKey, StatementId};
@@ -18,6 +19,7 @@ pub use images::{HeldImage, ImageUpload, Images, RunningImage, Slot};
 pub use members::{
     GatewayRequest, Invite, InviteStatus, InviteUse, KeySet, Keys, Member, MemberStatus, Revoked, Rotation,
 };
+pub use services::{Connected, LocalAddress, LocalAddressError, Service, Whois};
 pub use status::{
     Freshness, FreshnessState, LinkStatus, Linked, Liveness, Neighbour, Opened, OrgStatus, Ping, Session,
     State, Status, Why,
@@ -133,6 +135,36 @@ pub enum Request {
         /// At most 8 frames, each a question of `blob-get`.
         questions: Vec<Bytes>,
     },
+    /// Reaches a member's service. Once it is answered by [`Answer::Connected`], the connection carries that
+    /// session's bytes and nothing else: [`crate::stream`].
+    Connect {
+        /// Name or key prefix.
+        node: String,
+        /// The service.
+        action: String,
+    },
+    /// Offers a program of this machine to the members that a policy lets use it, from now on and after each
+    /// start. [`Answer::Services`].
+    Expose {
+        /// The name of the service.
+        action: String,
+        /// Where the program is.
+        to: Text<LocalAddress>,
+        /// Whether it is told who the peer is, by a header of the PROXY protocol, version 2.
+        proxy_protocol: bool,
+    },
+    /// Offers it no longer, and ends its sessions. [`Answer::Services`].
+    Unexpose {
+        /// The name of the service.
+        action: String,
+    },
+    /// What this machine offers. [`Answer::Services`].
+    Services {},
+    /// Whose an overlay address is, or a connection of a service by its local port. [`Answer::Whois`].
+    Whois {
+        /// An address of the overlay, or `ADDRESS:PORT` as the program sees its peer.
+        address: String,
+    },
 }
 
 /// What musterd answers.
@@ -175,6 +207,12 @@ pub enum Answer {
     Images(Box<Images>),
     /// To [`Request::AskForBlob`]: the member's frames, as they came.
     Blob(Vec<Bytes>),
+    /// To [`Request::Connect`].
+    Connected(Connected),
+    /// To [`Request::Expose`], [`Request::Unexpose`] and [`Request::Services`].
+    Services(Vec<Service>),
+    /// To [`Request::Whois`].
+    Whois(Box<Whois>),
     /// To anything that cannot be done.
     Failed(Failed),
 }

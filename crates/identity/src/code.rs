@@ -500,7 +500,7 @@ codes! {
         "On the machine that offers it, see that the program runs where `muster expose list` says.";
     ServiceDeclared = 9003, exit 78, "the service stands in the settings",
         "A service of that name is declared in muster.toml of this machine, and commands do not change that.",
-        "Change it there, and restart musterd.";
+        "Change it there; musterd reads it again on SIGHUP.";
     NoSuchService = 9004, exit 1, "no such service here",
         "This machine offers no service of that name.",
         "`muster expose list` shows those it offers.";

@@ -139,6 +139,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SessionSender<S> {
         in_time(self.sink.send(Message::binary(frame))).await
     }
 
+    /// The same for as long as it takes: who reads slowly slows the one who sends. The caller ends it when
+    /// it must.
+    ///
+    /// # Errors
+    /// [`SessionError`], as for [`Self::send`].
+    pub async fn send_patiently(&mut self, frame: Vec<u8>) -> Result<(), SessionError> {
+        if frame.len() > self.frame_bytes_max {
+            return Err(SessionError::Oversize);
+        }
+        self.sink.send(Message::binary(frame)).await.map_err(SessionError::from)
+    }
+
     /// Ends the session in good order. The socket closes when the receiver is dropped too.
     pub async fn close(mut self) {
         flush(self.sink.send(Message::Close(Some(normal())))).await;

@@ -105,7 +105,7 @@ async fn answer(request: &Request<Incoming>, asked: &mpsc::Sender<Asked>) -> Res
 async fn status(asked: &mpsc::Sender<Asked>) -> Option<Status> {
     let (reply, answered) = oneshot::channel();
     let ask = async {
-        asked.send(Asked { request: Ask::Status {}, reply }).await.ok()?;
+        asked.send(Asked { request: Ask::Status {}, reply, stream: None }).await.ok()?;
         answered.await.ok()
     };
     match timeout(ANSWERS_WITHIN, ask).await {

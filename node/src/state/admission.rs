@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conn_auth::{Accepted, Bind, Binding, KeyProven, Refusal, Standing};
+use conn_auth::{Accepted, Action, Bind, Binding, KeyProven, Refusal, Standing};
 use control::local::{Answer, Failed, Linked};
 use identity::{
     Code, Heads, PublicKey, WireGuardKey,
@@ -15,9 +15,9 @@ use identity::{
 use member_crdt::Member;
 use org_trust::BlobRequest;
 use overlay::Direction;
-use tokio::sync::oneshot;
+use tokio::{net::UnixStream, sync::oneshot};
 
-use super::{Asked, Effect, Now, State, disk::answer};
+use super::{Asked, Effect, Now, Serve, State, disk::answer};
 use crate::{
     refusals::Refused,
     sessions::{Ends, Line, Proof, Purpose, Session, SessionKey},
@@ -51,6 +51,8 @@ pub enum Decision {
         frame_bytes_max: usize,
         /// The task's ends.
         ends: Ends,
+        /// The program that serves it, if one does.
+        serve: Option<Box<Serve>>,
     },
     /// Say this VERDICT no, if there is one to say, and close.
     Refuse {
@@ -120,6 +122,8 @@ pub enum Errand {
     Echo(Echo),
     /// Asks.
     Ask(Asking),
+    /// Carries the program's bytes.
+    Connect(Connecting),
 }
 
 impl Errand {
@@ -129,6 +133,7 @@ impl Errand {
         match self {
             Self::Echo(echo) => echo.reply,
             Self::Ask(asking) => asking.reply,
+            Self::Connect(connecting) => connecting.reply,
         }
     }
 }
@@ -140,6 +145,17 @@ pub struct Asking {
     pub questions: Vec<BlobRequest>,
     /// Who asked.
     pub reply: oneshot::Sender<Answer>,
+}
+
+/// A member's service that a program wants.
+#[derive(Debug)]
+pub struct Connecting {
+    /// The member's name.
+    pub name: String,
+    /// Who asked.
+    pub reply: oneshot::Sender<Answer>,
+    /// Its connection, once it was told that the session is open.
+    pub stream: oneshot::Receiver<UnixStream>,
 }
 
 /// A measurement that a program asked for.
@@ -180,6 +196,7 @@ impl State {
         let reference = self.new_reference();
         let decided = proven.admit(standing).and_then(|admitted| {
             let purpose = Purpose::of(&action).ok_or(Refusal { code: Code::ActionUnknown })?;
+            let serve = self.serve(&peer, purpose, reference)?;
             if purpose != Purpose::Sync
                 && let Some(code) = self.stale_for(&peer, now)
             {
@@ -190,7 +207,7 @@ impl State {
             let (line, ends) = Line::to_task();
             let proof = Proof::Admitted(Box::new(admitted));
             let key = self.register(Session::new(proof, purpose, reference, now.at, line))?;
-            Ok(Decision::Open { verdict: Some(verdict), key, purpose, frame_bytes_max, ends })
+            Ok(Decision::Open { verdict: Some(verdict), key, purpose, frame_bytes_max, ends, serve })
         });
         let decision = decided.unwrap_or_else(|refusal| {
             let code = refusal.code;
@@ -224,10 +241,10 @@ impl State {
                 code: refusal.code,
                 detail: self.reason(&node, refusal.code),
             })?;
-            let mut rules = conn_auth::ACTIONS.iter();
-            let rule = rules.find(|rule| rule.name == purpose.action() && rule.bind == Bind::WireGuard);
+            let action = Action::new(purpose.action(), &[]).ok();
+            let rule = action.and_then(|action| action.rule(Bind::WireGuard));
             let frame_bytes_max = rule.map_or(0, |rule| rule.frame_bytes_max);
-            Ok(Decision::Open { verdict: None, key, purpose, frame_bytes_max, ends })
+            Ok(Decision::Open { verdict: None, key, purpose, frame_bytes_max, ends, serve: None })
         });
         let waiters = self.dials.pending.remove(&(node, purpose)).unwrap_or_default();
         let (decision, failure) = match opened {
@@ -270,7 +287,7 @@ impl State {
                 self.close_gates(&peer);
             }
             Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
-            Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Outside(_) => {}
+            Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Service(_) | Purpose::Outside(_) => {}
         }
         self.nobody_answers(key, now);
         self.remove_members_told(now);
@@ -338,7 +355,7 @@ impl State {
         }
     }
 
-    fn may_dial(&self, node: PublicKey, purpose: Purpose) -> Result<Member, Failure> {
+    pub(super) fn may_dial(&self, node: PublicKey, purpose: Purpose) -> Result<Member, Failure> {
         let mine = self.is_mine(&node);
         let settles = |code: &Code| *code == Code::Unsettled && purpose == Purpose::Sync;
         let member = self.roster.member_of(&node).ok_or(Code::NoSuchMember);
@@ -424,6 +441,10 @@ impl State {
             }
             Purpose::Sync => self.sync_began(*key, peer, direction, now),
             Purpose::Blob if direction == Direction::Inbound => self.transfer_began(*key, now),
+            Purpose::Service(name) => {
+                let action = name.as_str();
+                tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, action, "service begins");
+            }
             Purpose::Blob | Purpose::Ping | Purpose::Outside(_) => {}
         }
     }
@@ -434,7 +455,7 @@ impl State {
         // For what nobody does here the list says what it says for most.
         let purpose = Purpose::of(proven.action().name()).unwrap_or(Purpose::Ping);
         let standing = self.standing_of(&peer, purpose);
-        let Standing::Good(_) = standing else { return standing };
+        let (Standing::Good(_) | Standing::Permitted) = standing else { return standing };
         let Binding::WireGuard { client, .. } = proven.binding() else {
             return Standing::Barred(Code::BindingMismatch);
         };
@@ -442,8 +463,13 @@ impl State {
             return Standing::Barred(Code::TunnelMismatch);
         }
         let member = self.first_of(&peer);
-        let no_room = purpose == Purpose::Blob && !self.may_fetch(&member);
-        if no_room || self.sessions.live_of(member).count() >= SESSIONS_PER_MEMBER_MAX {
+        let no_room = match purpose {
+            Purpose::Service(_) => !self.has_room_for_service(&member),
+            _ if self.own_sessions_of(member) >= SESSIONS_PER_MEMBER_MAX => true,
+            Purpose::Blob => !self.may_fetch(&member),
+            Purpose::Link | Purpose::Ping | Purpose::Sync | Purpose::Outside(_) => false,
+        };
+        if no_room {
             return Standing::Barred(Code::Busy);
         }
         standing

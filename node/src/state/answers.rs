@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     images::ImagesOrder,
+    services::Offer,
     sessions::{Proof, Purpose},
     standing,
 };
@@ -86,6 +87,18 @@ impl State {
             }
             Request::Images {} => {
                 return self.effects.push_back(Effect::Images(ImagesOrder::Show(reply)));
+            }
+            Request::Expose { action, to, proxy_protocol } => {
+                return self.expose(&action, Offer { to: to.0, proxy_protocol }, reply);
+            }
+            Request::Unexpose { action } => return self.unexpose(&action, reply),
+            Request::Services {} => Ok(Answer::Services(self.service_list())),
+            Request::Whois { address } => {
+                self.whois(&address, now).map(|whois| Answer::Whois(Box::new(whois)))
+            }
+            // Comes with its connection: [`Self::on_connect`].
+            Request::Connect { action, .. } => {
+                Err(Failed { code: Code::RequestMalformed.into(), detail: action })
             }
             Request::KeepShareKey { epoch, key } => return self.keep_share_key(epoch, &key.0, reply),
             Request::ForgetShareKeys {} => return self.forget_share_keys(reply),
@@ -178,7 +191,7 @@ impl State {
         self.given_up = Some(release);
     }
 
-    fn member(&self, member: &member_crdt::Member, now: Now) -> Member {
+    pub(super) fn member(&self, member: &member_crdt::Member, now: Now) -> Member {
         let report = self.replica.report_of(&member.node);
         let (status, revoked) = match &member.state {
             MemberState::Good if self.members.refuses(&member.node) => {
@@ -257,7 +270,7 @@ impl State {
     }
 
     /// The name as people see it: with the beginning of the key when another machine has it too.
-    fn name_of(&self, node: &PublicKey) -> String {
+    pub(super) fn name_of(&self, node: &PublicKey) -> String {
         match self.roster.member_of(node) {
             Some(member) if self.roster.named(&member.name).len() > 1 => {
                 format!("{}-{}", member.name, member.node.short())

@@ -135,7 +135,7 @@ impl State {
 
     /// The same whatever this machine is itself.
     pub(super) fn standing_among_others(&self, key: &PublicKey, purpose: Purpose) -> Standing {
-        standing_of(&self.roster, &self.members, key, purpose)
+        standing_of(&self.roster, &self.members, (key, &self.me), purpose)
     }
 
     /// Why this machine is no member, by its own list.
@@ -171,7 +171,7 @@ impl State {
                 self.members.ended_unix_ms.entry(member.first()).or_insert_with(|| Some(now.unix_ms()));
             }
         }
-        let (roster, members, parting) = (&self.roster, &self.members, &self.parting);
+        let (roster, members, parting, me) = (&self.roster, &self.members, &self.parting, &self.me);
         let ours = self.own_refusal().filter(|ours| *ours == Code::Unsettled || !self.takes_part());
         let lost = self.sessions.recheck(
             // Who is no member itself keeps no session, once that is told; who cannot tell keeps those by
@@ -179,7 +179,7 @@ impl State {
             |session| match ours {
                 Some(Code::Unsettled) if !settles(session.purpose) => Standing::Barred(Code::Unsettled),
                 Some(ours) if ours != Code::Unsettled && !parting.keeps(session) => Standing::Barred(ours),
-                Some(_) | None => standing_of(roster, members, &session.peer(), session.purpose),
+                Some(_) | None => standing_of(roster, members, (&session.peer(), me), session.purpose),
             },
             |key, code| standing::reason(roster, if ours.is_some() { &self.me } else { key }, code),
         );
@@ -314,7 +314,7 @@ pub(super) fn first_of(roster: &member_crdt::Roster, node: &PublicKey) -> Public
 fn standing_of(
     roster: &member_crdt::Roster,
     members: &Members,
-    key: &PublicKey,
+    (key, me): (&PublicKey, &PublicKey),
     purpose: Purpose,
 ) -> Standing {
     let is_unsettled = || roster.get(key).is_some_and(Member::is_unsettled);
@@ -335,6 +335,12 @@ fn standing_of(
         {
             Standing::Good(Holder::Member)
         }
-        standing @ (Standing::Good(_) | Standing::Barred(_) | Standing::Unknown) => standing,
+        // One place for all: a handshake, and every change after it.
+        Standing::Good(Holder::Member) if matches!(purpose, Purpose::Service(name) if standing::permits(roster, key, me, name)) => {
+            Standing::Permitted
+        }
+        standing @ (Standing::Good(_) | Standing::Permitted | Standing::Barred(_) | Standing::Unknown) => {
+            standing
+        }
     }
 }

@@ -22,16 +22,18 @@ use crate::{
     images::ImagesOrder,
     keys::{Beside, Keys, KeysOrder},
     refusals::{Refusals, Refused},
+    services::Services,
     sessions::{Cut, SessionKey, Sessions},
     standing,
     tunnel::{Stats, TunnelPeer},
     writer::Write,
 };
 
-pub use admission::{Asking, Decision, Dialled, Echo, Errand, Failure, Order, Proven};
+pub use admission::{Asking, Connecting, Decision, Dialled, Echo, Errand, Failure, Order, Proven};
 pub use healing::{OnClone, OnStale, Policy};
 pub use outside::{Outside, Socket};
 pub use role::RoleKeyOrder;
+pub use services::{Serve, ServicesOrder};
 pub use share::ShareOrder;
 
 mod admission;
@@ -49,6 +51,7 @@ mod records;
 mod reports;
 mod role;
 mod rotation;
+mod services;
 mod share;
 mod sync;
 #[cfg(test)]
@@ -87,6 +90,8 @@ pub enum Effect {
     Dial(Box<Order>),
     /// Make a key for the gateway role and keep it with the others.
     MakeRoleKey(Box<RoleKeyOrder>),
+    /// Keep what this machine offers, on disk.
+    Services(Box<ServicesOrder>),
     /// Keep or forget keys for shares of disk keys.
     Shares(Box<ShareOrder>),
     /// Do this with this machine's keys.
@@ -165,6 +170,7 @@ pub struct State {
     shares_ordered: bool,
     rotation: rotation::Rotation,
     hearsay: hearsay::Hearsay,
+    services: Services,
 }
 
 impl State {
@@ -210,6 +216,7 @@ impl State {
             shares_ordered: false,
             rotation: rotation::Rotation::default(),
             hearsay: hearsay::Hearsay::default(),
+            services: Services::default(),
             keys,
             replica,
         };

@@ -274,9 +274,8 @@ impl State {
             Turn::Quote(pending) => Some(pending),
             Turn::Over => return self.out_of_turn(socket, id),
         };
-        let Some((peer, action)) =
-            self.sessions.get(key).map(|session| (session.peer(), session.purpose.action()))
-        else {
+        let session = self.sessions.get(key).map(|session| (session.peer(), session.purpose));
+        let Some((peer, Purpose::Outside(action))) = session else {
             return self.out_of_turn(socket, id);
         };
         match (Request::decode(frame), pending) {

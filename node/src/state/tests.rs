@@ -134,6 +134,10 @@ impl Bench {
                 self.asked_images.push((key, request));
                 continue;
             }
+            if let Effect::Services(order) = effect {
+                self.state.on_services_kept(Ok(()), *order);
+                continue;
+            }
             self.deeds.push(match effect {
                 Effect::CloseGate(member) => Deed::CloseGate(member),
                 Effect::Decide(reply, decision) => {
@@ -148,7 +152,9 @@ impl Bench {
                     let revoked = |peer: &&TunnelPeer| peer.wireguard == Machine::new(20).wireguard();
                     Deed::Peers(peers.iter().filter(revoked).count())
                 }
-                Effect::Images(_) | Effect::Probe(_) | Effect::Datagram(..) => unreachable!(),
+                Effect::Images(_) | Effect::Services(_) | Effect::Probe(_) | Effect::Datagram(..) => {
+                    unreachable!()
+                }
                 Effect::Shares(_) => Deed::Shares,
                 Effect::Write(Write::Append(_)) => Deed::Append,
                 Effect::Write(Write::Replace(..)) => Deed::Replace,

@@ -293,8 +293,8 @@ impl World {
                 }
             }
             Effect::Dial(order) => self.dial(machine, *order),
-            // Nobody in here fetches an image, or has a disk that wants a share.
-            Effect::Images(_) | Effect::Shares(_) => {}
+            // Nobody in here fetches an image, has a disk that wants a share, or offers a program.
+            Effect::Images(_) | Effect::Services(_) | Effect::Shares(_) => {}
             Effect::Keys(order) => self.order_keys(machine, order),
             Effect::MakeRoleKey(order) => self.order_role_key(machine, order),
             Effect::OpenGate(member) => {
