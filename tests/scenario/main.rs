@@ -23,6 +23,7 @@ mod policy;
 mod revoke;
 mod rotate;
 mod secrets;
+mod services;
 mod settings;
 mod status;
 mod thief;
