@@ -3,6 +3,7 @@
 mod approvals;
 mod get;
 mod inputs;
+mod modules;
 mod node;
 mod preboot;
 mod publish;

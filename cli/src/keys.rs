@@ -17,7 +17,7 @@ pub(crate) fn custody(storage: KeyStorage, device: &Path) -> Outcome<(Custody, A
         KeyStorage::File => Ok((Custody::File, Assurance::File)),
         KeyStorage::Tpm => {
             let tpm = Tpm::open(device).map_err(tpm_failed)?;
-            let software = tpm.is_software().map_err(tpm_failed)?;
+            let software = tpm.is_software();
             Ok((Custody::Tpm(tpm), if software { Assurance::TpmSoftware } else { Assurance::TpmUnbound }))
         }
     }

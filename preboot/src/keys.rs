@@ -58,7 +58,7 @@ impl KeyStore {
             Storage::File => (Custody::File, Assurance::File),
             Storage::Tpm(device) => {
                 let tpm = Tpm::open(device)?;
-                let software = tpm.is_software()?;
+                let software = tpm.is_software();
                 let assurance = match binding {
                     _ if software => Assurance::TpmSoftware,
                     Some(Binding { secure_boot: true, .. }) => Assurance::Tpm,

@@ -10,6 +10,7 @@ mod clock;
 mod disk;
 mod kernel;
 mod lease;
+mod modules;
 mod network;
 mod node_image;
 mod persist;
@@ -96,8 +97,12 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Result<core::c
     kernel::mount_own()?;
     console.open_all();
     console.checkpoint(format_args!("muster-preboot {} on {}", env!("CARGO_PKG_VERSION"), kernel::release()));
-    let loaded = kernel::load_modules(console)?;
-    console.checkpoint(format_args!("{loaded} kernel modules loaded"));
+    let (always, mut drivers) = modules::brought()?;
+    let loaded = drivers.load(console);
+    console.checkpoint(format_args!("{loaded} kernel modules loaded for the devices of this machine"));
+    modules::load("efivarfs.ko", console);
+    // Nothing needs the rest before the node image does, and the TPM leaves time for it.
+    let rest = modules::load_beside(always);
 
     let tpm = Tpm::open(Path::new(TPM))?;
     let measured = Pcr::from(tpm.register(PHASE_REGISTER)?);
@@ -128,8 +133,9 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Result<core::c
     }
     let binding = Binding { approvals, secure_boot: weakness.is_none() };
 
-    disk::mount_state()?;
+    disk::mount_state(&mut drivers, console)?;
     console.checkpoint("disk of this machine's state mounted");
+    network::await_card(&mut drivers, console);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::file(Path::new("/"), &e))?;
     let state = PathBuf::from(STATE);
@@ -148,6 +154,7 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Result<core::c
         let image = Image { chain, gateways: pins.gateways, binding };
         let policy = Policy { release, share: pins.share, without_gateway: pins.without_gateway };
         let (mut started, known) = Box::pin(begin(&arguments, &image, policy, typed, console)).await?;
+        rest.finish(console);
         let image = match known {
             true => Box::pin(node_image::get(&mut started, &release, console)).await?,
             false => node_image::get_good(&mut started, &release, console)?,

@@ -9,10 +9,10 @@ use std::{
 
 use lab::vm::Firmware;
 
-use crate::images::{self, BOOT};
+use crate::images::{self, shown};
 
 #[test]
-fn a_marked_disk_is_encrypted_opens_at_the_next_boot_and_by_recovery_when_all_gateways_are_lost()
+fn a_marked_disk_is_encrypted_stays_shut_to_other_keys_and_opens_by_recovery_when_all_gateways_are_lost()
 -> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
         let mut org = images::org(sandbox, 2);
@@ -24,24 +24,31 @@ fn a_marked_disk_is_encrypted_opens_at_the_next_boot_and_by_recovery_when_all_ga
         let vm = images::machine(&org, "vm", &uki, &nodes, Firmware::Open);
         vm.mark_persist().unwrap();
 
-        for (boot, line) in [("first boot", "is encrypted from now on"), ("second boot", "encrypted disk")] {
-            let mut running = images::power_on(&org, 1, &vm);
-            for line in [line, "takes over", "took over what was handed over"] {
-                match running.wait_for(line, BOOT) {
-                    Ok(after) => println!("{boot}: {line} after {after:.1?}"),
-                    Err(why) => panic!("{boot}: {line}: {why}\n{}", running.console()),
-                }
-            }
-            running.cut_power();
-        }
-
-        org.stop_gateway(0).unwrap();
-        org.stop_musterd(0).unwrap();
+        let started = ["takes over", "took over what was handed over"];
+        let mut boot = images::power_on(&org, 1, &vm);
+        shown(&mut boot, "first boot", &["is encrypted from now on", started[0], started[1]]);
+        boot.cut_power();
         let disk = vm.persist_disk();
         let recovery = images::image(&org, &["recovery", disk.to_str().unwrap()]);
         let passphrase = recovery["passphrase"].as_str().unwrap();
-        assert!(opens(&disk, passphrase), "the passphrase of the org keys");
         let other = passphrase.replacen(|digit: char| digit.is_ascii_hexdigit(), "x", 1);
+
+        // The machine lost its keys, and joins anew.
+        vm.empty_state().unwrap();
+        images::preboot(&org, &uki, &["--persist"]);
+        images::insert(&vm, &uki, &nodes);
+        let mut boot = images::power_on(&org, 1, &vm);
+        shown(&mut boot, "other keys", &["admitted by", "MU-8031", "recovery passphrase, or Enter"]);
+        boot.type_line(&other).unwrap();
+        shown(&mut boot, "a wrong passphrase", &["that passphrase does not open it"]);
+        assert!(!boot.console().contains("encrypted disk /dev"), "{}", boot.console());
+        boot.cut_power();
+
+        org.stop_gateway(0).unwrap();
+        org.stop_musterd(0).unwrap();
+        let recovery = images::image(&org, &["recovery", disk.to_str().unwrap()]);
+        assert_eq!(recovery["passphrase"], passphrase, "the disk's passphrase stays what it was");
+        assert!(opens(&disk, passphrase), "the passphrase of the org keys");
         assert!(!opens(&disk, &other));
     })
 }

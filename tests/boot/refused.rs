@@ -97,6 +97,10 @@ fn trouble_with_keys_and_tpm_is_named_and_never_ends_in_a_new_identity() -> Resu
         fs::remove_dir_all(&tpm).unwrap();
         fs::rename(&own, &tpm).unwrap();
 
+        machine.refused(&org, "no TPM", "MU-4001", |org, vm| {
+            vm.power_on_without_tpm(org.host(1).unwrap()).unwrap()
+        });
+
         let disk = state::copy(vm, "whole.img");
         for (what, path, change, code) in [
             ("a flipped bit", "muster/keys/boot.sealed", flip as fn(&[u8]) -> Vec<u8>, "MU-4004"),

@@ -2,14 +2,15 @@
 //! kernel with those they need.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
-use boot_image::Archive;
+use boot_image::{Archive, Driver, Modules};
 
 use super::{
+    modules::{KernelLists, file_name},
     tools::{self, Scratch},
     unusable,
 };
@@ -73,57 +74,61 @@ impl Kernel {
         Ok(Self { image, release, modules })
     }
 
-    /// Puts the modules that preboot and the node image use, in the order in which they load.
-    pub(super) fn put_modules(&self, archive: &mut Archive, more: &[String]) -> Outcome<usize> {
-        let list = self.modules.join("modules.dep");
-        let text = fs::read_to_string(&list).map_err(|e| Failure::file(&list, &e))?;
-        let built_in = fs::read_to_string(self.modules.join("modules.builtin")).unwrap_or_default();
-        let built_in: Vec<String> = built_in.lines().map(module_name).collect();
-        let needs = needs(&text);
-        let mut order: Vec<&str> = Vec::new();
-        for (name, is_needed) in NEEDED
-            .iter()
-            .map(|n| (*n, true))
-            .chain(more.iter().map(|n| (n.as_str(), true)))
-            .chain(DRIVERS.iter().map(|n| (*n, false)))
-        {
-            let name = name.replace('-', "_");
-            let Some((path, before)) = needs.get(&name) else {
-                if is_needed && !built_in.contains(&name) {
-                    return Err(unusable(format_args!("{} has no module {name}", self.modules.display())));
-                }
+    /// Puts the modules that preboot and the node image use, these as well, and drivers, beside them those
+    /// that were asked for.
+    pub(super) fn put_modules(
+        &self,
+        archive: &mut Archive,
+        as_well: &[&str],
+        asked_for: &[String],
+    ) -> Outcome<()> {
+        let lists = KernelLists::read(&self.modules)?;
+        let missing = |name: &str| unusable(format_args!("{} has no module {name}", self.modules.display()));
+        let mut modules = Modules::default();
+        for name in NEEDED.iter().chain(as_well) {
+            match lists.module(name) {
+                Some(module) => add(&mut modules.always, module.all()),
+                None if lists.has_built_in(name) => {}
+                None => return Err(missing(name)),
+            }
+        }
+        let unknown = asked_for.iter().find(|name| lists.module(name).is_none() && !lists.has_built_in(name));
+        if let Some(name) = unknown {
+            return Err(missing(name));
+        }
+        let drivers = asked_for.iter().map(String::as_str).chain(DRIVERS.iter().copied());
+        for module in drivers.filter_map(|name| lists.module(name)) {
+            let aliases = lists.aliases(module.path);
+            if aliases.is_empty() {
+                // Nothing says for which machines it is.
+                add(&mut modules.always, module.all());
                 continue;
-            };
-            for path in before.iter().rev().chain([path]) {
-                if !order.contains(path) {
-                    order.push(path);
-                }
             }
+            let (file, mut needs) = (file_name(module.path).to_owned(), Vec::new());
+            add(&mut needs, module.needs());
+            modules.drivers.push(Driver { file, needs, aliases });
         }
-        let mut names = String::new();
-        for path in &order {
-            let name = path.rsplit('/').next().unwrap_or(path);
+        let paths = lists.paths();
+        let drivers = modules.drivers.iter().flat_map(|driver| driver.needs.iter().chain([&driver.file]));
+        let files: BTreeSet<&String> = modules.always.iter().chain(drivers).collect();
+        for name in files {
             if !name.ends_with(".ko") {
-                return Err(unusable(format_args!("{path} is compressed; only plain modules are loaded")));
+                return Err(unusable(format_args!("{name} is compressed; only plain modules are loaded")));
             }
+            let Some(path) = paths.get(name.as_str()) else { continue };
             archive.file(&format!("lib/modules/{name}"), read(&self.modules.join(path))?, false);
-            names.push_str(name);
-            names.push('\n');
         }
-        archive.file("lib/modules/order", names.into_bytes(), false);
-        Ok(order.len())
+        archive.file(Modules::FILE, modules.encode().into_bytes(), false);
+        Ok(())
     }
 }
 
-/// By name: a module's file, and those it needs, the last of which loads first.
-fn needs(modules_dep: &str) -> BTreeMap<String, (&str, Vec<&str>)> {
-    let lines = modules_dep.lines().filter_map(|line| line.split_once(':'));
-    lines.map(|(path, before)| (module_name(path), (path, before.split_whitespace().collect()))).collect()
-}
-
-fn module_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.split('.').next().unwrap_or(file).replace('-', "_")
+fn add<'a>(list: &mut Vec<String>, paths: impl Iterator<Item = &'a str>) {
+    for name in paths.map(file_name) {
+        if !list.iter().any(|there| there == name) {
+            list.push(name.to_owned());
+        }
+    }
 }
 
 fn newest() -> Outcome<PathBuf> {
@@ -150,8 +155,8 @@ pub(super) fn read(path: &Path) -> Outcome<Vec<u8>> {
     fs::read(path).map_err(|e| Failure::file(path, &e))
 }
 
-/// What preboot and the node image cannot do without.
-const NEEDED: &[&str] = &["loop", "squashfs", "overlay", "vfat", "nls_cp437", "nls_ascii", "tun", "efivarfs"];
+/// What preboot and the node image cannot do without, in the order in which it is wanted.
+const NEEDED: &[&str] = &["efivarfs", "loop", "squashfs", "overlay", "tun", "vfat", "nls_cp437", "nls_ascii"];
 /// What may be between the kernel and its disk and network; those that this kernel has.
 const DRIVERS: &[&str] = &[
     "virtio_pci",
@@ -188,15 +193,6 @@ const DRIVERS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_module_needs_is_read_from_the_kernels_own_list() {
-        let list =
-            "kernel/net/virtio_net.ko: kernel/net/failover.ko kernel/virtio/virtio-ring.ko\nkernel/a-b.ko:\n";
-        let needs = needs(list);
-        assert_eq!(needs["virtio_net"].1, ["kernel/net/failover.ko", "kernel/virtio/virtio-ring.ko"]);
-        assert_eq!(needs["a_b"], ("kernel/a-b.ko", Vec::new()));
-    }
 
     #[test]
     fn the_newest_kernel_is_the_one_with_the_highest_numbers() {

@@ -61,15 +61,15 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
     let mut archive = Archive::default();
     let from = programs(args.made_of.programs.as_deref())?.join("muster-preboot");
     inputs::program(&mut archive, "init", &from, &scratch)?;
-    let mut modules = args.made_of.module.clone();
+    let mut as_well: &[&str] = &[];
     if args.persist {
         for (path, from) in [("sbin/cryptsetup", "/usr/sbin/cryptsetup"), ("sbin/mke2fs", "/usr/sbin/mke2fs")]
         {
             inputs::program(&mut archive, path, Path::new(from), &scratch)?;
         }
-        modules.extend(["dm_crypt", "xts", "aesni_intel"].map(str::to_owned));
+        as_well = &["dm_crypt", "xts", "aesni_intel"];
     }
-    kernel.put_modules(&mut archive, &modules)?;
+    kernel.put_modules(&mut archive, as_well, &args.made_of.module)?;
     pins.put(&mut archive);
 
     let mut uki = Uki::new(&inputs::read(&args.made_of.stub)?).map_err(unusable)?;

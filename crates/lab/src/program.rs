@@ -24,6 +24,7 @@ pub struct Program {
     namespace: Option<String>,
     log: Option<PathBuf>,
     input: Vec<u8>,
+    keyboard: Option<Arc<io::PipeReader>>,
 }
 
 /// How a daemon says that it is ready.
@@ -49,6 +50,7 @@ impl Program {
             namespace: None,
             log: None,
             input: Vec::new(),
+            keyboard: None,
         }
     }
 
@@ -101,6 +103,13 @@ impl Program {
         self
     }
 
+    /// What it reads from standard input while it runs; a daemon's only. Nothing else is typed at it.
+    #[must_use]
+    pub fn keyboard(mut self, typed: io::PipeReader) -> Self {
+        self.keyboard = Some(Arc::new(typed));
+        self
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Errors
@@ -126,7 +135,11 @@ impl Program {
             None => None,
         };
         let (output, input) = io::pipe().map_err(failed.clone())?;
-        command.stdin(Stdio::null()).stdout(input.try_clone().map_err(failed.clone())?).stderr(input);
+        let typed = match &self.keyboard {
+            Some(typed) => Stdio::from(typed.try_clone().map_err(failed.clone())?),
+            None => Stdio::null(),
+        };
+        command.stdin(typed).stdout(input.try_clone().map_err(failed.clone())?).stderr(input);
         let child = command.spawn().map_err(failed)?;
         // The command holds the writing ends: without them gone the output would never end.
         drop(command);

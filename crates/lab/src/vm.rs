@@ -6,7 +6,7 @@
 use core::fmt;
 use std::{
     fs::{self, DirBuilder, File},
-    io,
+    io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     thread,
@@ -53,7 +53,8 @@ pub struct Vm {
 pub struct Running {
     // Dropped first: without its TPM the machine would see a failing one.
     qemu: Daemon,
-    _tpm: Daemon,
+    _tpm: Option<Daemon>,
+    keyboard: io::PipeWriter,
     since: Instant,
 }
 
@@ -191,6 +192,15 @@ impl Vm {
         self.start(Program::new("qemu-system-x86_64"), None, 1)
     }
 
+    /// Switches it on without a TPM.
+    ///
+    /// # Errors
+    /// As [`Self::power_on`].
+    pub fn power_on_without_tpm(&self, host: &Host) -> Result<Running, VmError> {
+        let qemu = host.namespace().program("qemu-system-x86_64");
+        self.run(qemu, Some(OWN_NETWORK), 1, None)
+    }
+
     /// As [`Self::power_on`], and lets the firmware start this file instead of the disk's, with a command line.
     ///
     /// # Errors
@@ -227,18 +237,30 @@ impl Vm {
             }
             thread::sleep(Duration::from_millis(5));
         }
+        self.run(qemu, network, number, Some((tpm, &control)))
+    }
+
+    fn run(
+        &self,
+        qemu: Program,
+        network: Option<&str>,
+        number: u8,
+        tpm: Option<(Daemon, &str)>,
+    ) -> Result<Running, VmError> {
+        let (typed, keyboard) = io::pipe().map_err(file(&self.dir))?;
         let since = Instant::now();
         let card = format!("virtio-net-pci,netdev=net,romfile=,mac=52:54:00:00:00:{number:02x}");
-        let qemu = qemu.args(self.arguments(&control));
+        let (tpm, control) = tpm.unzip();
+        let qemu = qemu.args(self.arguments(control)).keyboard(typed);
         let qemu = match network {
             Some(network) => qemu.args(["-netdev", network, "-device", &card]),
             None => qemu.args(["-nic", "none"]),
         };
         let qemu = qemu.log(self.dir.join("console.log")).spawn(&Ready::AtOnce, START);
-        Ok(Running { qemu: qemu.map_err(VmError::Program)?, _tpm: tpm, since })
+        Ok(Running { qemu: qemu.map_err(VmError::Program)?, _tpm: tpm, keyboard, since })
     }
 
-    fn arguments(&self, tpm: &str) -> Vec<String> {
+    fn arguments(&self, tpm: Option<&str>) -> Vec<String> {
         let (code, machine) = match self.firmware {
             Firmware::Open => ("OVMF_CODE_4M.fd", "q35"),
             Firmware::SecureBoot => ("OVMF_CODE_4M.secboot.fd", "q35,smm=on"),
@@ -264,9 +286,11 @@ impl Vm {
             more("-drive", disk(&self.persist_disk(), "persist"));
             more("-device", "virtio-blk-pci,drive=persist".to_owned());
         }
-        more("-chardev", format!("socket,id=tpm,path={tpm}"));
-        more("-tpmdev", "emulator,id=tpm0,chardev=tpm".to_owned());
-        more("-device", "tpm-crb,tpmdev=tpm0".to_owned());
+        if let Some(socket) = tpm {
+            more("-chardev", format!("socket,id=tpm,path={socket}"));
+            more("-tpmdev", "emulator,id=tpm0,chardev=tpm".to_owned());
+            more("-device", "tpm-crb,tpmdev=tpm0".to_owned());
+        }
         more("-display", "none".to_owned());
         more("-monitor", "none".to_owned());
         more("-serial", "stdio".to_owned());
@@ -284,6 +308,14 @@ impl Running {
         let left = (self.since + since_power_on).saturating_duration_since(Instant::now());
         self.qemu.wait_for_line(text, left)?;
         Ok(self.since.elapsed())
+    }
+
+    /// Types a line at its console.
+    ///
+    /// # Errors
+    /// It is off.
+    pub fn type_line(&mut self, line: &str) -> io::Result<()> {
+        self.keyboard.write_all(format!("{line}\n").as_bytes())
     }
 
     /// What its console showed.

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::response_code::{Tss2ResponseCode, Tss2ResponseCodeKind};
 use tss_esapi::constants::{CapabilityType, CommandCode, PropertyTag, SessionType};
-use tss_esapi::handles::{KeyHandle, PcrHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::handles::{KeyHandle, PcrHandle, PersistentTpmHandle, SessionHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
@@ -102,31 +102,25 @@ pub(crate) fn unseal(
     blob: &SealedBlob,
     approvals: Option<&Approvals>,
 ) -> Result<Zeroizing<Vec<u8>>, Stop> {
-    // First, since a TPM has room for three objects: the image key is gone again before the others come.
+    // Before anything stays in the TPM, which its driver would take out and put back around each command.
     let approved = match blob.policy() {
-        Policy::Unseal => None,
+        Policy::Unseal => Ok(None),
         Policy::Image(policy) => {
-            // Another TPM's registers say nothing about this object.
-            if let (storage, Origin::Made) = find_storage_key(context, blob.parent())? {
-                forget(context, storage)?;
-            }
-            if let Some(obstacle) = policy.obstacle(approvals, &registers(context)?) {
-                return Err(Stop::Obstacle(obstacle));
-            }
-            let approval = policy.approval(approvals).map_err(Stop::Obstacle)?;
-            let key =
-                approvals.map(|approvals| approvals.key).ok_or(Stop::Obstacle(Obstacle::NoApprovals))?;
-            Some((approval, verified(context, &key, approval)?))
+            let now = registers(context)?;
+            approved(context, policy, approvals, &now).map(Some)
         }
     };
-    let (storage, object) = load(context, blob)?;
+    // Another TPM is named first: its registers say nothing about this object.
+    let storage = storage_key_named(context, blob.parent())?;
+    let approved = approved?;
+    let object = load_under(context, storage, blob)?;
     let session = session(context, storage, SessionType::Policy)?;
     let policy = session.try_into().map_err(tss("use the policy session"))?;
     match approved {
         None => {
             context.policy_command_code(policy, CommandCode::Unseal).map_err(tss("satisfy the policy"))?
         }
-        Some((approval, (name, ticket))) => satisfy(context, policy, approval, &name, ticket)?,
+        Some((approval, name, ticket)) => satisfy(context, policy, approval, &name, ticket)?,
     }
     let secret = context
         .execute_with_session(Some(session), |context| context.unseal(object.into()))
@@ -136,7 +130,8 @@ pub(crate) fn unseal(
 
 /// Whether the TPM takes an object for whole, without opening it.
 pub(crate) fn check(context: &mut Context, blob: &SealedBlob) -> Result<(), Stop> {
-    let (_, object) = load(context, blob)?;
+    let storage = storage_key_named(context, blob.parent())?;
+    let object = load_under(context, storage, blob)?;
     if name_of(context, object)? == Name::of_public(&blob.public()) { Ok(()) } else { Err(Stop::Damaged) }
 }
 
@@ -145,8 +140,23 @@ pub(crate) fn check_approval(context: &mut Context, key: &ImageKey, approval: &A
     verified(context, key, approval).map(|_| ())
 }
 
-fn load(context: &mut Context, blob: &SealedBlob) -> Result<(KeyHandle, KeyHandle), Stop> {
-    let storage = storage_key_named(context, blob.parent())?;
+/// What opens an object under these registers: its approval, and the TPM's word that the image key signed it.
+fn approved<'a>(
+    context: &mut Context,
+    policy: &ImagePolicy,
+    approvals: Option<&'a Approvals>,
+    now: &Registers,
+) -> Result<(&'a Approval, TpmName, VerifiedTicket), Stop> {
+    if let Some(obstacle) = policy.obstacle(approvals, now) {
+        return Err(Stop::Obstacle(obstacle));
+    }
+    let approval = policy.approval(approvals).map_err(Stop::Obstacle)?;
+    let key = approvals.map(|approvals| approvals.key).ok_or(Stop::Obstacle(Obstacle::NoApprovals))?;
+    let (name, ticket) = verified(context, &key, approval)?;
+    Ok((approval, name, ticket))
+}
+
+fn load_under(context: &mut Context, storage: KeyHandle, blob: &SealedBlob) -> Result<KeyHandle, Stop> {
     let public = Public::unmarshall(&blob.public()).map_err(|_| Stop::Damaged)?;
     let private = Private::try_from(blob.private()).map_err(|_| Stop::Damaged)?;
     let hmac = session(context, storage, SessionType::Hmac)?;
@@ -154,7 +164,8 @@ fn load(context: &mut Context, blob: &SealedBlob) -> Result<(KeyHandle, KeyHandl
         context.execute_with_session(Some(hmac), |context| context.load(storage, private, public)).map_err(
             |error| if is_damage(error) { Stop::Damaged } else { Stop::Tss { what: "load", error } },
         )?;
-    Ok((storage, object))
+    context.flush_context(SessionHandle::from(hmac).into()).map_err(tss("end a session"))?;
+    Ok(object)
 }
 
 /// The image key's Name, and the TPM's word that the key signed the approval.
@@ -216,8 +227,11 @@ fn satisfy(
 
 /// What the policies look at.
 pub(crate) fn registers(context: &mut Context) -> Result<Registers, Stop> {
-    let mut of = |number| register(context, number);
-    Ok(Registers { firmware: of(FIRMWARE)?, image: of(IMAGE)?, beside: of(BESIDE)? })
+    let selected = selection(&[FIRMWARE, IMAGE, BESIDE])?;
+    let (_, _, values) = context.pcr_read(selected).map_err(tss("read the registers"))?;
+    let [firmware, image, beside] = values.value() else { return Err(NO_BANK) };
+    let of = |digest: &Digest| digest.value().try_into().map_err(|_| NO_BANK);
+    Ok(Registers { firmware: of(firmware)?, image: of(image)?, beside: of(beside)? })
 }
 
 /// Whether too many wrong guesses have locked it. Our objects count none and open even so.
@@ -243,7 +257,7 @@ pub(crate) fn extend(context: &mut Context, register: u8, event: &[u8]) -> Resul
 pub(crate) fn register(context: &mut Context, register: u8) -> Result<[u8; 32], Stop> {
     let (_, _, values) = context.pcr_read(selection(&[register])?).map_err(tss("read the register"))?;
     let value = values.value().first().and_then(|digest| digest.value().try_into().ok());
-    value.ok_or(Stop::Unexpected("the TPM has no SHA-256 bank"))
+    value.ok_or(NO_BANK)
 }
 
 fn selection(registers: &[u8]) -> Result<PcrSelectionList, Stop> {
@@ -267,25 +281,13 @@ pub(crate) fn says_software(context: &mut Context) -> Result<bool, Stop> {
 /// The storage key that has this Name: the persistent one of the machine, or the one recreated from the
 /// template. Checked before anything is salted to it.
 fn storage_key_named(context: &mut Context, name: &Name) -> Result<KeyHandle, Stop> {
-    find_storage_key(context, name).map(|(storage, _)| storage)
-}
-
-/// Where a storage key came from.
-enum Origin {
-    /// Its template; it takes a place until it is forgotten.
-    Made,
-    /// The TPM's own memory, where it stays.
-    Persistent,
-}
-
-fn find_storage_key(context: &mut Context, name: &Name) -> Result<(KeyHandle, Origin), Stop> {
     if let Some(persistent) = persistent_storage_key(context)?
         && name_of(context, persistent)? == *name
     {
-        return Ok((persistent, Origin::Persistent));
+        return Ok(persistent);
     }
     let (storage, made) = make_storage_key(context)?;
-    if made == *name { Ok((storage, Origin::Made)) } else { Err(Stop::Replaced) }
+    if made == *name { Ok(storage) } else { Err(Stop::Replaced) }
 }
 
 fn forget(context: &mut Context, key: KeyHandle) -> Result<(), Stop> {
@@ -416,6 +418,7 @@ pub(crate) fn tss(what: &'static str) -> impl Fn(Error) -> Stop {
     move |error| Stop::Tss { what, error }
 }
 
+const NO_BANK: Stop = Stop::Unexpected("the TPM has no SHA-256 bank");
 const STORAGE_KEY_HANDLE: u32 = 0x8100_0001;
 /// Secure Boot and its keys.
 const FIRMWARE: u8 = 7;

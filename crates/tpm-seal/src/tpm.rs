@@ -25,6 +25,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tpm {
     device: Device,
+    is_software: bool,
 }
 
 impl Tpm {
@@ -33,8 +34,9 @@ impl Tpm {
     /// # Errors
     /// The path names no TPM device, or nothing usable answers there.
     pub fn open(path: &Path) -> Result<Self, TpmError> {
-        let tpm = Self { device: Device::new(path).map_err(TpmError::NotADevice)? };
-        tpm.is_software()?;
+        let device = Device::new(path).map_err(TpmError::NotADevice)?;
+        let mut tpm = Self { is_software: device.is_terminal(), device };
+        tpm.is_software |= tpm.with_context(operation::says_software)?;
         Ok(tpm)
     }
 
@@ -44,13 +46,10 @@ impl Tpm {
         self.device.path()
     }
 
-    /// Whether it says of itself that it is a program. A program could also lie; only attestation tells.
-    ///
-    /// # Errors
-    /// See [`TpmError`].
-    pub fn is_software(&self) -> Result<bool, TpmError> {
-        let said = self.with_context(operation::says_software)?;
-        Ok(said || self.device.is_terminal())
+    /// Whether it said of itself that it is a program. A program could also lie; only attestation tells.
+    #[must_use]
+    pub const fn is_software(&self) -> bool {
+        self.is_software
     }
 
     /// Seals up to [`PAYLOAD_BYTES_MAX`] bytes under this TPM's storage key. With `pin`, only under the

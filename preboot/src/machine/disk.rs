@@ -11,8 +11,11 @@ use std::{
 use identity::Code;
 use rustix::mount::MountFlags;
 
-use super::{STATE_DISK, kernel::mount_at};
-use crate::failure::{Failure, Outcome};
+use super::{STATE_DISK, kernel::mount_at, modules::Drivers};
+use crate::{
+    console::Console,
+    failure::{Failure, Outcome},
+};
 
 /// What the first bytes of a disk or partition say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +31,9 @@ pub(crate) enum Kind {
 }
 
 /// Mounts the disk with this machine's state. Disks take their time to show after their driver has
-/// started.
-pub(crate) fn mount_state() -> Outcome<()> {
-    let until = Instant::now() + DISKS_COME_WITHIN;
+/// started, and some show for a driver of their own only then.
+pub(crate) fn mount_state(drivers: &mut Drivers, console: &Console) -> Outcome<()> {
+    let (since, mut all) = (Instant::now(), false);
     let found = loop {
         let mut found = disks(Kind::State)?;
         match (found.pop(), found.is_empty()) {
@@ -39,10 +42,17 @@ pub(crate) fn mount_state() -> Outcome<()> {
                 let detail = format_args!("several disks are labelled {LABEL}").to_string();
                 return Err(Failure::new(Code::NoStateDisk, detail));
             }
-            (None, _) if Instant::now() > until => {
+            (None, _) if since.elapsed() > DISKS_COME_WITHIN => {
                 return Err(Failure::new(Code::NoStateDisk, format_args!("none is labelled {LABEL}")));
             }
-            (None, _) => thread::sleep(Duration::from_millis(50)),
+            (None, _) => {
+                thread::sleep(Duration::from_millis(50));
+                drivers.load(console);
+                if !all && since.elapsed() > LIKELY_DISKS_COME_WITHIN {
+                    all = true;
+                    drivers.load_all(console);
+                }
+            }
         }
     };
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -103,6 +113,8 @@ const LABEL: &str = "muster-state";
 const EXT_MAGIC: [u8; 2] = [0x53, 0xef];
 const HEAD_BYTES: usize = 2048;
 const DISKS_COME_WITHIN: Duration = Duration::from_secs(15);
+/// After that, drivers are tried for which no device has asked.
+const LIKELY_DISKS_COME_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -1,18 +1,38 @@
 //! The way to the gateway: every Ethernet interface comes up, and one of them has to get an address. The
 //! kernel takes IPv6 addresses and routes from router advertisements by itself.
 
-use std::{fs, net::Ipv4Addr, path::Path};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use identity::Code;
 use muster_preboot::dhcp::Lease;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinSet;
 
-use super::lease;
+use super::{lease, modules::Drivers};
 use crate::{
     console::Console,
     failure::{Failure, Outcome},
 };
+
+/// Waits a moment for a card, where none is there yet.
+pub(crate) fn await_card(drivers: &mut Drivers, console: &Console) {
+    let since = Instant::now();
+    drivers.load(console);
+    while ethernet().is_empty() {
+        if since.elapsed() > CARDS_COME_WITHIN {
+            // For a device that does not say what it is; without one the failure is named where it counts.
+            return drivers.load_all(console);
+        }
+        thread::sleep(Duration::from_millis(50));
+        drivers.load(console);
+    }
+}
 
 /// Brings the network up; the name of the interface with an address by DHCP.
 pub(crate) async fn up(console: &mut Console) -> Outcome<Option<String>> {
@@ -171,6 +191,7 @@ fn global_address6() -> Option<String> {
     })
 }
 
+const CARDS_COME_WITHIN: Duration = Duration::from_secs(1);
 const ETHERNET: &str = "1";
 const LOOPBACK: &str = "772";
 

@@ -187,18 +187,25 @@ fn unlock(
             failure
         }
     };
-    console.note("type the disk's recovery passphrase, or Enter to stop");
-    let line = Zeroizing::new(typed.recv_timeout(TYPED_WITHIN).unwrap_or_default());
-    let typed = line.trim();
-    if typed.is_empty() || open(&name, typed.as_bytes(), RECOVERY_SLOT).is_err() {
-        return Err(failure);
+    for _ in 0..PASSPHRASE_TRIES {
+        console.note("type the disk's recovery passphrase, or Enter to stop");
+        let line = Zeroizing::new(typed.recv_timeout(TYPED_WITHIN).unwrap_or_default());
+        let typed = line.trim();
+        if typed.is_empty() {
+            break;
+        }
+        if open(&name, typed.as_bytes(), RECOVERY_SLOT).is_err() {
+            console.note("that passphrase does not open it");
+            continue;
+        }
+        console.note("open by the recovery passphrase");
+        // Without the share that the disk wants, its key stays the one that it is.
+        if let Some((newer, epoch)) = newer {
+            change_key(volume, typed.as_bytes(), &newer, epoch, console);
+        }
+        return Ok(());
     }
-    console.note("open by the recovery passphrase");
-    // Without the share that the disk wants, its key stays the one that it is.
-    if let Some((newer, epoch)) = newer {
-        change_key(volume, typed.as_bytes(), &newer, epoch, console);
-    }
-    Ok(())
+    Err(failure)
 }
 
 /// Puts another key of this machine in the place of the old one: first the new one, then the word which it
@@ -306,6 +313,8 @@ const TOKEN: &str = "0";
 /// Both keys have 128 bits or more of their own: there is nothing to guess that work would make slower, and
 /// a machine that boots would wait for it.
 const PBKDF: &[&str] = &["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
+/// It is long, and typed by hand; there is nothing to guess.
+const PASSPHRASE_TRIES: u32 = 3;
 const TYPED_WITHIN: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
