@@ -619,11 +619,11 @@ mod tests {
             assert!(matches!(parse(bad), Err(ConfigError::BadValue { key: "expose", .. })), "{bad}");
         }
         let Err(ConfigError::UnknownKey { key, nearest, .. }) =
-            parse("[expose.ssh]\nto = '127.0.0.1:22'\nproxy = true")
+            parse("[expose.ssh]\nto = '127.0.0.1:22'\nproxy-protocol = true")
         else {
             panic!("a key that is not there");
         };
-        assert_eq!((key.as_str(), nearest), ("expose.ssh.proxy", "expose.ACTION.proxy_protocol"));
+        assert_eq!((key.as_str(), nearest), ("expose.ssh.proxy-protocol", "expose.ACTION.proxy_protocol"));
     }
 
     #[test]
