@@ -1,6 +1,7 @@
 //! A member that has turned: its keys, its tunnel and its proofs in a program that follows no rule.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{Ipv6Addr, SocketAddr},
     time::Duration,
@@ -50,6 +51,9 @@ pub(super) struct Hostile {
 pub(super) struct Tunnelled<'a> {
     pub(super) hostile: &'a Hostile,
     _tunnels: TunnelHandle,
+    /// Ends of connections that were there before: the member's musterd left them to a tunnel that is gone, and
+    /// the kernel speaks on into it for a while.
+    left: BTreeSet<String>,
 }
 
 /// A machine's keys, as its TPM opens them.
@@ -84,6 +88,7 @@ impl Hostile {
 
     /// In the machine's own network.
     pub(super) async fn tunnel(&self) -> Tunnelled<'_> {
+        let left = connections().map(|(end, ..)| end).collect();
         let config = TunnelConfig {
             interface: "turned0".to_owned(),
             address: self.address,
@@ -102,7 +107,7 @@ impl Hostile {
         };
         tunnels.set_peers(vec![peer]).await.unwrap();
         tunnels.open_gate(self.target_wireguard).await.unwrap();
-        Tunnelled { hostile: self, _tunnels: tunnels }
+        Tunnelled { hostile: self, _tunnels: tunnels, left }
     }
 
     /// The tunnel's ends.
@@ -127,12 +132,11 @@ impl Tunnelled<'_> {
     /// Leaves when the machine has heard the end of every connection. To one that goes with words on their way
     /// the machine holds on for as long as links outlive an outage.
     pub(super) async fn leave(self) {
-        let ended = |line: &str| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            port(fields[2]) != AUTH_PORT || matches!(fields[3], TIME_WAIT | FIN_WAIT_2)
+        let is_heard = |(end, to, state): (String, u16, String)| {
+            to != AUTH_PORT || matches!(state.as_str(), TIME_WAIT | FIN_WAIT_2) || self.left.contains(&end)
         };
         let until = Instant::now() + Duration::from_secs(10);
-        while !fs::read_to_string("/proc/thread-self/net/tcp6").unwrap().lines().skip(1).all(ended) {
+        while !connections().all(is_heard) {
             assert!(Instant::now() < until, "the machine does not hear the end of a connection");
             sleep(Duration::from_millis(20)).await;
         }
@@ -202,6 +206,16 @@ impl Tunnelled<'_> {
         }
         connection.close().await;
     }
+}
+
+/// This thread's network: our end, the port of the other one, and the state.
+fn connections() -> impl Iterator<Item = (String, u16, String)> {
+    let table = fs::read_to_string("/proc/thread-self/net/tcp6").unwrap();
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields[1].to_owned(), port(fields[2]), fields[3].to_owned())
+    };
+    table.lines().skip(1).map(of).collect::<Vec<_>>().into_iter()
 }
 
 /// How a session ended, if it did; what came before that is passed over.
