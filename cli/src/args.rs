@@ -122,7 +122,12 @@ pub(crate) enum Command {
         /// Answer by exit status: 0 healthy, 1 degraded, 2 down, 3 not enrolled
         #[arg(long)]
         check: bool,
+        /// Show it anew every two seconds, until interrupted
+        #[arg(long, conflicts_with = "check")]
+        watch: bool,
     },
+    /// What happened lately; with --follow, what happens
+    Events(EventsArgs),
     /// Shut a machine out for good, everywhere, and see who has applied it
     Revoke(Revoke),
     /// Shut a machine out until it is resumed
@@ -146,6 +151,12 @@ pub(crate) enum Command {
     Policy(Policy),
     /// Whether one member may do something to another, and by which rule
     Trace(Trace),
+    /// Members as hosts, inventory or known hosts
+    #[command(subcommand)]
+    Export(Export),
+    /// Names for programs of this machine
+    #[command(subcommand)]
+    Names(Names),
     /// This machine's keys
     #[command(subcommand)]
     Key(Key),
@@ -202,6 +213,43 @@ pub(crate) enum Command {
     Manual {
         /// Into this directory
         directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on until interrupted; a line for each event
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what happens from now on
+    #[arg(long, requires = "follow")]
+    pub(crate) new: bool,
+    /// Command for the shell, run for each event, which it reads as JSON; with MUSTER_EVENT set
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Export {
+    /// Lines for /etc/hosts
+    Hosts,
+    /// An inventory: all members, and a group for each role and label
+    Ansible,
+    /// Lines for ssh's known_hosts, asked of each member's sshd through its tunnel
+    SshKnownHosts {
+        /// Where sshd listens
+        #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Names {
+    /// NAME.ORG.internal of every member, as lines for /etc/hosts
+    Hosts {
+        /// Put them into this file, in a block that is replaced the next time
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
     },
 }
 

@@ -12,7 +12,9 @@ mod connect;
 mod consent;
 mod coverage;
 mod duration;
+mod events;
 mod explain;
+mod export;
 mod failure;
 mod files;
 mod founding;
@@ -63,7 +65,8 @@ use identity::Code;
 
 use crate::{
     args::{
-        Admin, Cli, Command, Debug, Gateway, Invite, Key, Member, Org, Pending, Policy, Session, TpmCommand,
+        Admin, Cli, Command, Debug, Gateway, Invite, Key, Member, Names, Org, Pending, Policy, Session,
+        TpmCommand,
     },
     failure::{Failure, Outcome},
     output::Format,
@@ -103,7 +106,11 @@ fn run(cli: &Cli) -> Outcome<u8> {
         }
         Command::Join(args) => join::join(everywhere, args),
         Command::Leave => join::leave(everywhere),
-        Command::Status { check } => return status::run(everywhere, *check),
+        Command::Status { watch: true, .. } => status::watch(everywhere),
+        Command::Status { check, .. } => return status::run(everywhere, *check),
+        Command::Events(args) => events::run(everywhere, args),
+        Command::Export(what) => export::run(everywhere, what),
+        Command::Names(Names::Hosts { write }) => export::names(everywhere, write.as_deref()),
         Command::Revoke(args) => return revoke::run(everywhere, args),
         Command::Suspend(args) => return member_change::suspend(everywhere, args),
         Command::Resume(args) => return member_change::resume(everywhere, args),

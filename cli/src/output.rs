@@ -58,6 +58,13 @@ pub(crate) fn colour_on_stdout() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
+/// Begins a new screen, where there is one.
+pub(crate) fn clear() {
+    if io::stdout().is_terminal() {
+        stdout("\u{1b}[H\u{1b}[2J");
+    }
+}
+
 /// Columns padded to their widest cell; two spaces between.
 pub(crate) fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = head.map(|h| h.chars().count());
@@ -79,7 +86,8 @@ fn line<'a>(widths: &[usize], cells: impl Iterator<Item = &'a str>) -> String {
     format!("{}\n", padded.join("  ").trim_end())
 }
 
-fn versioned(value: Value) -> Value {
+/// The object with the version of its form in front.
+pub(crate) fn versioned(value: Value) -> Value {
     let mut object = serde_json::Map::new();
     object.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
     if let Value::Object(fields) = value {

@@ -1,6 +1,7 @@
 //! `muster status`: is it well, on one screen.
 
 use core::time::Duration;
+use std::thread;
 
 use control::local::{
     Answer, Failed, Freshness, FreshnessState, Liveness, Neighbour, Request, State, Status,
@@ -14,7 +15,7 @@ use crate::{
     failure::{Failure, Outcome},
     local::{self, Daemon},
     member,
-    output::{self, talk},
+    output::{self, Format, talk},
     place::Places,
 };
 
@@ -38,6 +39,28 @@ pub(crate) fn run(everywhere: &Everywhere, check: bool) -> Outcome<u8> {
     let health = health(&status);
     output::print(everywhere.format(), value(&status, health), || screen(&status, health));
     Ok(if check { health as u8 } else { 0 })
+}
+
+/// `status --watch`: the same again and again. Programs get a line for each look.
+pub(crate) fn watch(everywhere: &Everywhere) -> Outcome<()> {
+    let places = Places::find(everywhere)?;
+    loop {
+        let asked = Daemon::connect(&places.socket).and_then(|mut daemon| daemon.ask(&Request::Status {}));
+        if everywhere.format() == Format::Table {
+            output::clear();
+        }
+        match asked {
+            Ok(Answer::Status(status)) => {
+                let health = health(&status);
+                output::print(everywhere.format(), value(&status, health), || screen(&status, health));
+            }
+            Ok(_) => return Err(local::unexpected()),
+            Err(failure) => {
+                without_daemon(everywhere, true, &places, &failure);
+            }
+        }
+        thread::sleep(PACE);
+    }
 }
 
 fn health(status: &Status) -> Health {
@@ -233,3 +256,5 @@ const fn state_word(state: State) -> &'static str {
         State::NotMember => "not-member",
     }
 }
+
+const PACE: Duration = Duration::from_secs(2);

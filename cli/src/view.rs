@@ -58,6 +58,20 @@ impl View {
         Ok(Self::Held(Box::new(replica)))
     }
 
+    /// What the org is called.
+    pub(crate) fn org_name(&mut self) -> Outcome<String> {
+        match self {
+            Self::Daemon(daemon) => {
+                let Answer::Status(status) = daemon.ask(&Request::Status {})? else {
+                    return Err(local::unexpected());
+                };
+                let org = status.org.ok_or_else(|| Failure::new(Code::NotEnrolled, "no org"))?;
+                Ok(org.name.to_string())
+            }
+            Self::Held(replica) => Ok(replica.chain().genesis().charter().name.to_string()),
+        }
+    }
+
     /// All members, also former ones, by name.
     pub(crate) fn members(&mut self) -> Outcome<Vec<Member>> {
         match self {

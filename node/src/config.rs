@@ -72,6 +72,8 @@ pub struct Config {
     pub exposed: Offers,
     /// `[health] listen`: health and metrics over HTTP, on the loopback; none unless set.
     pub health: Option<SocketAddr>,
+    /// `[names] listen`: DNS for NAME.ORG.internal, on the loopback; none unless set.
+    pub names: Option<SocketAddr>,
 }
 
 impl Default for Config {
@@ -92,6 +94,7 @@ impl Default for Config {
             gateway_socket: None,
             exposed: Offers::new(),
             health: None,
+            names: None,
         }
     }
 }
@@ -489,6 +492,14 @@ const SETTINGS: &[Setting] = &[
             at.ip().is_loopback().then(|| c.health = Some(at))
         },
     },
+    Setting {
+        key: "names.listen",
+        expected: "an address and port of the loopback, such as 127.0.0.1:5355",
+        set: |c, v| {
+            let at: SocketAddr = v.text()?.parse().ok()?;
+            at.ip().is_loopback().then(|| c.names = Some(at))
+        },
+    },
 ];
 
 fn nearest(key: &str) -> &'static str {
@@ -566,7 +577,7 @@ mod tests {
             "state_dir = '/s'\n[keys]\nstorage = 'file'\ntpm = '/t'\n[network]\ninterface = 'm1'\nport = 1\n\
              auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[members]\n\
              on_stale = 'deny-new'\nstale_after = '2h'\non_clone = 'suspend'\n[control]\n\
-             socket = '/c'\n[gateway]\nsocket = '/g'\n[health]\nlisten = '[::1]:9'\n[attestation]\n\
+             socket = '/c'\n[gateway]\nsocket = '/g'\n[health]\nlisten = '[::1]:9'\n[names]\nlisten = '127.0.0.1:5355'\n[attestation]\n\
              roots = '/r'\nimages = []\nsecure_boot = ['\
              0707070707070707070707070707070707070707070707070707070707070707']\n",
         )
@@ -596,8 +607,11 @@ mod tests {
                 gateway_socket: Some(PathBuf::from("/g")),
                 exposed: Offers::new(),
                 health: Some("[::1]:9".parse().unwrap()),
+                names: Some("127.0.0.1:5355".parse().unwrap()),
             }
         );
+        let everywhere = Config::of_text("test", "[names]\nlisten = '0.0.0.0:53'\n");
+        assert!(matches!(everywhere, Err(ConfigError::BadValue { key: "names.listen", .. })));
         let everywhere = Config::of_text("test", "[health]\nlisten = '0.0.0.0:9464'\n");
         assert!(matches!(everywhere, Err(ConfigError::BadValue { key: "health.listen", .. })));
     }
@@ -738,6 +752,7 @@ mod tests {
             makers: None,
             gateway_socket: None,
             health: None,
+            names: None,
             ..config
         };
         assert_eq!(cleared, Config::default());

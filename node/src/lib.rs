@@ -17,6 +17,7 @@ pub mod health;
 pub mod images;
 pub mod keys;
 pub mod link;
+pub mod names;
 pub mod notify;
 pub mod prepare;
 pub mod probes;

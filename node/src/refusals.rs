@@ -29,13 +29,16 @@ pub struct Refusals {
     order: VecDeque<Reference>,
     total: u64,
     shown_unix_ms: Option<u64>,
+    hidden: u64,
 }
 
 impl Refusals {
     /// Remembers one, and whether it was `shown` in the log; the oldest goes.
     pub fn remember(&mut self, reference: Reference, refused: Refused, shown: bool) {
         if shown {
-            self.shown_unix_ms = Some(refused.at_unix_ms);
+            (self.shown_unix_ms, self.hidden) = (Some(refused.at_unix_ms), 0);
+        } else {
+            self.hidden = self.hidden.saturating_add(1);
         }
         self.total = self.total.saturating_add(1);
         if self.kept.insert(reference, refused).is_none() {
@@ -58,6 +61,12 @@ impl Refusals {
     #[must_use]
     pub const fn shown_unix_ms(&self) -> Option<u64> {
         self.shown_unix_ms
+    }
+
+    /// How many were not shown since then.
+    #[must_use]
+    pub const fn hidden(&self) -> u64 {
+        self.hidden
     }
 
     /// How many there were since start.
@@ -89,5 +98,6 @@ mod tests {
         assert!(refusals.get(&reference(9)).is_none() && refusals.get(&reference(10)).is_some());
         assert_eq!(refusals.kept.len(), REFUSALS_KEPT_MAX);
         assert_eq!(refusals.total(), REFUSALS_KEPT_MAX as u64 + 10);
+        assert_eq!(refusals.hidden(), REFUSALS_KEPT_MAX as u64 + 10);
     }
 }

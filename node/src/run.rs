@@ -27,6 +27,7 @@ use crate::{
     images::{self, Images, ImagesOrder},
     keys::{Keys, KeysDone, KeysOrder},
     link::{self, Ground},
+    names,
     notify::Notify,
     prepare::{self, Prepared, Unready},
     probes,
@@ -155,6 +156,16 @@ pub async fn run(mut config: Config, reload: impl Fn() -> Option<Config>) -> Res
             Err(error) => tracing::error!("no health and metrics at {at}: {error}"),
         }
     }
+    let _names = match config.names {
+        Some(at) => match names::serve(at, asked.clone()).await {
+            Ok(server) => Some(server),
+            Err(error) => {
+                tracing::error!("no names at {at}: {error}");
+                None
+            }
+        },
+        None => None,
+    };
     control.spawn(sockets::control(listener, asked));
     let notify = Notify::new();
     loop {

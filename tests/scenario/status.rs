@@ -1,5 +1,10 @@
 //! What an operator is told is so.
 
+use std::{
+    net::{Ipv6Addr, UdpSocket},
+    time::Duration,
+};
+
 use lab::{
     Signal,
     org::{Org, wait_until},
@@ -84,3 +89,99 @@ fn a_revoked_machine_says_who_told_it_so() -> Result<(), lab::SandboxError> {
         assert_eq!(check(&org, 1), Some(1), "the change itself never reaches it: degraded, not down");
     })
 }
+
+#[test]
+fn events_tell_what_became_of_members_and_names_follow_a_rename() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let org = harness::org(sandbox, 3, 3);
+        let kinds = |org: &Org, of: &str| -> Vec<String> {
+            let told = org.muster(0, &["events", "-o", "json"]).unwrap().ok().unwrap().stdout;
+            let events = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let of = events.filter(|event| event["name"] == of);
+            of.map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
+        };
+        wait_until("the link", || Ok(kinds(&org, "n3").contains(&"link-up".to_owned()).then_some(())))
+            .unwrap();
+        assert!(kinds(&org, "n2").contains(&"member-joined".to_owned()));
+        org.ask(0, &["member", "rename", "n3", "db-1", "--wait", "1"]).unwrap();
+        org.ask(0, &["member", "label", "db-1", "add", "rack-2", "--wait", "1"]).unwrap();
+        assert!(kinds(&org, "db-1").contains(&"member-changed".to_owned()));
+
+        let hosts = org.state(1).unwrap().join("hosts");
+        std::fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+        let file = hosts.to_str().unwrap();
+        for _ in 0..2 {
+            org.muster(1, &["names", "hosts", "--write", file]).unwrap().ok().unwrap();
+        }
+        let written = std::fs::read_to_string(&hosts).unwrap();
+        let lines: Vec<&str> = written.lines().collect();
+        let name = org.ask(0, &["org", "show"]).unwrap()["name"].as_str().unwrap().to_owned();
+        assert_eq!(lines[..2], ["127.0.0.1 localhost", &format!("# BEGIN muster {name}")], "{written}");
+        assert!(lines[2].ends_with(&format!("\tdb-1.{name}.internal")), "{written}");
+        assert_eq!(lines.len(), 6, "each member once: {written}");
+        let inventory = org.ask(0, &["export", "ansible"]).unwrap();
+        assert!(inventory["all"]["children"]["label_rack_2"]["hosts"]["db-1"].is_object(), "{inventory}");
+
+        org.ask(0, &["revoke", "db-1", "--wait", "1", "--yes"]).unwrap();
+        wait_until("told of the revocation", || {
+            Ok(kinds(&org, "db-1").contains(&"member-revoked".to_owned()).then_some(()))
+        })
+        .unwrap();
+        let hosts = org.ask(1, &["export", "hosts"]).unwrap();
+        assert!(!hosts.to_string().contains("db-1"), "who is out has no name: {hosts}");
+    })
+}
+
+#[test]
+fn names_are_answered_from_the_member_list_and_end_with_a_revocation() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let mut org = harness::org(sandbox, 3, 3);
+        let config = org.state(0).unwrap().parent().unwrap().join("etc/muster.toml.d");
+        std::fs::create_dir_all(&config).unwrap();
+        std::fs::write(config.join("names.toml"), format!("[names]\nlisten = '{NAMES}'\n")).unwrap();
+        org.stop_musterd(0).unwrap();
+        org.start_musterd(0).unwrap();
+        let address = |name: &str| {
+            org.ask(0, &["member", "show", name]).unwrap()["address"].as_str().unwrap().parse::<Ipv6Addr>()
+        };
+        let zone = org.ask(0, &["org", "show"]).unwrap()["name"].as_str().unwrap().to_owned();
+        let resolve = |name: &str| {
+            let ask = || look_up(name);
+            org.host(0).unwrap().namespace().run(ask).unwrap()
+        };
+        let third = address("n3").unwrap();
+        assert_eq!(resolve(&format!("n3.{zone}.internal")), (0, Some(third)));
+        assert_eq!(resolve(&format!("N3.{zone}.INTERNAL")), (0, Some(third)), "case means nothing");
+        assert_eq!(resolve(&format!("n9.{zone}.internal")), (NO_SUCH_NAME, None));
+        assert_eq!(resolve("example.org"), (REFUSED, None), "another resolver's");
+        org.ask(0, &["member", "rename", "n3", "db-1", "--wait", "1"]).unwrap();
+        assert_eq!(resolve(&format!("db-1.{zone}.internal")), (0, Some(third)));
+        assert_eq!(resolve(&format!("n3.{zone}.internal")), (NO_SUCH_NAME, None));
+        org.ask(0, &["revoke", "db-1", "--wait", "1", "--yes"]).unwrap();
+        assert_eq!(resolve(&format!("db-1.{zone}.internal")), (NO_SUCH_NAME, None));
+    })
+}
+
+/// Asks for AAAA, as a stub resolver does: the response code, and the address if there is one.
+fn look_up(name: &str) -> (u8, Option<Ipv6Addr>) {
+    let mut question = vec![0x4d, 0x55, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        question.push(u8::try_from(label.len()).unwrap());
+        question.extend(label.as_bytes());
+    }
+    question.extend([0, 0, 28, 0, 1]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.send_to(&question, NAMES).unwrap();
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).unwrap();
+    assert_eq!(answer[..2], question[..2]);
+    let has_record = answer[7] == 1;
+    let address =
+        answer[..length].last_chunk::<16>().filter(|_| has_record).map(|octets| Ipv6Addr::from(*octets));
+    (answer[3] & 0x0f, address)
+}
+
+const NAMES: &str = "127.0.0.1:5355";
+const NO_SUCH_NAME: u8 = 3;
+const REFUSED: u8 = 5;

@@ -4,6 +4,7 @@
 //! never carries a private key: changes come signed, and musterd verifies them like any peer's.
 
 mod changes;
+mod events;
 mod images;
 mod members;
 mod services;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::text::{Bytes, Text};
 
 pub use changes::{Coverage, Export, Left, Missing, Place, Submitted, Taken};
+pub use events::{Event, EventKind, Events};
 pub use images::{HeldImage, ImageUpload, Images, RunningImage, Slot};
 pub use members::{
     GatewayRequest, Invite, InviteStatus, InviteUse, KeySet, Keys, Member, MemberStatus, Revoked, Rotation,
@@ -74,6 +76,11 @@ pub enum Request {
     Why {
         /// The reference the refused side was told: 16 hexadecimal digits.
         reference: String,
+    },
+    /// What happened lately. [`Answer::Events`].
+    Events {
+        /// After the event with this number; 0 for all that are kept.
+        after: u64,
     },
     /// Everything held, in pages: org settings first, then changes, then reports. [`Answer::Export`].
     Export {
@@ -189,6 +196,8 @@ pub enum Answer {
     Coverage(Coverage),
     /// To [`Request::Why`].
     Why(Why),
+    /// To [`Request::Events`].
+    Events(Events),
     /// To [`Request::Export`].
     Export(Export),
     /// To [`Request::Invites`].

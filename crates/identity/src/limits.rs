@@ -261,12 +261,19 @@ pub const CONTROL_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const GATEWAY_MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Clients of the control socket at once.
 pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// How long a local program that asks for names over TCP may be silent.
+pub const NAMES_CLIENT_IDLE_MS: u64 = 10_000;
+/// Answers that wait for such a program; one question is answered by one.
+pub const NAMES_RESPONSES_QUEUED_MAX: usize = 32;
 /// A configuration file.
 pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
 /// A policy as a person writes it, with its tests and remarks.
 pub const POLICY_FILE_BYTES_MAX: usize = 256 * 1024;
 /// Tests in such a file.
 pub const POLICY_TESTS_MAX: usize = 1024;
+/// Events kept for `muster events`, and beside them as many refusals, so that no stranger drives out what
+/// happened to members.
+pub const EVENTS_KEPT_MAX: usize = 1024;
 /// Reasons kept for `muster debug why`; the oldest goes first.
 pub const REFUSALS_KEPT_MAX: usize = 4096;
 /// scrypt work factor (log2 N) of an operator's key files: about one second on a slow machine.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use conn_auth::{Accepted, Action, Bind, Binding, KeyProven, Refusal, Standing};
-use control::local::{Answer, Failed, Linked};
+use control::local::{Answer, EventKind, Failed, Linked};
 use identity::{
     Code, Heads, PublicKey, WireGuardKey,
     limits::{DIAL_DEADLINE_MS, SESSIONS_PER_MEMBER_MAX},
@@ -17,7 +17,7 @@ use org_trust::BlobRequest;
 use overlay::Direction;
 use tokio::{net::UnixStream, sync::oneshot};
 
-use super::{Asked, Effect, Now, Serve, State, disk::answer};
+use super::{Asked, Effect, Now, Serve, State, disk::answer, events::Of};
 use crate::{
     refusals::Refused,
     sessions::{Ends, Line, Proof, Purpose, Session, SessionKey},
@@ -223,7 +223,7 @@ impl State {
         let reference = self.new_reference();
         let refused =
             Refused { code, detail, key: None, action: String::new(), source, at_unix_ms: now.unix_ms() };
-        self.remember(reference, refused);
+        self.remember(reference, refused, now);
     }
 
     /// A dial has ended.
@@ -284,6 +284,7 @@ impl State {
         match session.purpose {
             Purpose::Link if !self.sessions.is_linked(peer) => {
                 tracing::info!(MUSTER_PEER = peer.short(), "link down");
+                self.happened(EventKind::LinkDown, Of::node(peer), now);
                 self.close_gates(&peer);
             }
             Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
@@ -435,6 +436,9 @@ impl State {
         match purpose {
             Purpose::Link => {
                 tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, "link up");
+                if self.sessions.live_of(peer).filter(|(_, s)| s.purpose == Purpose::Link).count() == 1 {
+                    self.happened(EventKind::LinkUp, Of::node(peer), now);
+                }
                 if let Some(wireguard) = self.wireguard_with(&proved) {
                     self.effects.push_back(Effect::OpenGate(wireguard));
                 }

@@ -67,6 +67,7 @@ impl State {
             Request::Place { author, lane } => self.place(&author.0, lane),
             Request::Coverage { change } => self.coverage(&change.0, now),
             Request::Why { reference } => self.why(&reference),
+            Request::Events { after } => Ok(Answer::Events(self.events.after(after))),
             Request::Export { from } => Ok(self.export(from)),
             Request::Invites {} => {
                 let unix_s = now.unix_ns / 1_000_000_000;

@@ -7,10 +7,11 @@ use std::{
 };
 
 use conn_auth::{Holder, Standing};
+use control::local::EventKind;
 use identity::{Code, PublicKey, WireGuardKey, limits::CLOSE_FLUSH_MS};
 use member_crdt::Member;
 
-use super::{Effect, Now, State, healing::OnClone};
+use super::{Effect, Now, State, events::Of, healing::OnClone};
 use crate::{
     refusals::Refused,
     sessions::{Purpose, SessionKey},
@@ -161,7 +162,11 @@ impl State {
 
     /// Enforces the list as it stands. Called after every change, before anything else is done.
     pub(super) fn members_changed(&mut self, now: Now) {
-        self.roster = self.replica.roster();
+        let before = std::mem::replace(&mut self.roster, self.replica.roster());
+        if !std::sync::Arc::ptr_eq(&before, &self.roster) {
+            self.tell_changes(&before, now);
+        }
+        self.tell_settings(now);
         self.part_or_stay(now);
         self.members.refuses_clones = self.healing.policy.on_clone == OnClone::Suspend;
         for member in self.roster.members() {
@@ -203,6 +208,7 @@ impl State {
                     source: "open session".to_owned(),
                     at_unix_ms: now.unix_ms(),
                 },
+                now,
             );
         }
         self.set_peers();
@@ -221,6 +227,8 @@ impl State {
         for node in &new {
             let name = self.roster.get(node).map(|member| member.name.to_string()).unwrap_or_default();
             tracing::warn!(MUSTER_PEER = node.short(), MUSTER_CODE = %Code::CloneSuspected, name, "two machines use one key");
+            let of = Of { code: Some(Code::CloneSuspected), ..Of::node(*node) };
+            self.happened(EventKind::CloneSuspected, of, now);
         }
         if !new.is_empty() && self.members.refuses_clones {
             self.members_changed(now);

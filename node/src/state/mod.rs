@@ -11,6 +11,7 @@ use std::{
 };
 
 use conn_auth::Reference;
+use control::local::EventKind;
 use identity::{BootNonce, Code, OrgId, PublicKey, SecretKey, ShareKey, WireGuardKey};
 use member_crdt::{Replica, Roster};
 use overlay::Overlay;
@@ -40,6 +41,7 @@ mod admission;
 mod answers;
 mod attestation;
 mod disk;
+mod events;
 mod healing;
 mod hearsay;
 mod images;
@@ -151,6 +153,7 @@ pub struct State {
     paces: reports::Paces,
     endpoints: Vec<SocketAddr>,
     refusals: Refusals,
+    events: events::Events,
     members: members::Members,
     dials: admission::Dials,
     outside: outside::Connections,
@@ -200,6 +203,7 @@ impl State {
             paces: reports::Paces::default(),
             endpoints,
             refusals: Refusals::default(),
+            events: events::Events::default(),
             members: members::Members::default(),
             dials: admission::Dials::default(),
             outside: outside::Connections::default(),
@@ -353,18 +357,25 @@ impl State {
         let Asked { action, source } = asked;
         let detail = self.reason(&key, code);
         let at_unix_ms = now.unix_ms();
-        self.remember(reference, Refused { code, detail, key: Some(key), action, source, at_unix_ms });
+        let refused = Refused { code, detail, key: Some(key), action, source, at_unix_ms };
+        self.remember(reference, refused, now);
     }
 
-    /// What strangers do does not fill the log: one refusal a second stands in it, all are remembered.
-    fn remember(&mut self, reference: Reference, refused: Refused) {
+    /// What strangers do does not fill the log: one refusal a second stands in it, with how many did not;
+    /// all are remembered.
+    fn remember(&mut self, reference: Reference, refused: Refused, now: Now) {
         let quiet = self.refusals.shown_unix_ms().is_some_and(|at| refused.at_unix_ms < at + 1000);
         let peer = refused.key.map(|key| key.short()).unwrap_or_default();
-        let Refused { code, detail, action, source, .. } = &refused;
+        let Refused { code, detail, action, source, key, .. } = &refused;
         if quiet {
             tracing::debug!(MUSTER_CODE = %code, MUSTER_PEER = peer, %reference, action, source, "refused: {detail}");
         } else {
-            tracing::info!(MUSTER_CODE = %code, MUSTER_PEER = peer, %reference, action, source, "refused: {detail}");
+            let hidden = self.refusals.hidden();
+            let more = if hidden > 0 { format!("; {hidden} more before it") } else { String::new() };
+            tracing::info!(MUSTER_CODE = %code, MUSTER_PEER = peer, %reference, action, source, "refused: {detail}{more}");
+            let detail = format!("{detail}{more}");
+            let of = events::Of { node: *key, code: Some(*code), detail, reference: Some(reference) };
+            self.happened(EventKind::Refused, of, now);
         }
         self.refusals.remember(reference, refused, !quiet);
     }
