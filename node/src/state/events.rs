@@ -89,6 +89,11 @@ impl State {
     /// What became of members between two member lists.
     pub(super) fn tell_changes(&mut self, before: &Roster, now: Now) {
         let roster = self.roster.clone();
+        if let Some(policy) = roster.policy().filter(|policy| Some(*policy) != before.policy()) {
+            let detail =
+                format!("version {}, by {}", policy.number, standing::admin_name(&roster, &policy.by));
+            self.happened(EventKind::PolicyChanged, Of { detail, ..Of::default() }, now);
+        }
         for member in roster.members() {
             let old = before.member_of(&member.node).or_else(|| before.member_of(&member.first()));
             let Some(kind) = change(old, member) else { continue };

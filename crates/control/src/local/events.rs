@@ -66,6 +66,8 @@ pub enum EventKind {
     MemberSuspended,
     /// A machine wants to join and waits for an admin.
     MemberWaits,
+    /// The org's policy is another one.
+    PolicyChanged,
     /// Somebody was refused, or a session was cut. Of many within a second one is told.
     Refused,
     /// The org's settings changed: admins, gateways, TLS CAs.
@@ -88,6 +90,7 @@ impl EventKind {
             Self::MemberRevoked => "member-revoked",
             Self::MemberSuspended => "member-suspended",
             Self::MemberWaits => "member-waits",
+            Self::PolicyChanged => "policy-changed",
             Self::Refused => "refused",
             Self::SettingsChanged => "settings-changed",
         }
