@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod bench;
+mod book;
 mod demo;
 mod deps;
 mod fire;
@@ -38,6 +39,8 @@ enum Command {
     Deps,
     /// Measure, beside peers, in one interleaved run
     Bench(bench::Options),
+    /// The documentation as a book, with an index of all codes
+    Book(book::Options),
     /// Look for bytes that break a reader, guided by coverage
     Fuzz(fuzz::Options),
     /// Let Verifpal look for attacks on models of the handshake
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Deps => deps::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Book(options) => book::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Models(options) => models::run(&options),
         Command::Package(options) => package::run(&options),
