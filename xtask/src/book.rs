@@ -128,6 +128,8 @@ const SUMMARY: &str = "\
 
 - [Commands](cli.md)
 - [Policy](policy.md)
+- [Programs behind it](services.md)
+- [Why a connection fails](debug-connection.md)
 - [Codes](codes.md)
 - [Words](glossary.md)
 - [Beside other systems](comparison.md)
