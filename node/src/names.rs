@@ -119,7 +119,7 @@ impl Names {
 
     async fn ask(&self, request: Ask) -> Option<Answer> {
         let (reply, answered) = oneshot::channel();
-        self.asked.send(Asked { request, reply }).await.ok()?;
+        self.asked.send(Asked { request, reply, stream: None }).await.ok()?;
         timeout(PATIENCE, answered).await.ok()?.ok()
     }
 }
