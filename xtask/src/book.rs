@@ -83,10 +83,10 @@ fn codes() -> Result<String, Failure> {
     let failed = || Failure::Found("`muster explain --json` prints no list of codes".to_owned());
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| failed())?;
     let mut page = String::from("# Codes\n\nAs `muster explain` has them.\n");
-    for code in said["codes"].as_array().ok_or_else(failed)? {
-        let word = |name: &str| code[name].as_str().unwrap_or_default();
+    for code in said.get("codes").and_then(|codes| codes.as_array()).ok_or_else(failed)? {
+        let word = |name: &str| code.get(name).and_then(|word| word.as_str()).unwrap_or_default();
         let (number, title, cause, remedy) = (word("code"), word("title"), word("cause"), word("remedy"));
-        let status = &code["exit_status"];
+        let status = code.get("exit_status").and_then(|status| status.as_u64()).unwrap_or_default();
         page.push_str(&format!(
             "\n## {number} {title}\n\n{cause}\n\n*Do*: {remedy}\n\nExit status {status}.\n"
         ));
