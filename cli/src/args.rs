@@ -521,4 +521,18 @@ pub(crate) enum Debug {
         #[arg(value_name = "REF")]
         reference: String,
     },
+    /// Walk each step to a gateway and say what is wrong and why
+    Connection(Connection),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// HOST:PORT [default: the first gateway that is known here]
+    pub(crate) address: Option<String>,
+    /// Accept these CA certificates and no others
+    #[arg(long, value_name = "FILE")]
+    pub(crate) org_ca: Option<PathBuf>,
+    /// Go by what muster-preboot goes by at the next start
+    #[arg(long)]
+    pub(crate) as_preboot: bool,
 }

@@ -313,7 +313,7 @@ pub(crate) fn extend(profile: &mut Profile, records: &[Record]) -> Outcome<()> {
     Ok(())
 }
 
-fn decode_each(records: &[Bytes]) -> Outcome<Vec<Record>> {
+pub(crate) fn decode_each(records: &[Bytes]) -> Outcome<Vec<Record>> {
     let mut decoded = Vec::new();
     for bytes in records {
         decoded.extend(org_trust::Records::decode(&bytes.0).map_err(|_| local::unexpected())?);

@@ -73,7 +73,7 @@ pub(crate) fn create(everywhere: &Everywhere, args: &InviteCreate) -> Outcome<()
     };
     let signed = author.sign(&Payload::from(invite))?;
     let profile = author.profile();
-    let bundle = |e: org_trust::BundleError| Failure::new(Code::BundleInvalid, e);
+    let bundle = |e: org_trust::BundleError| Failure::new(e.code(), e);
     let given = TrustBundle::read(profile.bundle.as_bytes()).map_err(bundle)?;
     let trusted = TrustBundle::accepted(Some(&given), profile.charter()).map_err(bundle)?;
     let gateways = profile.gateways.clone();

@@ -9,6 +9,7 @@ mod admin;
 mod args;
 mod author;
 mod connect;
+mod connection;
 mod consent;
 mod coverage;
 mod duration;
@@ -161,6 +162,7 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Tpm(TpmCommand::Status) => return tpm::status(everywhere),
         Command::Tpm(TpmCommand::Plan { uki }) => return tpm::plan(everywhere, uki),
         Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
+        Command::Debug(Debug::Connection(args)) => return connection::run(everywhere, args),
         Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),
         Command::Completion { shell } => {
             manual::completion(*shell);

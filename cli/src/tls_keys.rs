@@ -53,7 +53,7 @@ impl TlsCa {
         if !certificate.windows(public.len()).any(|bytes| bytes == public) {
             return Ok(None);
         }
-        let anchor = TrustBundle::read(certificate).map_err(|e| Failure::new(Code::BundleInvalid, e))?;
+        let anchor = TrustBundle::read(certificate).map_err(|e| Failure::new(e.code(), e))?;
         Ok(Some(Self {
             issuer: Issuer::new(authority(org)?, pair),
             certificate_der: certificate.to_vec(),

@@ -13,8 +13,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 use transport::{
-    AwaitProof, Broken, Deadlines, Get, Incoming, Request, ServeError, ServerTls, Session, Status, TlsError,
-    Upgrade, after_of, encode_charters,
+    AwaitProof, Broken, Deadlines, Get, HELLO_PREFIX_BYTES, Incoming, Reference, Request, ServeError,
+    ServerTls, Session, Status, TlsError, Upgrade, after_of, encode_charters, hello_reference,
 };
 
 use crate::{
@@ -46,8 +46,8 @@ pub(crate) enum Turned {
     Stopping,
     /// The request or a message was refused.
     Serve(ServeError),
-    /// Not TLS, or TLS failed.
-    Tls(TlsError),
+    /// Not TLS, or TLS failed; the reference is the one that the other side can print.
+    Tls { why: TlsError, reference: Option<Reference> },
     /// The path is not one of ours.
     NotFound,
 }
@@ -83,9 +83,10 @@ async fn admit(
     deadlines: Deadlines,
     service: &Service,
 ) -> Result<Option<Admitted>, Turned> {
-    let tcp = speaks_tls(tcp, deadlines).await?;
+    let (tcp, reference) = speaks_tls(tcp, deadlines).await?;
     let secured = timeout_at(deadlines.hello(), service.tls.accept(tcp)).await;
-    let (stream, exporter) = secured.map_err(|_| Turned::Broken(Broken::Deadline))?.map_err(Turned::Tls)?;
+    let secured = secured.map_err(|_| Turned::Broken(Broken::Deadline))?;
+    let (stream, exporter) = secured.map_err(|why| Turned::Tls { why, reference })?;
     let mut incoming = Incoming::new(stream, deadlines);
     let mut inbox = None;
     let upgrade = loop {
@@ -112,14 +113,18 @@ async fn admit(
     authenticate(id, upgrade, exporter, source, inbox, &service.link, deadlines).await.map(Some)
 }
 
-/// Plain HTTP gets a plain answer; whatever else is not TLS gets none.
-async fn speaks_tls(mut tcp: TcpStream, deadlines: Deadlines) -> Result<TcpStream, Turned> {
-    let mut first = [0];
+/// Plain HTTP gets a plain answer; whatever else is not TLS gets none. An opening message that came in one
+/// piece, as it does, has a reference.
+async fn speaks_tls(
+    mut tcp: TcpStream,
+    deadlines: Deadlines,
+) -> Result<(TcpStream, Option<Reference>), Turned> {
+    let mut first = [0; HELLO_PREFIX_BYTES];
     let peeked = timeout_at(deadlines.hello(), tcp.peek(&mut first)).await;
     let got = peeked.map_err(|_| Turned::Broken(Broken::Deadline))?.map_err(|e| Turned::Broken(e.into()))?;
     match first {
         _ if got == 0 => Err(Turned::Broken(Broken::Ended)),
-        [c] if c.is_ascii_alphabetic() => {
+        [c, ..] if c.is_ascii_alphabetic() => {
             let told = timeout_at(deadlines.hello(), async {
                 tcp.write_all(PLAIN).await?;
                 tcp.shutdown().await
@@ -128,7 +133,7 @@ async fn speaks_tls(mut tcp: TcpStream, deadlines: Deadlines) -> Result<TcpStrea
                 Ok(Ok(())) | Ok(Err(_)) | Err(_) => Err(Turned::NotFound),
             }
         }
-        _ => Ok(tcp),
+        _ => Ok((tcp, hello_reference(first.get(..got).unwrap_or_default()))),
     }
 }
 
@@ -315,7 +320,7 @@ impl Turned {
             Self::Refused => Code::RefusedWithoutReason,
             Self::Serve(why) => why.code(),
             Self::Stopping => Code::ShuttingDown,
-            Self::Tls(why) => why.code(),
+            Self::Tls { why, .. } => why.code(),
         }
     }
 }
@@ -329,7 +334,7 @@ impl core::fmt::Display for Turned {
             Self::Refused => f.write_str("refused by musterd"),
             Self::Serve(why) => write!(f, "{why}"),
             Self::Stopping => f.write_str("the gateway is stopping"),
-            Self::Tls(why) => write!(f, "{why}"),
+            Self::Tls { why, .. } => write!(f, "{why}"),
         }
     }
 }

@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 use control::gateway::ConnectionId;
-use identity::limits::{CLOSE_FLUSH_MS, LISTEN_BACKLOG, NETWORKS_PROVEN_MAX, UNPROVEN_MAX};
+use identity::{
+    Code,
+    limits::{CLOSE_FLUSH_MS, LISTEN_BACKLOG, NETWORKS_PROVEN_MAX, UNPROVEN_MAX},
+};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{mpsc, watch},
     task::{AbortHandle, Id, JoinSet},
     time::{Instant, sleep, timeout},
 };
-use transport::{Deadlines, ServerTls, Ticket, Unproven};
+use transport::{Deadlines, Reference, ServerTls, Ticket, TlsError, Unproven};
 
 use crate::{
     connection::{Service, Turned, serve},
@@ -37,6 +40,7 @@ pub(crate) enum Signal {
 /// A running connection.
 struct Running {
     id: ConnectionId,
+    source: SocketAddr,
     ticket: Ticket,
     abort: AbortHandle,
 }
@@ -56,6 +60,7 @@ impl Front {
         let mut connections: JoinSet<Result<(), Turned>> = JoinSet::new();
         let mut running: BTreeMap<Id, Running> = BTreeMap::new();
         let mut next_id: ConnectionId = 0;
+        let mut told = None;
         loop {
             tokio::select! {
                 signal = signals.recv() => match signal {
@@ -76,20 +81,23 @@ impl Front {
                     };
                     let task = serve(next_id, tcp, source, Deadlines::since(accepted), service);
                     let abort = connections.spawn(traced(next_id, source, task));
-                    let entry = Running { id: next_id, ticket: admission.ticket, abort };
+                    let entry = Running { id: next_id, source, ticket: admission.ticket, abort };
                     running.insert(entry.abort.id(), entry);
                 }
                 Some(id) = proven.recv() => remember(&mut table, &running, id),
                 Some(ended) = connections.join_next_with_id() => {
-                    let task = match ended {
-                        Ok((task, _)) => task,
-                        Err(ended) => ended.id(),
+                    let (task, refused) = match ended {
+                        Ok((task, outcome)) => (task, outcome.err().and_then(CertificateRefused::of)),
+                        Err(ended) => (ended.id(), None),
                     };
                     // Of those that ended too: a machine that is done with its answer at once has proved its key.
                     while let Ok(id) = proven.try_recv() {
                         remember(&mut table, &running, id);
                     }
-                    if let Some(Running { id, ticket, .. }) = running.remove(&task) {
+                    if let Some(Running { id, source, ticket, .. }) = running.remove(&task) {
+                        if let Some(refused) = refused {
+                            refused.tell(source, &mut told);
+                        }
                         table.ended(ticket);
                         link.gone(id).await;
                     }
@@ -103,6 +111,42 @@ impl Front {
         let all = async { while connections.join_next().await.is_some() {} };
         if timeout(Duration::from_millis(2 * CLOSE_FLUSH_MS), all).await.is_err() {
             tracing::debug!(left = connections.len(), "connections dropped");
+        }
+    }
+}
+
+/// The one refusal that the operator of this gateway has to do something about.
+struct CertificateRefused {
+    why: TlsError,
+    reference: Option<Reference>,
+}
+
+impl CertificateRefused {
+    fn of(turned: Turned) -> Option<Self> {
+        match turned {
+            Turned::Tls { why, reference } if why.code() == Code::CertificateRefused => {
+                Some(Self { why, reference })
+            }
+            Turned::Away
+            | Turned::Broken(_)
+            | Turned::NotFound
+            | Turned::Refused
+            | Turned::Serve(_)
+            | Turned::Stopping
+            | Turned::Tls { .. } => None,
+        }
+    }
+
+    /// What strangers do does not fill the log: one line a second stands in it.
+    fn tell(self, source: SocketAddr, told: &mut Option<Instant>) {
+        let Self { why, reference } = self;
+        let (code, source) = (why.code(), source.ip());
+        let reference = reference.map(|reference| reference.to_string()).unwrap_or_default();
+        if told.is_some_and(|at| at.elapsed() < LINE_PAUSE) {
+            tracing::debug!(MUSTER_CODE = %code, reference, %source, "certificate refused: {why}");
+        } else {
+            tracing::warn!(MUSTER_CODE = %code, reference, %source, "certificate refused: {why}");
+            *told = Some(Instant::now());
         }
     }
 }
@@ -158,4 +202,5 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 const ARRIVALS_QUEUED_MAX: usize = 16;
+const LINE_PAUSE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -76,7 +76,7 @@ impl Pinned {
         let needed = |name: &str, max: usize| files::read(&dir.join(name), max)?.ok_or_else(|| damaged(name));
         let chain = CharterChain::read_file(&charters).map_err(|_| damaged(CHARTERS))?;
         let bundle = TrustBundle::read(&needed(BUNDLE, BUNDLE_BYTES_MAX)?);
-        let bundle = bundle.map_err(|why| Failure::new(Code::BundleInvalid, why))?;
+        let bundle = bundle.map_err(|why| Failure::new(why.code(), why))?;
         let gateways =
             String::from_utf8(needed(GATEWAYS, MANIFEST_BYTES_MAX)?).map_err(|_| damaged(GATEWAYS))?;
         let admit = match files::read(&dir.join(ADMIT), STATEMENT_BYTES_MAX)? {

@@ -434,8 +434,13 @@ async fn what_is_pinned_and_damaged_is_named_and_stays_as_it_is() {
         }
         let pem = fs::read_to_string(file("bundle.pem")).unwrap();
         let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
-        for text in ["", "junk", &pem[..pem.len() / 2], &format!("{pem}{key}")] {
-            rows.push(("bundle.pem", text.as_bytes().to_vec(), Code::BundleInvalid));
+        for (text, code) in [
+            ("", Code::BundleEmpty),
+            ("junk", Code::BundleInvalid),
+            (&pem[..pem.len() / 2], Code::BundleJunk),
+            (&format!("{pem}{key}"), Code::BundlePrivateKey),
+        ] {
+            rows.push(("bundle.pem", text.as_bytes().to_vec(), code));
         }
         rows.push(("gateways", vec![0xff], Code::HandoverRejected));
         for text in ["", "http://127.0.0.1:1\n", "127.0.0.1:0\n", "127.0.0.1:70000\n"] {

@@ -105,7 +105,7 @@ fn trouble_with_keys_and_tpm_is_named_and_never_ends_in_a_new_identity() -> Resu
         for (what, path, change, code) in [
             ("a flipped bit", "muster/keys/boot.sealed", flip as fn(&[u8]) -> Vec<u8>, "MU-4004"),
             ("pinned settings cut short", "muster/preboot/charters", cut, "MU-6010"),
-            ("a pinned bundle that is none", "muster/preboot/bundle.pem", cut, "MU-5009"),
+            ("a pinned bundle that is none", "muster/preboot/bundle.pem", cut, "MU-7035"),
         ] {
             state::write(vm, path, &change(&state::read(vm, path).unwrap()));
             machine.refused(&org, what, code, boot);

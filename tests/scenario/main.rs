@@ -10,6 +10,7 @@
 )]
 
 mod attest;
+mod connection;
 mod crash;
 mod enrol;
 mod fire;

@@ -22,6 +22,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("boot-image", &["identity"]),
     ("attest", &["identity"]),
     ("muster-peer", &["control", "identity"]),
+    ("diagnosis", &["org-trust", "identity"]),
     ("member-crdt", &["org-trust", "policy", "identity"]),
     ("transport", &["conn-auth", "org-trust", "identity"]),
     (
@@ -55,6 +56,7 @@ const LAW: &[(&str, &[&str])] = &[
             "control",
             "conn-auth",
             "org-trust",
+            "diagnosis",
             "tpm-seal",
             "boot-image",
             "lab",
@@ -88,6 +90,7 @@ const PURE: &[&str] = &[
     "conn-auth",
     "org-trust",
     "attest",
+    "diagnosis",
     "control",
     "overlay",
     "policy",

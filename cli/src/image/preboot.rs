@@ -197,7 +197,7 @@ fn time() -> u64 {
 }
 
 fn bundle_invalid(why: org_trust::BundleError) -> Failure {
-    Failure::new(Code::BundleInvalid, why)
+    Failure::new(why.code(), why)
 }
 
 /// For the kernel; muster-preboot reads none of it. A panic starts the machine anew after half a minute.

@@ -55,8 +55,7 @@ pub(super) fn run(everywhere: &Everywhere, file: &Path) -> Outcome<()> {
     let opened = Opened::read(file)?;
     let Opened { uki, pins, chain, measured: pcr, .. } = &opened;
     let command_line = String::from_utf8_lossy(uki.part(".cmdline").unwrap_or_default()).into_owned();
-    let bundle =
-        TrustBundle::read(pins.bundle.as_bytes()).map_err(|e| Failure::new(Code::BundleInvalid, e))?;
+    let bundle = TrustBundle::read(pins.bundle.as_bytes()).map_err(|e| Failure::new(e.code(), e))?;
     let invite = pins.invite.as_deref().map(invite::check).transpose()?;
     if invite.as_ref().is_some_and(|invite| invite.org() != chain.org()) {
         return Err(Failure::new(Code::InviteOtherOrg, file.display()));

@@ -2,8 +2,8 @@
 //!
 //! Numbers never change their meaning and are never used again. The thousands tell where to look:
 //! 1 handshake, 14 standing, 2 changes to the member list, 3 invites and enrolment, 4 keys and TPM,
-//! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage, 8 images and booting,
-//! 9 programs behind muster, and who may reach them.
+//! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage (from 7010 on what `muster debug
+//! connection` tells apart), 8 images and booting, 9 programs behind muster, and who may reach them.
 
 use core::fmt;
 
@@ -331,7 +331,7 @@ codes! {
         "Check the port; a proxy in between must pass TLS through.";
     ChainUnknown = 5005, exit 77, "the gateway's certificate is not from the org's CA",
         "The chain does not end in an anchor of this org. Public CAs do not count.",
-        "Check the address. If the org changed its CA, get a fresh invite or image.";
+        "`muster debug connection` names the link that is missing. If the org changed its CA, get a fresh invite or image.";
     CertificateName = 5006, exit 77, "the gateway's certificate is for another name",
         "The name that was dialled does not stand in the certificate.",
         "Use the name from the invite, or renew the certificate with this name in it.";
@@ -424,6 +424,79 @@ codes! {
     NeedsYes = 7008, exit 2, "this wants a clear yes",
         "The command cannot be undone, or locks somebody out, and nobody was there to be asked.",
         "Read what it says, then add --yes.";
+    // What `muster debug connection` tells apart.
+    ResolverSilent = 7010, exit 75, "no name server answers",
+        "The name servers of this machine did not answer, so that nothing is known about the gateway's name.",
+        "Look at /etc/resolv.conf and at the network; `resolvectl status` names the servers.";
+    NoRoute = 7011, exit 69, "no route to the gateway",
+        "This machine's network has no way to the address.",
+        "Check the interface and its routes: `ip route get ADDRESS`.";
+    TlsPlainHttp = 7012, exit 76, "plain HTTP is spoken there",
+        "The port answers in HTTP without TLS: it is the wrong port, or the wrong program listens on it.",
+        "Use the port of muster-gateway; it is 443 unless its configuration says otherwise.";
+    TlsVersionOld = 7013, exit 76, "the server speaks no TLS newer than 1.2",
+        "An older TLS answers there: an old web server, or a proxy that ends TLS.",
+        "Let the proxy pass TLS through unopened to muster-gateway.";
+    ChainMissingIntermediate = 7020, exit 77, "a link of the certificate chain is missing",
+        "The server sent its certificate without the one that signed it, and that one is no anchor here either.",
+        "Append the certificate of that issuer to the gateway's certificate file and reload it. If the issuer is another CA than the org's, it is the wrong server or the wrong bundle.";
+    ChainOtherRoot = 7021, exit 77, "the certificate chain ends in another CA",
+        "Every link is there, but the last one is not of this org: another org's gateway, a new CA, or somebody in between.",
+        "Compare the two keys with `muster org show`. After a change of the CA get a fresh invite or image.";
+    ChainSelfSigned = 7022, exit 77, "the server's certificate is signed by itself",
+        "No CA stands behind it: a placeholder of some web server, or a certificate made by hand.",
+        "Have the gateway's certificate signed by the org's CA. A leaf cannot be an anchor.";
+    ChainWorldCa = 7023, exit 77, "the certificate is from a public CA",
+        "It bears the marks of a CA that browsers trust. Only the org's own CAs count, and the system's store is never asked.",
+        "An edge or web server answers in place of the gateway: let it pass TLS through, or correct the address.";
+    IntermediateExpired = 7024, exit 77, "an intermediate certificate has expired",
+        "The gateway's own certificate is in its time, one that it stands on is not.",
+        "Renew the intermediate and put the new one into the gateway's certificate file.";
+    AnchorRetired = 7025, exit 77, "the chain comes from a CA that the org has retired",
+        "The gateway still shows a certificate of the old CA.",
+        "Give the gateway a certificate of the CA in force; `muster org show` lists them.";
+    AnchorExpired = 7026, exit 77, "a CA of the bundle is past its last day",
+        "TLS does not look at the dates of anchors, so it goes on working; other programs may refuse it.",
+        "Plan a change of the CA.";
+    BundleEmpty = 7030, exit 65, "no CA certificate in the bundle",
+        "The file is empty or holds comments only.",
+        "Give the CA certificate(s) of the org in PEM or DER.";
+    BundleNotCa = 7031, exit 65, "a certificate in the bundle is not a CA's",
+        "A server's own certificate, or one that may not sign others, stands where CA certificates should. As an anchor it could not be replaced without touching every machine.",
+        "Take it out, and put in the certificate of the CA that signed it.";
+    BundlePrivateKey = 7032, exit 65, "a private key is in the bundle",
+        "The bundle goes to every machine, and the key would go with it.",
+        "Take it out. If the file has left this machine, the key is no secret any more: replace it.";
+    BundleTooMany = 7033, exit 65, "too many certificates in the bundle",
+        "More than 16 stand there: probably the system's store was given.",
+        "Give the CA certificate(s) of the org and nothing else.";
+    BundleTooLarge = 7034, exit 65, "the bundle is too large",
+        "More than 64 KiB were given.",
+        "Give the CA certificate(s) of the org and nothing else.";
+    BundleJunk = 7035, exit 65, "something in the bundle is no certificate",
+        "Lines or bytes stand before, between or behind the certificates.",
+        "Take them out; lines that begin with # are comments and may stay.";
+    BundleDuplicate = 7036, exit 65, "a certificate stands twice in the bundle",
+        "Probably two files were put together that share one.",
+        "Take one out.";
+    EdgeTerminatesTls = 7040, exit 77, "TLS ends before the gateway",
+        "The gateway proved its key for another TLS connection than this one: an edge, a proxy or somebody hostile opens TLS in between.",
+        "Let what stands in between pass TLS through unopened (in nginx: `stream` with `proxy_pass`, not `http`). If nobody of yours put it there, tell the admin.";
+    WebSocketStatus = 7041, exit 76, "the server does not open the WebSocket",
+        "It answered the upgrade with an ordinary HTTP status: it is no gateway, or a proxy took the upgrade away.",
+        "Check the address; a proxy must pass `Upgrade` and `Connection` on, or better TLS as a whole.";
+    WebSocketBadAccept = 7042, exit 76, "the WebSocket was accepted for another request",
+        "The answer to the upgrade does not fit what was asked: a cache or a proxy gave an old or invented one.",
+        "Take caches out of the way; pass TLS through to the gateway.";
+    CertificateRefused = 7043, exit 77, "the other side refused this gateway's certificate",
+        "Its trust bundle, its clock or the name that it dialled does not fit the certificate shown here.",
+        "There `muster debug connection` says which; it prints the reference of this line.";
+    NoTunnel = 7050, exit 75, "no tunnel to another member is up",
+        "This machine knows other members, and has heard none of them by way of WireGuard.",
+        "Check that UDP passes between the machines; `muster ping NODE` measures each step.";
+    ClockImplausible = 7060, exit 75, "this machine's clock cannot be right",
+        "It stands before the first day of every CA of the org.",
+        "Set the clock. Membership does not depend on it, certificates do.";
     // Images and booting.
     ImageIncomplete = 8001, exit 65, "the image lacks something of its org",
         "A file that every image carries is missing or malformed: the image was not made by `muster image preboot`.",

@@ -16,6 +16,8 @@ pub enum Purpose {
     Lab,
     /// Running what was built.
     Run,
+    /// Programs of others that tests put in front of ours.
+    Edge,
     /// Making images and booting them in emulated machines.
     Boot,
 }
@@ -145,6 +147,8 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Build, "gcc", Sign::Program("cc")),
     package(Purpose::Build, "libtss2-dev", Sign::File("/usr/include/tss2/tss2_esys.h")),
     package(Purpose::Build, "pkg-config", Sign::Program("pkg-config")),
+    package(Purpose::Edge, "libnginx-mod-stream", Sign::File("/usr/lib/nginx/modules/ngx_stream_module.so")),
+    package(Purpose::Edge, "nginx-light", Sign::Program("nginx")),
     package(Purpose::Lab, "iproute2", Sign::Program("ip")),
     package(Purpose::Lab, "libtss2-tcti-device0", Sign::Library("libtss2-tcti-device.so.0")),
     package(Purpose::Lab, "nftables", Sign::Program("nft")),

@@ -257,7 +257,16 @@ impl BundleError {
     /// The code people see.
     #[must_use]
     pub const fn code(&self) -> Code {
-        Code::BundleInvalid
+        match self {
+            Self::Duplicate { .. } => Code::BundleDuplicate,
+            Self::Empty => Code::BundleEmpty,
+            Self::Junk { .. } | Self::Trailing { .. } => Code::BundleJunk,
+            Self::Leaf { .. } | Self::MayNotSign { .. } => Code::BundleNotCa,
+            Self::NotX509 { .. } | Self::OtherBlock { .. } => Code::BundleInvalid,
+            Self::PrivateKey => Code::BundlePrivateKey,
+            Self::TooLarge { .. } => Code::BundleTooLarge,
+            Self::TooMany { .. } => Code::BundleTooMany,
+        }
     }
 }
 

@@ -125,9 +125,24 @@ async fn dial_steps(
     chain: &mut CharterChain,
 ) -> Result<(GatewaySession, Accepted), DialError> {
     let until = Instant::now() + Duration::from_millis(DIAL_DEADLINE_MS);
-    let GatewayDial { address, tls, anchor, key, action, heads, count } = dial;
-    let tcp = connect(address, until).await?;
-    let (mut stream, exporter) = secure(tls, address.host(), tcp, until).await?;
+    let tcp = connect(dial.address, until).await?;
+    let (stream, exporter) = secure(dial.tls, dial.address.host(), tcp, until).await?;
+    prove(dial, stream, exporter, chain, until).await
+}
+
+/// What follows once TLS stands: the walk along the org's settings, then conn_auth with any gateway that
+/// those name, bound to this TLS connection by `exporter`.
+///
+/// # Errors
+/// [`DialError`] from [`Step::Charters`] on.
+pub async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
+    dial: GatewayDial<'_>,
+    mut stream: S,
+    exporter: [u8; 32],
+    chain: &mut CharterChain,
+    until: Instant,
+) -> Result<(Session<S>, Accepted), DialError> {
+    let GatewayDial { address, tls: _, anchor, key, action, heads, count } = dial;
     walk(&mut stream, address, chain, until).await?;
     if anchor.is_some_and(|anchor| chain.get(&anchor).is_none()) {
         return Err(at(Step::Charters, DialFault::Behind));

@@ -28,12 +28,14 @@ pub mod seed_wire;
 mod server;
 mod session;
 mod stream;
+mod tap;
 mod tls;
 mod unproven;
 mod websocket;
 
 pub use address::{Address, AddressError};
 pub use client::encode_charters;
+pub use conn_auth::Reference;
 pub use deadline::{Broken, Deadlines};
 pub use descriptors::raise_descriptor_limit;
 pub use head::HeadFault;
@@ -41,7 +43,8 @@ pub use line::{LineReader, write_line};
 pub use server::{AwaitProof, AwaitVerdict, Get, Incoming, Request, ServeError, Status, Upgrade, after_of};
 pub use session::{CLOSE_CUT, Session, SessionError, SessionReceiver, SessionSender};
 pub use stream::{StreamIncoming, StreamSession, authenticate_stream};
-pub use tls::{BundleError, CertificateFault, ClientTls, ServerTls, TlsError};
+pub use tap::{First, HELLO_PREFIX_BYTES, Tap, hello_reference};
+pub use tls::{BundleError, CertificateFault, ClientTls, ServerTls, Shown, TlsError, Witness};
 pub use unproven::{Admission, Ticket, Unproven};
 pub use websocket::MessageFault;
 

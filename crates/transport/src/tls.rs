@@ -1,18 +1,24 @@
 //! TLS 1.3, judged by the org's anchors alone: the one verdict of preboot, node and CLI.
 
 use core::fmt;
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use conn_auth::TLS_EXPORTER_LABEL;
 use identity::Code;
 use rustls::{
-    CertificateError, ClientConfig, RootCertStore, ServerConfig,
-    client::Resumption,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring},
     server::NoServerSessionStorage,
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -20,6 +26,22 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+/// What a server showed to a [`ClientTls`] that was made by [`ClientTls::witnessed`].
+#[derive(Clone, Debug, Default)]
+pub struct Witness(Arc<Mutex<Option<Shown>>>);
+
+/// A chain, and what the verifier said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// As sent, the leaf first (DER).
+    pub certificates: Vec<Vec<u8>>,
+    /// The code with which it was refused; none if it holds.
+    pub refused: Option<Code>,
+    /// By this clock, in seconds since 1970.
+    pub at_unix_s: u64,
 }
 
 /// The acceptor's side: which certificate to show.
@@ -79,14 +101,32 @@ impl ClientTls {
         if roots.is_empty() {
             return Err(BundleError::Empty);
         }
-        let Ok(builder) = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13])
-        else {
-            return Err(BundleError::Empty);
-        };
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        let verifier = verifier.map_err(|_| BundleError::Empty)?;
+        Self::judged_by(Arc::clone(&verifier) as _, verifier)
+    }
+
+    /// The same, which also tells what a server showed, and what was said of it. The verdict is that of the
+    /// same verifier, whatever it is.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn witnessed(&self) -> Result<(Self, Witness), BundleError> {
+        let witness = Witness::default();
+        let verifier = Recording { verifier: Arc::clone(&self.verifier), witness: witness.clone() };
+        Self::judged_by(Arc::new(verifier), Arc::clone(&self.verifier)).map(|tls| (tls, witness))
+    }
+
+    fn judged_by(
+        judge: Arc<dyn ServerCertVerifier>,
+        verifier: Arc<WebPkiServerVerifier>,
+    ) -> Result<Self, BundleError> {
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
+        let builder = builder.map_err(|_| BundleError::Empty)?.dangerous();
+        let mut config = builder.with_custom_certificate_verifier(judge).with_no_client_auth();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), verifier })
     }
 
     /// TLS over `stream` with `host`, and the channel binding of the connection. The caller sets the
@@ -106,6 +146,63 @@ impl ClientTls {
         let connected = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await?;
         let exporter = connected.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, Some(&[]));
         Ok((connected, exporter.map_err(TlsError::Tls)?))
+    }
+}
+
+impl Witness {
+    /// What was shown last, if it came to that.
+    #[must_use]
+    pub fn shown(&self) -> Option<Shown> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Notes what passes and adds nothing to it: every answer is the verifier's own.
+#[derive(Debug)]
+struct Recording {
+    verifier: Arc<WebPkiServerVerifier>,
+    witness: Witness,
+}
+
+impl ServerCertVerifier for Recording {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verdict = self.verifier.verify_server_cert(leaf, others, name, ocsp, now);
+        let shown = Shown {
+            certificates: core::iter::once(leaf).chain(others).map(|der| der.to_vec()).collect(),
+            refused: verdict.as_ref().err().map(code_of),
+            at_unix_s: now.as_secs(),
+        };
+        *self.witness.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+        verdict
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }
 
@@ -190,6 +287,15 @@ const fn code_of(error: &rustls::Error) -> Code {
         },
         Error::InvalidMessage(_) | Error::PeerIncompatible(_) => Code::NotTls,
         Error::AlertReceived(Alert::ProtocolVersion) => Code::NotTls,
+        // Only who was shown a certificate says so, and we show none but a gateway's.
+        Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::DecryptError
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate,
+        ) => Code::CertificateRefused,
         _ => Code::TlsFailed,
     }
 }

@@ -168,7 +168,7 @@ fn too_many_and_too_much_are_refused() {
     assert!(matches!(error, Err(BundleError::TooLarge { .. })));
     let padded = format!("{}{}", ca().pem, "#\n".repeat(40_000));
     assert!(matches!(read(&padded), Err(BundleError::TooLarge { .. })));
-    assert_eq!(BundleError::Empty.code(), Code::BundleInvalid);
+    assert_eq!(BundleError::Empty.code(), Code::BundleEmpty);
 }
 
 #[test]
