@@ -12,7 +12,7 @@ use lab::vm::Firmware;
 use crate::images::{self, shown};
 
 #[test]
-fn a_marked_disk_is_encrypted_stays_shut_to_other_keys_and_opens_by_recovery_when_all_gateways_are_lost()
+fn a_marked_disk_is_encrypted_and_opens_by_recovery_to_a_machine_with_other_keys_and_without_gateways()
 -> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
         let mut org = images::org(sandbox, 2);
@@ -42,6 +42,14 @@ fn a_marked_disk_is_encrypted_stays_shut_to_other_keys_and_opens_by_recovery_whe
         boot.type_line(&other).unwrap();
         shown(&mut boot, "a wrong passphrase", &["that passphrase does not open it"]);
         assert!(!boot.console().contains("encrypted disk /dev"), "{}", boot.console());
+        boot.type_line(passphrase).unwrap();
+        let opened = ["open by the recovery passphrase", "the disk's key was changed", "encrypted disk"];
+        shown(&mut boot, "the right one", &[&opened[..], &started].concat());
+        boot.cut_power();
+
+        let mut boot = images::power_on(&org, 1, &vm);
+        shown(&mut boot, "next boot", &["encrypted disk", started[0]]);
+        assert!(!boot.console().contains("recovery passphrase"), "{}", boot.console());
         boot.cut_power();
 
         org.stop_gateway(0).unwrap();
