@@ -70,6 +70,7 @@ impl Listed {
         let mut view = View::open(everywhere)?;
         let mut members = view.members()?;
         members.retain(|member| member.status == MemberStatus::Good);
+        members.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { org: view.org_name()?, members })
     }
 

@@ -100,6 +100,7 @@ fn events_tell_what_became_of_members_and_names_follow_a_rename() -> Result<(), 
             let of = events.filter(|event| event["name"] == of);
             of.map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
         };
+        org.muster(0, &["link", "n3"]).unwrap().ok().unwrap();
         wait_until("the link", || Ok(kinds(&org, "n3").contains(&"link-up".to_owned()).then_some(())))
             .unwrap();
         assert!(kinds(&org, "n2").contains(&"member-joined".to_owned()));
@@ -117,7 +118,7 @@ fn events_tell_what_became_of_members_and_names_follow_a_rename() -> Result<(), 
         let lines: Vec<&str> = written.lines().collect();
         let name = org.ask(0, &["org", "show"]).unwrap()["name"].as_str().unwrap().to_owned();
         assert_eq!(lines[..2], ["127.0.0.1 localhost", &format!("# BEGIN muster {name}")], "{written}");
-        assert!(lines[2].ends_with(&format!("\tdb-1.{name}.internal")), "{written}");
+        assert!(lines[2].ends_with(&format!("\tdb-1.{name}.internal")), "by name: {written}");
         assert_eq!(lines.len(), 6, "each member once: {written}");
         let inventory = org.ask(0, &["export", "ansible"]).unwrap();
         assert!(inventory["all"]["children"]["label_rack_2"]["hosts"]["db-1"].is_object(), "{inventory}");
