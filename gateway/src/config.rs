@@ -123,24 +123,7 @@ fn unreadable(file: &Path, why: &str) -> ConfigError {
 
 /// The known key that takes the fewest single-letter changes.
 fn nearest(key: &str) -> &'static str {
-    KEYS.iter().copied().min_by_key(|known| distance(known, key)).unwrap_or("listen")
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
-            let best = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
-            diagonal = core::mem::replace(cell, best);
-            left = best;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(usize::MAX)
+    KEYS.iter().copied().min_by_key(|known| strsim::levenshtein(known, key)).unwrap_or("listen")
 }
 
 impl ConfigError {

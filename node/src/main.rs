@@ -4,7 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser};
 use identity::Code;
-use musterd::{config::Config, run};
+use musterd::{
+    config::{Config, Reading},
+    run,
+};
 use tracing_subscriber::EnvFilter;
 
 /// The daemon of one member of a muster org.
@@ -20,6 +23,9 @@ struct Arguments {
     /// Reads the settings, says whether they are in order, and ends.
     #[arg(long)]
     check: bool,
+    /// Writes the settings and what is wrong with them as JSON to standard output, and ends.
+    #[arg(long, hide = true)]
+    survey: bool,
     /// Writes its page of the manual to standard output, and ends.
     #[arg(long, hide = true)]
     manual: bool,
@@ -33,6 +39,11 @@ fn main() -> ExitCode {
     if arguments.manual {
         let page = clap_mangen::Man::new(Arguments::command()).section("8");
         return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if arguments.survey {
+        let survey = Reading::of(arguments.config.as_deref(), environment()).survey();
+        let written = serde_json::to_writer(std::io::stdout(), &survey);
+        return written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     journal::begin("musterd", filter);

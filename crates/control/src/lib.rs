@@ -7,5 +7,6 @@
 pub mod framing;
 pub mod gateway;
 pub mod local;
+pub mod settings;
 pub mod stream;
 pub mod text;

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use strsim::levenshtein;
+
 use crate::{Policy, rule::Rule};
 
 /// As in a file: parsing this gives the policy back.
@@ -36,7 +38,7 @@ impl fmt::Display for Rule {
 
 /// The known word that is closest in spelling.
 pub(crate) fn nearest(word: &str, known: &[&'static str]) -> &'static str {
-    known.iter().copied().min_by_key(|known| edits(word, known)).unwrap_or_default()
+    known.iter().copied().min_by_key(|known| levenshtein(word, known)).unwrap_or_default()
 }
 
 /// No word of the language has a character that TOML would want escaped.
@@ -53,23 +55,4 @@ fn words<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Resul
         write!(f, "{}{item}", if n > 0 { ", " } else { "" })?;
     }
     Ok(())
-}
-
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let above = *cell;
-            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
-            *cell = left;
-            diagonal = above;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }

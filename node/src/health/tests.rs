@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
-use control::local::{Failed, Freshness, FreshnessState, LinkStatus, State};
-use identity::Code;
+use control::local::{Failed, Freshness, FreshnessState, LinkStatus, OrgStatus, State};
+use identity::{CharterId, Code, Heads, Name, OrgId, RosterDigest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
@@ -92,4 +92,39 @@ async fn nobody_is_answered_who_asks_for_another_host_and_nothing_listens_beyond
     assert!(get(Some(status(State::Ready)), &post).await.starts_with("HTTP/1.1 405"));
     let everywhere = listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).await;
     assert_eq!(everywhere.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+}
+
+/// The metrics that alerts name and that are not shown.
+fn unknown(alerts: &str, shown: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = alerts.split(|c: char| !is_part(c)).filter(|word| word.starts_with("muster_"));
+    let is_shown = |word: &&str| {
+        let mut lines = shown.lines().filter(|line| !line.starts_with('#'));
+        lines.any(|line| line.strip_prefix(*word).is_some_and(|rest| rest.starts_with(['{', ' '])))
+    };
+    words.filter(|word| !is_shown(word)).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_that_an_example_alert_names_is_exported() {
+    let mut all = status(State::Ready);
+    all.org = Some(OrgStatus {
+        id: OrgId([1; 32]).into(),
+        name: Name::parse("demo").unwrap().into(),
+        settings: 1,
+        settings_id: CharterId([2; 32]).into(),
+        list: RosterDigest([3; 32]).into(),
+        heads: Heads([4; 32]).into(),
+        records: 9,
+        members: 3,
+        former: 1,
+        forks: 0,
+    });
+    all.problems.push(Failed { code: Code::DiskRefused.into(), detail: String::new() });
+    let shown = metrics::encode(&all);
+    let alerts = include_str!("../../../packaging/prometheus/alerts.yml");
+    assert_eq!(unknown(alerts, &shown), Vec::<String>::new(), "{shown}");
+    assert!(alerts.matches("muster_").count() > 8);
+    let misspelt = alerts.replace("muster_membership_forks", "muster_membership_fork");
+    assert_eq!(unknown(&misspelt, &shown), ["muster_membership_fork"]);
 }
