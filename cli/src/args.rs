@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 pub(crate) use image::{Image, ImageNode, ImagePreboot, ImageRecovery};
 pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
+pub(crate) use operate::{Backup, Bundle, Config, Restore};
 pub(crate) use policy::{Policy, PolicyFileAt, Trace};
 pub(crate) use roles::{
     Admin, AdminAdd, AdminInit, AdminRemove, Gateway, GatewayAdd, GatewayInit, GatewayRemove, GatewayShare,
@@ -21,6 +22,7 @@ use crate::{duration, output::Format};
 
 mod image;
 mod members;
+mod operate;
 mod policy;
 mod roles;
 mod services;
@@ -126,6 +128,8 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "check")]
         watch: bool,
     },
+    /// Whether everything that this machine needs is in order, step by step
+    Doctor,
     /// What happened lately; with --follow, what happens
     Events(EventsArgs),
     /// Shut a machine out for good, everywhere, and see who has applied it
@@ -197,6 +201,13 @@ pub(crate) enum Command {
     /// Find out what went wrong
     #[command(subcommand)]
     Debug(Debug),
+    /// Keep this machine's place in its org for the day its disk is gone
+    Backup(Backup),
+    /// Put back what `muster backup` kept, on the same machine
+    Restore(Restore),
+    /// The settings of this machine's musterd
+    #[command(subcommand)]
+    Config(Config),
     /// What a code means and what to do; works offline
     Explain {
         /// MU-nnnn; all codes without it
@@ -523,6 +534,8 @@ pub(crate) enum Debug {
     },
     /// Walk each step to a gateway and say what is wrong and why
     Connection(Connection),
+    /// What somebody who helps wants to see, in one file; holds no secret
+    Bundle(Bundle),
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `muster debug connection`: every step of a connection to a gateway, one line each, as the dialler of
 //! preboot, of musterd and of this program would go, and what this machine says of itself.
 
-mod here;
+pub(crate) mod here;
 mod known;
 mod walk;
 
@@ -22,6 +22,8 @@ use crate::{
 use known::Known;
 use walk::Walked;
 
+pub(crate) use walk::now_unix_s;
+
 /// Runs the command; its exit status.
 pub(crate) fn run(everywhere: &Everywhere, args: &Connection) -> Outcome<u8> {
     let began = Instant::now();
@@ -36,6 +38,19 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Connection) -> Outcome<u8> {
     let report = Report { address, known: &known, walked: &walked, checks: &checks };
     output::print(everywhere.format(), report.value(began), || report.screen());
     Ok(u8::from(failed))
+}
+
+/// The way to the first gateway that is known here, for `muster doctor`; none if no gateway is.
+pub(crate) fn to_known_gateway(
+    everywhere: &Everywhere,
+    places: &Places,
+) -> Outcome<Option<(Address, Vec<Check>)>> {
+    let args = Connection { address: None, org_ca: None, as_preboot: false };
+    let known = Known::find(everywhere, places, &args)?;
+    let Some(text) = known.gateways.first() else { return Ok(None) };
+    let address = Address::parse(text).map_err(|why| Failure::usage(format_args!("{text:?}: {why}")))?;
+    let walked = walk::run(&address, &known)?;
+    Ok(Some((address, walked.checks)))
 }
 
 fn address(args: &Connection, known: &Known) -> Outcome<Address> {

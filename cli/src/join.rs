@@ -19,6 +19,7 @@ use crate::{
     output::{self, talk},
     passphrase,
     place::{self, Places},
+    program,
 };
 
 const PREBOOT: &str = "muster-preboot";
@@ -33,7 +34,7 @@ pub(crate) fn join(everywhere: &Everywhere, args: &Join) -> Outcome<()> {
     files::refuse_open_directory(&places.state)?;
     let storage = args.key_storage.or(places.storage).unwrap_or(KeyStorage::Tpm);
     let device = args.tpm.as_ref().unwrap_or(&places.tpm);
-    let mut command = Command::new(find(PREBOOT)?);
+    let mut command = Command::new(program::find(PREBOOT)?);
     command.arg("--state").arg(&places.state).args(["--invite", "-"]);
     match storage {
         KeyStorage::File => command.args(["--key-storage", "file"]),
@@ -152,16 +153,6 @@ fn enrol(mut command: Command, invite: &str) -> Outcome<()> {
     Err(match code {
         Some(code) => Failure::new(code, seen),
         None => Failure::new(Code::ConnectionLost, format_args!("{} ended: {status}", program.display())),
-    })
-}
-
-fn find(name: &str) -> Outcome<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(name));
-    beside.into_iter().chain(found).find(|candidate| candidate.is_file()).ok_or_else(|| {
-        Failure::new(Code::FileProblem, format_args!("{name} is neither beside muster nor in PATH"))
-            .remedy("Install the package of the daemons.")
     })
 }
 

@@ -6,12 +6,17 @@
 //! different changes at one place.
 
 mod admin;
+mod archive;
 mod args;
 mod author;
+mod backup;
+mod bundle;
+mod config;
 mod connect;
 mod connection;
 mod consent;
 mod coverage;
+mod doctor;
 mod duration;
 mod events;
 mod explain;
@@ -43,6 +48,7 @@ mod pending;
 mod place;
 mod policy;
 mod profile;
+mod program;
 mod random;
 mod recover;
 mod recovery_sheet;
@@ -109,6 +115,10 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Leave => join::leave(everywhere),
         Command::Status { watch: true, .. } => status::watch(everywhere),
         Command::Status { check, .. } => return status::run(everywhere, *check),
+        Command::Doctor => return doctor::run(everywhere),
+        Command::Backup(args) => backup::backup(everywhere, args),
+        Command::Restore(args) => backup::restore(everywhere, args),
+        Command::Config(command) => return config::run(everywhere, command),
         Command::Events(args) => events::run(everywhere, args),
         Command::Export(what) => export::run(everywhere, what),
         Command::Names(Names::Hosts { write }) => export::names(everywhere, write.as_deref()),
@@ -162,6 +172,7 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Tpm(TpmCommand::Status) => return tpm::status(everywhere),
         Command::Tpm(TpmCommand::Plan { uki }) => return tpm::plan(everywhere, uki),
         Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
+        Command::Debug(Debug::Bundle(args)) => bundle::run(everywhere, args),
         Command::Debug(Debug::Connection(args)) => return connection::run(everywhere, args),
         Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),
         Command::Completion { shell } => {

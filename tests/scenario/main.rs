@@ -20,6 +20,7 @@ mod hostile;
 mod images;
 mod members;
 mod network;
+mod operate;
 mod policy;
 mod revoke;
 mod rotate;

@@ -99,10 +99,52 @@ fn live(sandbox: &lab::Sandbox) -> (Org, Vec<String>) {
     org.boot(1).unwrap().ok().unwrap();
     for node in 0..4 {
         org.ask(node, &["status"]).unwrap();
+        bundle(&org, node, "live");
         org.stop_musterd(node).unwrap();
     }
     org.stop_gateway(0).unwrap();
     (org, invites)
+}
+
+/// What `muster debug bundle` writes on a machine, unpacked; the program's own words are in it as well.
+fn bundle(org: &Org, node: usize, name: &str) -> Vec<u8> {
+    let path = org.host(node).unwrap().dir().join(format!("{name}.tar.gz"));
+    let shown = path.display().to_string();
+    if !path.exists() {
+        org.ask(node, &["debug", "bundle", "--out", &shown]).unwrap();
+        let again = org.muster(node, &["debug", "bundle", "--out", &shown]).unwrap();
+        assert_eq!(harness::code(&again), "MU-7080", "nothing is overwritten");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let unpacked = std::process::Command::new("tar").args(["-xzOf", &shown]).output().unwrap();
+    assert!(unpacked.status.success(), "{unpacked:?}");
+    unpacked.stdout
+}
+
+#[test]
+fn a_bundle_for_whoever_helps_holds_no_secret() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
+        let (mut org, invites) = live(sandbox);
+        let secrets = collect(&org, &invites);
+        let needles = Needles::new(&secrets);
+        for node in 0..4 {
+            let held = bundle(&org, node, "live");
+            let text = String::from_utf8_lossy(&held);
+            for word in
+                ["\"health\":", "\"verdict\":", "\"members\":", "\"kind\":\"link-up\"", "network.port"]
+            {
+                assert!(text.contains(word), "{word} is not in the bundle of {}", Org::name(node));
+            }
+            assert_eq!(needles.find(&held), BTreeSet::new(), "{}", Org::name(node));
+        }
+        // The same search finds one that somebody put where it is shown.
+        let hex: String = secrets["n1's node key"].iter().map(|byte| format!("{byte:02x}")).collect();
+        org.start_musterd(0).unwrap();
+        org.ask(0, &["expose", "planted", "--to", &format!("unix:/{hex}")]).unwrap();
+        let found = needles.find(&bundle(&org, 0, "planted"));
+        assert_eq!(found, BTreeSet::from(["n1's node key".to_owned()]));
+    })
 }
 
 /// Every seed of the run, by what it is.

@@ -127,6 +127,7 @@ const SUMMARY: &str = "\
 # Operate
 
 - [Commands](cli.md)
+- [Looking after machines](operating.md)
 - [Policy](policy.md)
 - [Programs behind it](services.md)
 - [Why a connection fails](debug-connection.md)

@@ -93,7 +93,7 @@ fn tunnels(status: &Status, members: &[Member]) -> Check {
 }
 
 /// The interface that has an address, by the kernel's list.
-fn interface_of(address: &Ipv6Addr) -> Option<String> {
+pub(crate) fn interface_of(address: &Ipv6Addr) -> Option<String> {
     let digits: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
     let list = fs::read_to_string("/proc/net/if_inet6").ok()?;
     let line = list.lines().find(|line| line.starts_with(&digits))?;

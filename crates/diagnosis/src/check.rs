@@ -54,9 +54,9 @@ pub enum Status {
 
 /// What was found at one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct Check<S = Stage> {
     /// Where.
-    pub stage: Stage,
+    pub stage: S,
     /// How it is.
     pub status: Status,
     /// What it is called, when it is not in order.
@@ -65,28 +65,28 @@ pub struct Check {
     pub seen: String,
 }
 
-impl Check {
+impl<S> Check<S> {
     /// In order.
     #[must_use]
-    pub fn ok(stage: Stage, seen: impl Into<String>) -> Self {
+    pub fn ok(stage: S, seen: impl Into<String>) -> Self {
         Self { stage, status: Status::Ok, code: None, seen: seen.into() }
     }
 
     /// Works, and wants attention.
     #[must_use]
-    pub fn warn(stage: Stage, code: Code, seen: impl Into<String>) -> Self {
+    pub fn warn(stage: S, code: Code, seen: impl Into<String>) -> Self {
         Self { stage, status: Status::Warn, code: Some(code), seen: seen.into() }
     }
 
     /// Wrong.
     #[must_use]
-    pub fn fail(stage: Stage, code: Code, seen: impl Into<String>) -> Self {
+    pub fn fail(stage: S, code: Code, seen: impl Into<String>) -> Self {
         Self { stage, status: Status::Fail, code: Some(code), seen: seen.into() }
     }
 
     /// Not looked at.
     #[must_use]
-    pub fn skip(stage: Stage, why: impl Into<String>) -> Self {
+    pub fn skip(stage: S, why: impl Into<String>) -> Self {
         Self { stage, status: Status::Skip, code: None, seen: why.into() }
     }
 
@@ -159,11 +159,17 @@ impl Status {
     }
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// `FAIL MU-7020 chain: what was seen; why; what to do`.
-impl fmt::Display for Check {
+impl<S: fmt::Display> fmt::Display for Check<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.status == Status::Fail { "FAIL" } else { self.status.as_str() };
-        let stage = self.stage.as_str();
+        let stage = &self.stage;
         match self.code {
             None => write!(f, "{word:4} {:7} {stage}: {}", "", self.seen),
             Some(code) => {

@@ -497,6 +497,30 @@ codes! {
     ClockImplausible = 7060, exit 75, "this machine's clock cannot be right",
         "It stands before the first day of every CA of the org.",
         "Set the clock. Membership does not depend on it, certificates do.";
+    ReleasesDiffer = 7070, exit 75, "muster and musterd are of different releases",
+        "The command was updated and the daemon runs on as it was started, or they come from different places.",
+        "Restart the daemon: `systemctl restart musterd`. If that does not help, install both from one package.";
+    DiskAlmostFull = 7071, exit 75, "there is little room left for the state directory",
+        "When the disk is full, changes of the member list cannot be kept, and this machine acknowledges none.",
+        "Make room on the file system that is named.";
+    NeighboursSilent = 7072, exit 75, "members that this machine keeps in step with do not answer",
+        "They are off, or the network between does not carry UDP on the tunnels' port.",
+        "`muster ping NODE` to one of them; on the way, let UDP on `[network] port` through.";
+    NamesNotAnswered = 7073, exit 75, "names are not answered",
+        "`[names] listen` is set, and what answers there does not answer with this machine's address.",
+        "Restart musterd, and see with `ss -lnup` whether another program has the port.";
+    PortNotHeld = 7074, exit 75, "nothing takes the tunnels' packets",
+        "musterd is to receive UDP on `[network] port`, and this machine has no socket there.",
+        "Restart musterd: it says at its start why it does not get the port.";
+    ListUncompared = 7075, exit 75, "the member list was not compared with another member's lately",
+        "No other member is in contact at the moment, so that a revocation elsewhere would not be known here.",
+        "`muster ping NODE` to a member that runs; see whether the network carries UDP between the two.";
+    FileExists = 7080, exit 73, "the file exists already",
+        "Nothing is overwritten.",
+        "Name another file, or move that one away.";
+    ArchiveUnreadable = 7081, exit 65, "the file cannot be opened or unpacked",
+        "It is not one that muster wrote, it is damaged, or it is encrypted to another key.",
+        "Check that it is the right file, and that --identity names the key that it was encrypted to.";
     // Images and booting.
     ImageIncomplete = 8001, exit 65, "the image lacks something of its org",
         "A file that every image carries is missing or malformed: the image was not made by `muster image preboot`.",

@@ -265,6 +265,10 @@ pub const CONTROL_CLIENTS_MAX: usize = 64;
 pub const NAMES_CLIENT_IDLE_MS: u64 = 10_000;
 /// Answers that wait for such a program; one question is answered by one.
 pub const NAMES_RESPONSES_QUEUED_MAX: usize = 32;
+/// Each part of what `muster debug bundle` writes: a journal may be long.
+pub const BUNDLE_PART_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A backup, packed and unpacked: the member list of some thousand machines takes some megabytes.
+pub const ARCHIVE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A configuration file.
 pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
 /// A policy as a person writes it, with its tests and remarks.
