@@ -89,7 +89,9 @@ fn gateway(everywhere: &Everywhere, places: &Places) -> Finding {
             match worst(Status::Fail).or_else(|| worst(Status::Warn)) {
                 None => Check::ok(part, format!("{address}: reached, and it proved its key")),
                 Some(check) => {
-                    let seen = format!("{address}: {}: {}", check.stage, check.seen);
+                    let told = check.seen.starts_with(&address.to_string());
+                    let before = if told { String::new() } else { format!("{address}: ") };
+                    let seen = format!("{before}{}: {}", check.stage, check.seen);
                     Check { stage: part, status: check.status, code: check.code, seen }
                 }
             }

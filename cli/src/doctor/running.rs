@@ -205,8 +205,9 @@ fn links(status: &Status) -> Finding {
 fn names(status: &Status, survey: Option<&Survey>) -> Finding {
     let part = Part::Names;
     let at = setting(survey, "names.listen").and_then(Value::as_str).and_then(|text| text.parse().ok());
-    let (Some(at), Some(node), Some(org)) = (at, &status.node, &status.org) else {
-        return Check::skip(part, "[names] listen is not set, or there is no name to ask for");
+    let Some(at) = at else { return Check::skip(part, "[names] listen is not set") };
+    let (Some(node), Some(org)) = (&status.node, &status.org) else {
+        return Check::skip(part, "there is no name to ask for");
     };
     let name = format!("{}.{}.internal", node.name, org.name.0);
     match answers(at, &name, node.address) {
