@@ -143,8 +143,12 @@ fn disk(state: &Path) -> Finding {
         Err(error) => return Check::skip(part, format!("{}: {error}", there.display())),
     };
     let free = room.f_bavail.saturating_mul(room.f_frsize);
-    let seen = format!("{}: {} MiB free", there.display(), free >> 20);
     let no_names = room.f_files > 0 && room.f_favail == 0;
+    of_room(&format!("{}: {} MiB free", there.display(), free >> 20), free, no_names)
+}
+
+fn of_room(seen: &str, free: u64, no_names: bool) -> Finding {
+    let part = Part::Disk;
     match free {
         _ if no_names => {
             Check::fail(part, Code::DiskAlmostFull, format!("{seen}, and no room for new files"))
@@ -205,6 +209,14 @@ mod tests {
         assert_eq!(files(state.path()).status, Status::Ok);
         fs::set_permissions(state.path(), fs::Permissions::from_mode(0o750)).unwrap();
         assert_eq!(files(state.path()).code, Some(Code::FileModeTooOpen));
+    }
+
+    #[test]
+    fn a_disk_that_fills_is_a_warning_before_it_is_a_failure() {
+        let of = |free, no_names| of_room("", free, no_names).status;
+        let [little, less, enough] = [DISK_WARNS_BELOW - 1, DISK_FAILS_BELOW - 1, DISK_WARNS_BELOW];
+        let seen = [of(enough, false), of(little, false), of(less, false), of(enough, true)];
+        assert_eq!(seen, [Status::Ok, Status::Warn, Status::Fail, Status::Fail]);
     }
 
     #[test]

@@ -246,3 +246,58 @@ fn setting<'a>(survey: Option<&'a Survey>, key: &str) -> Option<&'a Value> {
 
 const NOBODY: &str = "no musterd to ask";
 const NAME_ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use control::{
+        local::{Freshness, LinkStatus},
+        settings::Set,
+    };
+
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            version: "0.0.1".to_owned(),
+            state: State::Ready,
+            problems: Vec::new(),
+            org: None,
+            node: None,
+            gateway: false,
+            up_ms: 1,
+            links: LinkStatus::default(),
+            freshness: Some(Freshness { state: FreshnessState::Apart, compared_ms_ago: None }),
+            neighbours: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_musterd_of_another_release_and_a_port_that_nobody_holds_are_named() {
+        assert_eq!(daemon(&status()).code, Some(Code::ReleasesDiffer));
+        let port_of = |number: u16| {
+            let set = Set { key: "network.port".to_owned(), value: number.into(), from: None };
+            port(Some(&Survey { files: Vec::new(), settings: vec![set], problems: Vec::new() }))
+        };
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let number = socket.local_addr().unwrap().port();
+        assert_eq!(port_of(number).code, None);
+        assert_eq!(port_of(1).code, Some(Code::PortNotHeld));
+    }
+
+    #[test]
+    fn names_are_answered_with_the_address_that_was_asked_for_or_not_at_all() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let at = server.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            for address in [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED] {
+                let mut question = [0; 512];
+                let (length, from) = server.recv_from(&mut question).unwrap();
+                assert!(question[..length].windows(5).any(|bytes| bytes == b"\x04demo"));
+                server.send_to(&[&question[..length], &address.octets()].concat(), from).unwrap();
+            }
+        });
+        assert!(answers(at, "n1.demo.internal", Ipv6Addr::LOCALHOST).unwrap());
+        assert!(!answers(at, "n1.demo.internal", Ipv6Addr::LOCALHOST).unwrap());
+        answering.join().unwrap();
+    }
+}
