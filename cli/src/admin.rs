@@ -288,7 +288,7 @@ fn report(
     line: &str,
     waiting: &Waiting,
 ) -> u8 {
-    let waited = coverage::wait(&mut *settings.carrier, changed.id, waiting);
+    let waited = coverage::wait(everywhere, &mut *settings.carrier, changed.id, waiting);
     let value = json!({ "admin": { "name": name.as_str(), "key": key.to_string() } });
     settings::report(everywhere, changed, value, line, waited)
 }

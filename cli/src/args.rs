@@ -8,6 +8,7 @@ use identity::{Name, Tag, TpmId};
 use serde::Deserialize;
 
 pub(crate) use image::{Image, ImageNode, ImagePreboot, ImageRecovery};
+pub(crate) use lab::{Lab, LabCommand, LabUp};
 pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
 pub(crate) use operate::{Backup, Bundle, Config, Restore};
 pub(crate) use policy::{Policy, PolicyFileAt, Trace};
@@ -21,6 +22,7 @@ pub(crate) use services::{Connect, Expose, ExposeCommand, Ssh};
 use crate::{duration, output::Format};
 
 mod image;
+mod lab;
 mod members;
 mod operate;
 mod policy;
@@ -208,6 +210,8 @@ pub(crate) enum Command {
     /// The settings of this machine's musterd
     #[command(subcommand)]
     Config(Config),
+    /// An org to try things with, on machines that are network namespaces
+    Lab(Lab),
     /// What a code means and what to do; works offline
     Explain {
         /// MU-nnnn; all codes without it

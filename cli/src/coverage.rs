@@ -8,11 +8,12 @@ use identity::{Code, StatementId};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Wait, Waiting},
+    args::{Everywhere, Wait, Waiting},
     author::Carrier,
     failure::{Failure, Outcome},
     member,
     output::talk,
+    progress::Progress,
 };
 
 /// What a wait came to.
@@ -23,9 +24,16 @@ pub(crate) struct Waited {
 }
 
 /// Looks until enough members have applied it, or time is up. The last look counts.
-pub(crate) fn wait(carrier: &mut dyn Carrier, change: StatementId, waiting: &Waiting) -> Waited {
+pub(crate) fn wait(
+    everywhere: &Everywhere,
+    carrier: &mut dyn Carrier,
+    change: StatementId,
+    waiting: &Waiting,
+) -> Waited {
     let started = Instant::now();
     let pause = carrier.pause();
+    // Only once it takes a while: most are everywhere at the first look.
+    let mut progress = None;
     let covered = loop {
         match carrier.coverage(change) {
             Ok(coverage)
@@ -33,7 +41,11 @@ pub(crate) fn wait(carrier: &mut dyn Carrier, change: StatementId, waiting: &Wai
             {
                 break Ok(coverage);
             }
-            Ok(_) => thread::sleep(pause),
+            Ok(coverage) => {
+                let begin = || Progress::count(everywhere, "applied by", coverage.of);
+                progress.get_or_insert_with(begin).at(coverage.applied);
+                thread::sleep(pause);
+            }
             Err(failure) => break Err(failure),
         }
     };

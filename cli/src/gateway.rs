@@ -137,7 +137,7 @@ pub(crate) fn add(everywhere: &Everywhere, args: &GatewayAdd) -> Outcome<u8> {
         output::print(everywhere.format(), value, || format!("{}\n", shown.trim_end()));
         return Ok(0);
     };
-    let waited = coverage::wait(&mut *settings.carrier, changed.id, &args.waiting);
+    let waited = coverage::wait(everywhere, &mut *settings.carrier, changed.id, &args.waiting);
     if args.out.is_none() {
         // The certificate alone stands on stdout, to be piped into its file.
         talk(&format!("{name} is a gateway at {address}; org settings, version {}", changed.version));
@@ -174,7 +174,7 @@ pub(crate) fn remove(everywhere: &Everywhere, args: &GatewayRemove) -> Outcome<u
     if let Some(address) = &args.address {
         remove_address(everywhere, address)?;
     }
-    let waited = coverage::wait(&mut *settings.carrier, changed.id, &args.waiting);
+    let waited = coverage::wait(everywhere, &mut *settings.carrier, changed.id, &args.waiting);
     let value = json!({
         "gateway": { "name": name, "node_key": gateway.node.to_string(), "key": gateway.key.to_string() },
     });

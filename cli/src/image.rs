@@ -49,17 +49,6 @@ fn org(everywhere: &Everywhere, directory: Option<&Path>, at: &OrgKeysAt) -> Out
     })
 }
 
-/// Where our programs are: as said, or beside this one.
-fn programs(given: Option<&Path>) -> Outcome<PathBuf> {
-    match given {
-        Some(directory) => Ok(directory.to_owned()),
-        None => {
-            let own = std::env::current_exe().map_err(|e| Failure::new(Code::FileProblem, e))?;
-            Ok(own.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf))
-        }
-    }
-}
-
 fn unusable(why: impl core::fmt::Display) -> Failure {
     Failure::new(Code::ImageInputs, why)
 }

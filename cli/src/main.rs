@@ -33,6 +33,7 @@ mod journal;
 mod key;
 mod key_file;
 mod keys;
+mod lab;
 mod local;
 mod machine;
 mod manual;
@@ -49,6 +50,8 @@ mod place;
 mod policy;
 mod profile;
 mod program;
+mod programs;
+mod progress;
 mod random;
 mod recover;
 mod recovery_sheet;
@@ -174,6 +177,7 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
         Command::Debug(Debug::Bundle(args)) => bundle::run(everywhere, args),
         Command::Debug(Debug::Connection(args)) => return connection::run(everywhere, args),
+        Command::Lab(args) => lab::run(everywhere, args),
         Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),
         Command::Completion { shell } => {
             manual::completion(*shell);

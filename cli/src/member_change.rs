@@ -130,7 +130,7 @@ pub(crate) fn report(
     waiting: &Waiting,
 ) -> u8 {
     let change = signed.change.id();
-    let waited = coverage::wait(author, change, waiting);
+    let waited = coverage::wait(everywhere, author, change, waiting);
     let value = json!({
         "member": { "name": member.name.as_str(), "key": member.node.to_string() },
         "change": change.to_string(),

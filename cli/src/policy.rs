@@ -112,7 +112,7 @@ pub(crate) fn apply(everywhere: &Everywhere, at: &PolicyFileAt, waiting: &Waitin
     let change = PolicyChange { number: roster.next_policy_number(), policy: file.policy };
     let (number, rules) = (change.number, change.policy.rules().len());
     let signed = author.sign(&change.into())?;
-    let waited = coverage::wait(&mut author, signed.change.id(), waiting);
+    let waited = coverage::wait(everywhere, &mut author, signed.change.id(), waiting);
     let value = json!({
         "policy": { "number": number, "rules": rules },
         "applied": true,

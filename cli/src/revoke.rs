@@ -80,7 +80,7 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
         }
         None => (Box::new(author), None),
     };
-    let waited = coverage::wait(&mut *carrier, change, &args.waiting);
+    let waited = coverage::wait(everywhere, &mut *carrier, change, &args.waiting);
     let lacking = if several { lacking(&mut *carrier, org, &target)? } else { None };
     let cancelled = || roles.cancels.iter().map(|cancel| cancel.invite);
     let mut fields = vec![

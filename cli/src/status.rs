@@ -21,7 +21,7 @@ use crate::{
 
 /// The four answers of `status --check`; the numbers are its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Health {
+pub(crate) enum Health {
     Healthy = 0,
     Degraded = 1,
     Down = 2,
@@ -63,7 +63,7 @@ pub(crate) fn watch(everywhere: &Everywhere) -> Outcome<()> {
     }
 }
 
-fn health(status: &Status) -> Health {
+pub(crate) fn health(status: &Status) -> Health {
     match status.state {
         State::NotEnrolled => Health::NotEnrolled,
         State::IdentityUnavailable | State::NotMember => Health::Down,
@@ -238,7 +238,7 @@ fn coloured(health: Health) -> String {
     }
 }
 
-const fn word(health: Health) -> &'static str {
+pub(crate) const fn word(health: Health) -> &'static str {
     match health {
         Health::Healthy => "healthy",
         Health::Degraded => "degraded",
@@ -247,7 +247,7 @@ const fn word(health: Health) -> &'static str {
     }
 }
 
-const fn state_word(state: State) -> &'static str {
+pub(crate) const fn state_word(state: State) -> &'static str {
     match state {
         State::Ready => "ready",
         State::Alone => "alone",

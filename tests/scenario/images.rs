@@ -20,12 +20,12 @@ use transport::{
 use crate::harness::{self, within};
 
 /// Long enough to be stopped on the way.
-const LONG: usize = 20 * 1024 * 1024 + 77;
+pub(crate) const LONG: usize = 20 * 1024 * 1024 + 77;
 const SHORT: usize = 3 * 1024 * 1024;
 const SOME: u64 = 1024 * 1024;
 
 /// A machine passes on an image of so many bytes. Its hash.
-fn publish(org: &Org, node: usize, bytes: usize) -> (Vec<u8>, String) {
+pub(crate) fn publish(org: &Org, node: usize, bytes: usize) -> (Vec<u8>, String) {
     let image: Vec<u8> = (0..bytes).map(|at| (at / 251 + at * 7).to_le_bytes()[0]).collect();
     let mut outliner = Outliner::default();
     image.chunks(BLOB_PIECE_BYTES).for_each(|piece| outliner.push(piece).unwrap());

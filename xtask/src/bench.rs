@@ -1,7 +1,9 @@
 //! Benchmarks live in the package `muster-bench` and are built for release; this only calls it. Those that
-//! need machines, `boot` and `revoke`, are here.
+//! need machines, `boot`, `connect`, `idle` and `revoke`, are here.
 
 mod boot;
+mod connect;
+mod idle;
 mod revoke;
 
 use clap::Args;
@@ -10,7 +12,7 @@ use crate::machine::{self, Failure};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// boot, handshake, liveness, propagation, revoke, roster or sync
+    /// boot, connect, handshake, idle, liveness, propagation, revoke, roster or sync
     name: String,
     /// Print one object last
     #[arg(long)]
@@ -18,7 +20,7 @@ pub(crate) struct Options {
     /// Rounds, each measuring every row once; boots of `boot`
     #[arg(long)]
     rounds: Option<u32>,
-    /// Machines of `revoke`; sizes of `liveness` and `propagation`, with commas
+    /// Machines of `revoke`; peers of `idle`; sizes of `liveness` and `propagation`, with commas
     #[arg(long)]
     nodes: Option<String>,
     /// Percent of frames lost between the machines of `revoke`
@@ -32,6 +34,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     match options.name.as_str() {
         "boot" => return boot::run(options),
+        "connect" => return connect::run(options),
+        "idle" => return idle::run(options),
         "revoke" => return revoke::run(options),
         _ => {}
     }

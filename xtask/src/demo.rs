@@ -87,7 +87,7 @@ pub(crate) fn enter_with(who: &str, profile: Profile, more: &[Purpose]) -> Resul
 
 /// What the demo and the tests need from Debian: said, then installed.
 pub(crate) fn packages() -> Result<(), Failure> {
-    install(&[Purpose::Build, Purpose::Lab, Purpose::Run])
+    install(&[Purpose::Build, Purpose::Lab, Purpose::Tpm, Purpose::Run])
 }
 
 /// The same for other purposes.

@@ -26,6 +26,7 @@ use crate::{
     local::{self, Daemon},
     output::{self, talk},
     place::Places,
+    progress::Progress,
 };
 
 pub(super) fn run(everywhere: &Everywhere, hash: Option<&str>, from: &str, out: &Path) -> Outcome<()> {
@@ -49,11 +50,15 @@ pub(super) fn run(everywhere: &Everywhere, hash: Option<&str>, from: &str, out: 
     if begun_at > 0 {
         talk(&format!("{begun_at} of {} pieces are here already", outline.pieces()));
     }
+    let at = |pieces: u32| u64::from(pieces) * BLOB_PIECE_BYTES as u64;
+    let progress = Progress::bytes(everywhere, from, at(begun_at), outline.bytes());
     while kept.pieces < outline.pieces() {
+        progress.at(at(kept.pieces));
         for piece in member.pieces(&outline, kept.pieces)? {
             kept.take(&outline, &piece)?;
         }
     }
+    drop(progress);
     kept.finish(out)?;
     let value = json!({
         "file": out,

@@ -12,14 +12,15 @@ use org_trust::Generation;
 use serde_json::json;
 
 use super::{
-    inputs, programs,
+    inputs,
     tools::{self, Scratch},
     unusable,
 };
 use crate::{
     args::{Everywhere, ImageNode},
     failure::{Failure, Outcome},
-    files, org_keys, output,
+    files, org_keys, output, programs,
+    progress::Progress,
 };
 
 pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
@@ -31,12 +32,14 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
     let (profile, path) = super::org(everywhere, args.org.as_deref(), &args.org_keys)?;
     let keys = org_keys::unlock(everywhere, &args.org_keys, &path, profile.org())?;
     let (image, signed) = (args.out.join("node.squashfs"), args.out.join("node.release"));
+    let progress = Progress::steps(everywhere, 3);
+    progress.step("collecting programs and their libraries");
     let scratch = Scratch::beside(&image)?;
     let settings = match &args.settings {
         Some(path) => inputs::read(path)?,
         None => SETTINGS.as_bytes().to_vec(),
     };
-    let from = programs(args.programs.as_deref())?;
+    let from = programs::beside(args.programs.as_deref())?;
     let mut tree = Archive::default();
     for name in ["musterd", "muster"] {
         inputs::program(&mut tree, &format!("usr/bin/{name}"), &from.join(name), &scratch)?;
@@ -54,6 +57,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
     }
     let root = scratch.path().join("root");
     write(&tree, &root)?;
+    progress.step("packing the file system");
     let packed = scratch.path().join("node.squashfs");
     let same_each_time = ["-all-root", "-all-time", "0", "-mkfs-time", "0", "-no-xattrs", "-noappend"];
     let arguments = [root.as_os_str(), packed.as_os_str()].into_iter();
@@ -61,6 +65,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
     tools::run("mksquashfs", "squashfs-tools", arguments)?;
     let bytes = inputs::read(&packed)?;
 
+    progress.step("signing");
     let generation = Generation {
         number: args.release,
         image: *blake3::hash(&bytes).as_bytes(),
@@ -72,6 +77,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
     }
     files::replace(&image, files::PUBLIC, &bytes)?;
     files::replace(&signed, files::PUBLIC, &generation.sign(&profile.org(), &keys.release))?;
+    drop(progress);
     let hash = identity::encode_hex(&generation.image);
     let value = json!({
         "file": image,

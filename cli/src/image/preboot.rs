@@ -18,7 +18,6 @@ use transport::{Address, ClientTls, client};
 use super::{
     approvals,
     inputs::{self, Kernel},
-    programs,
     tools::{self, Scratch},
     unusable,
 };
@@ -27,6 +26,8 @@ use crate::{
     failure::{Failure, Outcome},
     files, invite, org_keys, output,
     profile::Profile,
+    programs,
+    progress::Progress,
 };
 
 pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
@@ -39,6 +40,8 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
         None => None,
     };
     let mut chain = profile.chain.clone();
+    let progress = Progress::steps(everywhere, 4);
+    progress.step("asking the gateways");
     if !args.offline {
         ask_gateways(&profile.gateways, &bundle, &mut chain)?;
     }
@@ -56,10 +59,11 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
         invite: invite.map(|(line, _)| line),
     };
 
+    progress.step("collecting the kernel's modules and programs");
     let scratch = Scratch::beside(&args.out)?;
     let kernel = Kernel::find(args.made_of.kernel.as_deref(), args.made_of.modules.as_deref())?;
     let mut archive = Archive::default();
-    let from = programs(args.made_of.programs.as_deref())?.join("muster-preboot");
+    let from = programs::beside(args.made_of.programs.as_deref())?.join("muster-preboot");
     inputs::program(&mut archive, "init", &from, &scratch)?;
     let mut as_well: &[&str] = &[];
     if args.persist {
@@ -72,6 +76,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
     kernel.put_modules(&mut archive, as_well, &args.made_of.module)?;
     pins.put(&mut archive);
 
+    progress.step("packing");
     let mut uki = Uki::new(&inputs::read(&args.made_of.stub)?).map_err(unusable)?;
     for (name, content) in [
         (".osrel", os_release(&profile).into_bytes()),
@@ -81,6 +86,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
     ] {
         uki.add(name, content).map_err(unusable)?;
     }
+    progress.step("signing");
     // Not measured: it is about the measurement.
     let approvals = approvals::sign(&image_key, &profile.org(), Pcr::of_image(&uki));
     uki.add(".pcrsig", approvals.encode()).map_err(unusable)?;
@@ -94,6 +100,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
     };
     files::replace(&args.out, files::SECRET, &file)?;
 
+    drop(progress);
     let pcr = Pcr::of_image(&uki);
     let value = json!({
         "file": args.out,

@@ -21,6 +21,7 @@ use crate::{
     local::{self, Daemon},
     output,
     place::Places,
+    progress::Progress,
 };
 
 pub(super) fn run(everywhere: &Everywhere, dir: &Path) -> Outcome<()> {
@@ -43,7 +44,9 @@ pub(super) fn run(everywhere: &Everywhere, dir: &Path) -> Outcome<()> {
     }
     let mut daemon = Daemon::connect(&Places::find(everywhere)?.socket)?;
     let mut done = uploaded(daemon.ask(&Request::OfferImage { release: release.clone().into() })?)?;
+    let progress = Progress::bytes(everywhere, "to musterd", done.at, done.bytes);
     while done.at < done.bytes {
+        progress.at(done.at);
         let mut part = Vec::new();
         let read = file
             .seek(SeekFrom::Start(done.at))
@@ -55,6 +58,7 @@ pub(super) fn run(everywhere: &Everywhere, dir: &Path) -> Outcome<()> {
             return Err(local::unexpected());
         }
     }
+    drop(progress);
     let value = json!({
         "release": generation.number,
         "minimum": generation.minimum,

@@ -3,7 +3,7 @@
 //! Numbers never change their meaning and are never used again. The thousands tell where to look:
 //! 1 handshake, 14 standing, 2 changes to the member list, 3 invites and enrolment, 4 keys and TPM,
 //! 5 reaching a gateway, 6 this machine's daemon, 7 configuration and usage (from 7010 on what `muster debug
-//! connection` tells apart), 8 images and booting, 9 programs behind muster, and who may reach them.
+//! connection` tells apart, from 7100 on `muster lab`), 8 images and booting, 9 programs behind muster, and who may reach them.
 
 use core::fmt;
 
@@ -521,6 +521,29 @@ codes! {
     ArchiveUnreadable = 7081, exit 65, "the file cannot be opened or unpacked",
         "It is not one that muster wrote, it is damaged, or it is encrypted to another key.",
         "Check that it is the right file, and that --identity names the key that it was encrypted to.";
+
+    LabNotUp = 7100, exit 69, "no lab is up",
+        "`muster lab` finds no lab in that directory, or one that ended without being taken down.",
+        "`muster lab up` begins one; `--dir` says where it lies.";
+    LabIsUp = 7101, exit 73, "a lab is up there already",
+        "One directory has one lab.",
+        "`muster lab status` shows it, `muster lab down` ends it; `--dir` begins another one.";
+    LabLacks = 7102, exit 69, "this machine lacks what a lab needs",
+        "A lab is made of network namespaces, nftables and TUN devices, with --swtpm also of emulated TPMs.",
+        "Install what is named.";
+    LabRefused = 7103, exit 77, "no namespaces for this user",
+        "The kernel, or the container around this program, does not let it make namespaces.",
+        "Run it as root, or allow user namespaces; the message names the settings that forbid them.";
+    LabFailed = 7104, exit 75, "the lab does not work",
+        "A program in it failed, or did not do in time what it should.",
+        "Read lab.log in its directory and musterd.log below it; `muster lab down` removes what is left.";
+    LabNoMachine = 7105, exit 65, "no such machine in the lab",
+        "Machines of a lab are called n1, n2 and so on.",
+        "`muster lab status` lists them.";
+    LabPlace = 7106, exit 73, "a lab cannot lie there",
+        "It wants a directory of its own outside /run, with a name short enough for sockets in it.",
+        "Give another one with `--dir`.";
+
     // Images and booting.
     ImageIncomplete = 8001, exit 65, "the image lacks something of its org",
         "A file that every image carries is missing or malformed: the image was not made by `muster image preboot`.",

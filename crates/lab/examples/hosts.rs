@@ -7,7 +7,7 @@ use std::time::Instant;
 use lab::{Lab, LabConfig, Sandbox, packages};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let missing = packages::missing(&[packages::Purpose::Lab]);
+    let missing = packages::missing(&[packages::Purpose::Lab, packages::Purpose::Tpm]);
     if !missing.is_empty() {
         return Err(format!("packages are missing: {}", packages::install_line(&missing)).into());
     }

@@ -115,7 +115,7 @@ fn finished(command: &Command, output: Output) -> Result<String, CommandError> {
     }
 }
 
-fn search_path() -> OsString {
+pub(crate) fn search_path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     if !path.is_empty() {
         path.push(":");

@@ -24,15 +24,17 @@
 //! # }
 //! ```
 //!
-//! This crate is never a dependency of anything that is installed. It touches no name outside the
-//! sandbox: no `/run/netns`, no packet filter table, no interface of the host. [`packages::install`]
-//! is the one exception and runs only when it is called.
+//! Of what is installed only `muster lab` uses it. It touches no name outside the sandbox: no
+//! `/run/netns`, no packet filter table, no interface of the host. [`packages::install`] is the one
+//! exception and runs only when it is called.
 
 mod command;
 mod daemon;
 pub mod fire;
 mod hosts;
 pub mod images;
+pub mod keeper;
+mod kept;
 mod network;
 pub mod org;
 pub mod packages;
@@ -46,8 +48,9 @@ mod watch;
 pub use command::CommandError;
 pub use daemon::{Daemon, Held};
 pub use hosts::{Host, Lab, LabConfig, LabError, Tpms};
+pub use kept::{Holder, Kept, KeptError, Presence};
 pub use network::{Bridge, Namespace, NetworkError, Underlay};
-pub use program::{Ended, Program, ProgramError, Ready};
+pub use program::{Ended, Open, Program, ProgramError, Ready};
 pub use rustix::process::Signal;
 pub use sandbox::{Sandbox, SandboxError, test};
 pub use swtpm::{Swtpm, SwtpmError};

@@ -41,8 +41,18 @@ impl Programs {
     /// # Errors
     /// One is not there.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Result<Self, OrgError> {
+        let programs = Self::shipped(dir)?;
+        let program = programs.dir.join("muster-probe");
+        if program.is_file() { Ok(programs) } else { Err(OrgError::NotBuilt { program }) }
+    }
+
+    /// Those that are shipped, as they lie where they are installed.
+    ///
+    /// # Errors
+    /// One is not there.
+    pub fn shipped(dir: impl Into<PathBuf>) -> Result<Self, OrgError> {
         let dir = dir.into();
-        for name in ["muster", "musterd", "muster-gateway", "muster-preboot", "muster-probe"] {
+        for name in ["muster", "musterd", "muster-gateway", "muster-preboot"] {
             if !dir.join(name).is_file() {
                 return Err(OrgError::NotBuilt { program: dir.join(name) });
             }
@@ -78,14 +88,22 @@ impl Org {
         programs: Programs,
         keep: Option<PathBuf>,
     ) -> Result<Self, OrgError> {
-        let lab =
-            Lab::build(sandbox, LabConfig { dir: keep, ..LabConfig::hosts(nodes) }).map_err(OrgError::Lab)?;
+        Self::build_of(sandbox, programs, LabConfig { dir: keep, ..LabConfig::hosts(nodes) })
+    }
+
+    /// The same, of machines that may have no TPMs: they keep their keys in files then.
+    ///
+    /// # Errors
+    /// The lab cannot be built.
+    pub fn build_of(sandbox: &Sandbox, programs: Programs, config: LabConfig) -> Result<Self, OrgError> {
+        let nodes = config.names.len();
+        let lab = Lab::build(sandbox, config).map_err(OrgError::Lab)?;
         for host in lab.hosts() {
             for dir in ["etc", "run"] {
                 let dir = host.dir().join(dir);
                 fs::create_dir(&dir).map_err(file(&dir))?;
             }
-            write_settings(host, "tpm", false)?;
+            write_settings(host, storage(host), false)?;
         }
         let running = (0..nodes).map(|_| Running::default()).collect();
         Ok(Self { running, lab, programs })
@@ -145,12 +163,10 @@ impl Org {
     pub fn program(&self, node: usize, name: &str) -> Result<Program, OrgError> {
         let host = self.host(node)?;
         let other = self.programs.musterd.clone().filter(|_| name == "musterd");
-        let program = host
-            .program(other.unwrap_or_else(|| self.programs.dir.join(name)))
-            .env("MUSTER_CONFIG_DIR", host.dir().join("etc"))
-            .env("MUSTER_STATE_DIR", host.dir().join("state"))
-            .env("MUSTER_CONTROL_SOCKET", host.dir().join("run/musterd.sock"))
-            .env("XDG_CONFIG_HOME", host.dir().join("operator"))
+        let program = host.program(other.unwrap_or_else(|| self.programs.dir.join(name)));
+        let program = environment(host.dir())
+            .into_iter()
+            .fold(program, |program, (name, value)| program.env(name, value))
             .env("TSS2_LOG", "all+NONE");
         // Operators give it to `muster`; nothing else needs it.
         let program = if name == "muster" { program.env("MUSTER_PASSPHRASE", PASSPHRASE) } else { program };
@@ -189,13 +205,11 @@ impl Org {
     /// A program fails.
     pub fn found_on(&mut self, node: usize, org: &str) -> Result<(), OrgError> {
         let host = self.host(node)?;
-        write_settings(host, "tpm", true)?;
+        write_settings(host, storage(host), true)?;
         let gateway = format!("{}:{GATEWAY_PORT}", host.address());
         let sheet = host.dir().join("recovery-sheet.txt").display().to_string();
-        let tpm = tpm(host);
         let name = Self::name(node);
-        let arguments =
-            ["org", "create", org, "--gateway", &gateway, "--node-name", &name, "--tpm", &tpm, "--yes"];
+        let arguments = ["org", "create", org, "--gateway", &gateway, "--node-name", &name, "--yes"];
         let arguments = [&arguments[..], &["--recovery-sheet", &sheet]].concat();
         self.muster(node, &arguments)?.ok().map_err(OrgError::Program)?;
         self.start_musterd(node)?;
@@ -220,6 +234,23 @@ impl Org {
         let join =
             self.program(node, "muster")?.args(["join", "-", "--no-start", "--name", &Self::name(node)]);
         join.input(invite).run(PATIENCE).map_err(OrgError::Program)
+    }
+
+    /// Waits until each of the first so many machines lists all of them, with addresses.
+    ///
+    /// # Errors
+    /// That does not come to be in time.
+    pub fn know_each_other(&self, machines: usize, limit: Duration) -> Result<(), OrgError> {
+        for node in 0..machines {
+            wait_for(limit, "every machine knows every other", || {
+                let Answer::Members(members) = self.control(node, &Request::Members {})? else {
+                    return Err(OrgError::Other { program: format!("musterd on {}", Self::name(node)) });
+                };
+                let known = members.iter().filter(|m| m.this || !m.endpoints.is_empty()).count();
+                Ok((known == machines).then_some(()))
+            })?;
+        }
+        Ok(())
     }
 
     /// A machine joins with an invite made for it, and its musterd starts.
@@ -437,7 +468,7 @@ impl Org {
     /// # Errors
     /// It does not answer.
     pub fn control(&self, node: usize, request: &Request) -> Result<Answer, OrgError> {
-        let path = self.host(node)?.dir().join("run/musterd.sock");
+        let path = self.host(node)?.dir().join(CONTROL_SOCKET);
         exchange(&path, request).map_err(|source| OrgError::File { path, source })
     }
 
@@ -459,6 +490,17 @@ impl Org {
     fn slot(&mut self, node: usize) -> Result<&mut Running, OrgError> {
         self.running.get_mut(node).ok_or(OrgError::NoMachine(node))
     }
+}
+
+/// Where programs on a machine find its settings, its state, its musterd and its operator's keys.
+#[must_use]
+pub fn environment(dir: &Path) -> [(&'static str, PathBuf); 4] {
+    [
+        ("MUSTER_CONFIG_DIR", dir.join("etc")),
+        ("MUSTER_STATE_DIR", dir.join("state")),
+        ("MUSTER_CONTROL_SOCKET", dir.join(CONTROL_SOCKET)),
+        ("XDG_CONFIG_HOME", dir.join("operator")),
+    ]
 }
 
 /// Asks until the answer is there, for as long as anything on one machine may take.
@@ -572,13 +614,17 @@ fn write_settings(host: &Host, storage: &str, is_gateway: bool) -> Result<(), Or
         true => format!("\n[gateway]\nsocket = \"{dir}/run-gateway/gateway.sock\"\n"),
         false => String::new(),
     };
+    let tpm = if host.tpm().is_some() { format!("tpm = \"{}\"\n", tpm(host)) } else { String::new() };
     let text = format!(
-        "state_dir = \"{dir}/state\"\n\n[keys]\nstorage = \"{storage}\"\ntpm = \"{}\"\n\n\
-         [control]\nsocket = \"{dir}/run/musterd.sock\"\n{gateway}",
-        tpm(host)
+        "state_dir = \"{dir}/state\"\n\n[keys]\nstorage = \"{storage}\"\n{tpm}\n\
+         [control]\nsocket = \"{dir}/{CONTROL_SOCKET}\"\n{gateway}"
     );
     let path = host.dir().join("etc/muster.toml");
     fs::write(&path, text).map_err(file(&path))
+}
+
+const fn storage(host: &Host) -> &'static str {
+    if host.tpm().is_some() { "tpm" } else { "file" }
 }
 
 fn tpm(host: &Host) -> String {
@@ -602,6 +648,8 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> OrgError {
     move |source| OrgError::File { path, source }
 }
 
+/// In a machine's directory.
+const CONTROL_SOCKET: &str = "run/musterd.sock";
 /// What everything on one machine gets done in.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// For some hundred sessions, one after the other.

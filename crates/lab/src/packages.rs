@@ -12,12 +12,16 @@ use crate::command::{self, CommandError};
 pub enum Purpose {
     /// Compiling the workspace.
     Build,
-    /// Namespaces and software TPMs: the demo, the tests, the benchmarks.
+    /// Namespaces.
     Lab,
+    /// Software TPMs.
+    Tpm,
     /// Running what was built.
     Run,
-    /// Programs of others that tests put in front of ours.
+    /// Programs of others that tests put in front of ours or behind it.
     Edge,
+    /// OpenSSH, to be measured beside.
+    Ssh,
     /// Making images and booting them in emulated machines.
     Boot,
 }
@@ -150,14 +154,16 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Edge, "libnginx-mod-stream", Sign::File("/usr/lib/nginx/modules/ngx_stream_module.so")),
     package(Purpose::Edge, "nginx-light", Sign::Program("nginx")),
     package(Purpose::Lab, "iproute2", Sign::Program("ip")),
-    package(Purpose::Lab, "libtss2-tcti-device0", Sign::Library("libtss2-tcti-device.so.0")),
     package(Purpose::Lab, "nftables", Sign::Program("nft")),
-    package(Purpose::Lab, "swtpm", Sign::Program("swtpm")),
-    package(Purpose::Lab, "swtpm-tools", Sign::Program("swtpm_setup")),
     package(Purpose::Lab, "util-linux", Sign::Program("unshare")),
     package(Purpose::Run, "libtss2-esys-3.0.2-0", Sign::Library("libtss2-esys.so.0")),
     package(Purpose::Run, "libtss2-tcti-device0", Sign::Library("libtss2-tcti-device.so.0")),
     package(Purpose::Run, "libtss2-tctildr0", Sign::Library("libtss2-tctildr.so.0")),
+    package(Purpose::Ssh, "openssh-client", Sign::Program("ssh")),
+    package(Purpose::Ssh, "openssh-server", Sign::Program("sshd")),
+    package(Purpose::Tpm, "libtss2-tcti-device0", Sign::Library("libtss2-tcti-device.so.0")),
+    package(Purpose::Tpm, "swtpm", Sign::Program("swtpm")),
+    package(Purpose::Tpm, "swtpm-tools", Sign::Program("swtpm_setup")),
 ];
 
 /// What apt-get writes goes to standard error, so that it is seen and in nobody's output.
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_tests_run_with_is_not_missing() {
-        let missing = missing(&[Purpose::Build, Purpose::Lab, Purpose::Run]);
+        let missing = missing(&[Purpose::Build, Purpose::Lab, Purpose::Tpm, Purpose::Run]);
         assert!(missing.is_empty(), "{}", install_line(&missing));
     }
 

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -155,6 +155,20 @@ impl Program {
         Ok(daemon)
     }
 
+    /// Starts it with its standard input and output in the caller's hands; what it says on standard error
+    /// is shown.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn open(self) -> Result<Open, ProgramError> {
+        let mut command = self.command();
+        let line = command::line(&command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().map_err(|source| ProgramError::Command(CommandError::NotRun { line, source }))?;
+        Ok(Open { input: child.stdin.take(), output: child.stdout.take(), child })
+    }
+
     /// Runs it to its end.
     ///
     /// # Errors
@@ -211,6 +225,22 @@ impl Program {
             Some(namespace) => format!("{name} on {namespace}"),
             None => name.into_owned(),
         }
+    }
+}
+
+/// A program that is talked with. It is ended when this is dropped.
+#[derive(Debug)]
+pub struct Open {
+    /// What it reads; taken and dropped, that is its end.
+    pub input: Option<ChildStdin>,
+    /// What it writes.
+    pub output: Option<ChildStdout>,
+    child: Child,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        kill(&mut self.child);
     }
 }
 

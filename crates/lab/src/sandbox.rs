@@ -6,7 +6,7 @@
 
 use core::any::type_name;
 use core::fmt;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -36,9 +36,18 @@ impl Sandbox {
         if let Some(sandbox) = Self::if_inside()? {
             return Ok(sandbox);
         }
+        Err(SandboxError::Exec(Self::command(std::env::args_os().skip(1))?.exec()))
+    }
+
+    /// A command that runs the current program inside, with these arguments; there [`Self::if_inside`]
+    /// returns. Its process is the first one's parent: when it is killed, all that is inside goes.
+    ///
+    /// # Errors
+    /// What is missing on this machine, or what the kernel refuses.
+    pub fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Command, SandboxError> {
         let mut command = outer_command()?;
-        command.args(std::env::args_os().skip(1));
-        Err(SandboxError::Exec(command.exec()))
+        command.args(arguments);
+        Ok(command)
     }
 
     /// The sandbox this process is in, set up on the first call; `None` outside.
@@ -50,10 +59,13 @@ impl Sandbox {
         if outside == network_namespace()?.into_os_string() {
             return Err(SandboxError::NotIsolated);
         }
-        if !Path::new(SET_UP).exists() {
+        // A sandbox may have been begun in another one, whose /run this still is.
+        let own = network_namespace()?.into_os_string();
+        if fs::read(SET_UP).ok().as_deref() != Some(own.as_encoded_bytes()) {
             mount_tmpfs(Path::new("/run"))?;
             command::run("ip", ["link", "set", "lo", "up"]).map_err(SandboxError::SetUp)?;
-            fs::write(SET_UP, "").map_err(|source| SandboxError::Io { what: "mark /run", source })?;
+            fs::write(SET_UP, own.as_encoded_bytes())
+                .map_err(|source| SandboxError::Io { what: "mark /run", source })?;
         }
         Ok(Some(Self { _inside: () }))
     }

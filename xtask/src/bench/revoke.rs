@@ -41,17 +41,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     eprintln!("{nodes} machines join");
     org.found()?;
     org.join_all()?;
-    for node in 0..nodes {
-        wait_for(PATIENCE, "every machine knows every other", || {
-            let list = org.ask(node, &["member", "list"])?;
-            let members = list.get("members").and_then(Value::as_array).cloned().unwrap_or_default();
-            let reachable = |m: &&Value| {
-                m.get("this_machine") == Some(&Value::Bool(true))
-                    || m.get("endpoints").and_then(Value::as_array).is_some_and(|e| !e.is_empty())
-            };
-            Ok((members.iter().filter(reachable).count() == nodes).then_some(()))
-        })?;
-    }
+    org.know_each_other(nodes, PATIENCE)?;
     let measured = measure(&mut org, options.loss, interval_ms)?;
     show(&measured, options.json);
     match measured.pointer("/refused_by").and_then(Value::as_u64) == u64::try_from(nodes - 1).ok() {
