@@ -12,6 +12,7 @@
 mod attest;
 mod connection;
 mod crash;
+mod debian;
 mod enrol;
 mod fire;
 mod harness;

@@ -16,7 +16,7 @@ const AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST)
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An org in which `n3` may use any service of `n2`, and nobody else may use anything.
-fn org(sandbox: &lab::Sandbox, machines: usize) -> Org {
+pub(super) fn org(sandbox: &lab::Sandbox, machines: usize) -> Org {
     let org = harness::org(sandbox, machines, machines);
     for (node, role) in [("n2", "server"), ("n3", "client")] {
         org.muster(0, &["member", "role", node, "add", role]).unwrap().ok().unwrap();
@@ -56,12 +56,12 @@ fn endless(mut stream: TcpStream) {
     while stream.write_all(&some).is_ok() {}
 }
 
-fn expose(org: &Org, node: usize, arguments: &[&str]) -> Ended {
+pub(super) fn expose(org: &Org, node: usize, arguments: &[&str]) -> Ended {
     org.muster(node, &[&["expose"], arguments].concat()).unwrap()
 }
 
 /// `muster connect` with a port of its own on `node`.
-fn connect(org: &Org, node: usize, action: &str, port: u16) -> Daemon {
+pub(super) fn connect(org: &Org, node: usize, action: &str, port: u16) -> Daemon {
     let listen = format!("127.0.0.1:{port}");
     let connect = org.program(node, "muster").unwrap().args(["connect", "n2", action, "--listen", &listen]);
     connect.spawn(&Ready::Line("listening on".to_owned()), PATIENCE).unwrap()

@@ -150,7 +150,7 @@ fn run_part(part: Part, count: &mut Count) -> Result<(), Failure> {
             counted(&mut tests(&control), count)
         }
         Part::Scenario => {
-            demo::install(&[Purpose::Edge])?;
+            demo::install(&[Purpose::Edge, Purpose::Ssh])?;
             counted(&mut tests(&["--package", "muster-tests", "--features", "seed-wire"]), count)
         }
         Part::Demo => {

@@ -48,7 +48,7 @@ pub(crate) struct Connect {
 pub(crate) struct Ssh {
     /// Name, or the first digits of its key; with USER@ before it if need be
     pub(crate) node: String,
-    /// For ssh: options, or a command to run there
-    #[arg(last = true)]
+    /// A command to run there; after `--` also options of ssh
+    #[arg(trailing_var_arg = true)]
     pub(crate) arguments: Vec<OsString>,
 }
