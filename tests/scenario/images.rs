@@ -1,7 +1,11 @@
 //! Images that members pass on: between members through `muster image get`, and at a gateway to machines that
 //! boot.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use conn_auth::Action;
 use identity::{
@@ -21,6 +25,8 @@ use crate::harness::{self, within};
 
 /// Long enough to be stopped on the way.
 pub(crate) const LONG: usize = 20 * 1024 * 1024 + 77;
+/// So long that a revocation is made meanwhile.
+const LONGER: usize = 3 * LONG;
 const SHORT: usize = 3 * 1024 * 1024;
 const SOME: u64 = 1024 * 1024;
 
@@ -93,12 +99,28 @@ fn an_image_that_broke_off_is_gone_on_with_and_is_what_its_hash_says() -> Result
 #[test]
 fn a_revocation_cuts_a_transfer_on_its_way() -> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
+        let org = harness::org(sandbox, 3, 3);
+        let (image, _) = publish(&org, 0, LONGER);
+        let (mut get, out) = gets(&org, 2, &[]);
+        org.muster(0, &["revoke", "n3", "--wait", "0", "--yes"]).unwrap().ok().unwrap();
+        let ended = get.wait(Duration::from_secs(40)).unwrap();
+        assert_eq!(ended.code(), Some(77), "{}", get.output());
+        assert!(get.output().contains("MU-1403"), "{}", get.output());
+        within(Duration::from_secs(5), "the session is over", || (!fetches(&org, "n3")).then_some(()));
+        cut_short(&out, &image);
+    })
+}
+
+/// A machine that stands still cannot be told why: what waits for it is longer than what its kernel keeps, and
+/// its tunnel is gone 500 ms after the session.
+#[test]
+fn a_revocation_cuts_a_transfer_of_a_machine_that_stands_still() -> Result<(), lab::SandboxError> {
+    lab::test(|sandbox| {
         let mut org = harness::org(sandbox, 3, 3);
         let (image, _) = publish(&org, 0, LONG);
         let (mut get, out) = gets(&org, 2, &[]);
-        // Its machine stands still in the middle of it, with a session open here.
         let mut musterd = org.take_musterd(2).unwrap();
-        within(Duration::from_secs(20), "a session is open", || {
+        within(Duration::from_secs(20), "it stands still with a session open", || {
             musterd.signal(Signal::STOP);
             let is_open = fetches(&org, "n3");
             if !is_open {
@@ -111,13 +133,19 @@ fn a_revocation_cuts_a_transfer_on_its_way() -> Result<(), lab::SandboxError> {
         within(Duration::from_secs(5), "the session is over", || (!fetches(&org, "n3")).then_some(()));
         musterd.signal(Signal::CONT);
         let ended = get.wait(Duration::from_secs(40)).unwrap();
-        assert_eq!(ended.code(), Some(77), "{}", get.output());
-        assert!(get.output().contains("MU-1403"), "{}", get.output());
-        assert!(!out.exists(), "nothing is called whole");
-        let got = fs::metadata(out.with_extension("part")).unwrap().len();
-        assert!(got < image.len() as u64, "{got} bytes");
+        let (code, told) = (ended.code(), get.output());
+        let is_told = code == Some(77) && told.contains("MU-1403");
+        let hears_nothing = code == Some(75) && told.contains("MU-6009");
+        assert!(is_told || hears_nothing, "{code:?} {told}");
+        cut_short(&out, &image);
         drop(musterd);
     })
+}
+
+fn cut_short(out: &Path, image: &[u8]) {
+    assert!(!out.exists(), "nothing is called whole");
+    let got = fs::metadata(out.with_extension("part")).unwrap().len();
+    assert!(got < image.len() as u64, "{got} bytes");
 }
 
 /// Who boots with the key of another machine of the org.
