@@ -327,6 +327,18 @@ impl Roster {
         all
     }
 
+    /// Who is not what it was in another list of the org, and what that was, by node key. It costs what has
+    /// changed when one list came of the other.
+    #[must_use]
+    pub fn changed_since<'a>(&'a self, before: &'a Self) -> Vec<(Option<&'a Member>, &'a Member)> {
+        let apart = self.members.apart_from(&before.members);
+        let both = apart.map(|(root, new)| (before.members.get(root), new));
+        let both = both.filter(|(old, new)| old.is_none_or(|old| !Arc::ptr_eq(old, new) && old != *new));
+        let mut changed: Vec<_> = both.map(|(old, new)| (old.map(|old| &**old), &**new)).collect();
+        changed.sort_unstable_by_key(|(_, new)| new.node);
+        changed
+    }
+
     /// The members in good standing, in no particular order.
     pub fn good(&self) -> impl Iterator<Item = &Member> {
         self.members.values().map(|member| &**member).filter(|member| member.state == MemberState::Good)

@@ -75,6 +75,12 @@ impl<K: Ord + Clone, V: Clone> Shards<K, V> {
         }
     }
 
+    /// What stands in parts that it does not share with the other, changed or not.
+    pub(crate) fn apart_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a K, &'a V)> {
+        let both = self.parts.iter().zip(&other.parts);
+        both.filter(|(ours, theirs)| !Arc::ptr_eq(ours, theirs)).flat_map(|(ours, _)| ours.iter())
+    }
+
     /// Everything, part by part; ascending only within a part.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.parts.iter().flat_map(|part| part.values())

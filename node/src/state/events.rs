@@ -94,8 +94,7 @@ impl State {
                 format!("version {}, by {}", policy.number, standing::admin_name(&roster, &policy.by));
             self.happened(EventKind::PolicyChanged, Of { detail, ..Of::default() }, now);
         }
-        for member in roster.members() {
-            let old = before.member_of(&member.node).or_else(|| before.member_of(&member.first()));
+        for (old, member) in roster.changed_since(before) {
             let Some(kind) = change(old, member) else { continue };
             let code = standing::refusal(&member.state);
             let detail = match code {
@@ -108,9 +107,6 @@ impl State {
 }
 
 fn change(old: Option<&Member>, new: &Member) -> Option<EventKind> {
-    if old.is_some_and(|old| old == new) {
-        return None;
-    }
     let was = old.map(|old| &old.state);
     let is_same = was.is_some_and(|was| core::mem::discriminant(was) == core::mem::discriminant(&new.state));
     match (&new.state, was) {
