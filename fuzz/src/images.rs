@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 
-use boot_image::{Archive, PINS_DIRECTORY, Pcr, Pins, Uki};
+use boot_image::{Archive, DiskToken, PINS_DIRECTORY, Pcr, Pins, Uki};
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use identity::{
     BlobHash, Outline, OutlineError, Outliner, SecretKey,
@@ -155,6 +155,32 @@ pub fn pins(mut data: &[u8]) {
     for (name, content) in found {
         assert_eq!(archive.content(&format!("{PINS_DIRECTORY}/{name}")), Some(content));
     }
+}
+
+/// What stands in the header of an encrypted disk, as it is and where cryptsetup puts it.
+pub fn disk_token(data: &[u8]) {
+    read_token(data);
+    read_token(&luks(data));
+}
+
+fn read_token(head: &[u8]) {
+    let Some(token) = DiskToken::find(head) else { return };
+    assert!(matches!(token.slot, 0 | 2));
+    let next = token.with_key_of(Some(7));
+    assert_ne!(next.slot, token.slot, "the key that opens is never written over");
+    for token in [token, next] {
+        let header = format!("{{\"tokens\":{{\"0\":{}}}}}", token.to_json());
+        assert_eq!(DiskToken::find(&luks(header.as_bytes())), Some(token));
+    }
+}
+
+/// The first copy of a header with this JSON in it.
+fn luks(json: &[u8]) -> Vec<u8> {
+    let mut header = b"LUKS\xba\xbe\0\x02".to_vec();
+    header.resize(4096, 0);
+    header.extend_from_slice(json);
+    header.resize(DiskToken::HEAD_BYTES.max(header.len()), 0);
+    header
 }
 
 /// What a DHCP server says, or whoever is on the cable: as it is, and as an answer to what was asked.

@@ -14,6 +14,7 @@ mod http;
 mod images;
 mod local;
 mod packet;
+mod proxy;
 mod records;
 #[cfg(feature = "seed-wire")]
 mod seed_wire;
@@ -26,9 +27,10 @@ mod tpm;
 pub use files::{bundle, gateway_request, handover, invite, policy, sealed_blob, tls_files};
 pub use handshake::{challenge, hello, proof, verdict};
 pub use http::{http_answer, http_request};
-pub use images::{EXCHANGE, approvals, blob, dhcp, generation, image, initramfs, outline, pins};
+pub use images::{EXCHANGE, approvals, blob, dhcp, disk_token, generation, image, initramfs, outline, pins};
 pub use local::{config, control, gateway, gateway_config};
 pub use packet::packet;
+pub use proxy::proxy_header;
 pub use records::{batch, charter, enrol, reply, report, request, statement};
 #[cfg(feature = "seed-wire")]
 pub use seed_wire::seed_wire;
@@ -52,6 +54,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("control", control),
     ("dhcp", dhcp),
+    ("disk_token", disk_token),
     ("enrol", enrol),
     ("gateway", gateway),
     ("gateway_config", gateway_config),
@@ -69,6 +72,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pins", pins),
     ("policy", policy),
     ("proof", proof),
+    ("proxy_header", proxy_header),
     ("reply", reply),
     ("report", report),
     ("request", request),

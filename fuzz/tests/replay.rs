@@ -20,18 +20,18 @@ macro_rules! replayed {
 
 #[cfg(not(feature = "seed-wire"))]
 replayed! {
-    approvals batch blob bundle challenge charter config control dhcp enrol gateway gateway_config
+    approvals batch blob bundle challenge charter config control dhcp disk_token enrol gateway gateway_config
     gateway_request generation handover hello http_answer http_request image initramfs invite outline packet
-    pins policy proof reply report request sealed_blob statement store stream swim sync tls_files tpm_certificate
-    tpm_key tpm_quote verdict
+    pins policy proof proxy_header reply report request sealed_blob statement store stream swim sync tls_files
+    tpm_certificate tpm_key tpm_quote verdict
 }
 
 #[cfg(feature = "seed-wire")]
 replayed! {
-    approvals batch blob bundle challenge charter config control dhcp enrol gateway gateway_config
+    approvals batch blob bundle challenge charter config control dhcp disk_token enrol gateway gateway_config
     gateway_request generation handover hello http_answer http_request image initramfs invite outline packet
-    pins policy proof reply report request sealed_blob seed_wire statement store stream swim sync tls_files
-    tpm_certificate tpm_key tpm_quote verdict
+    pins policy proof proxy_header reply report request sealed_blob seed_wire statement store stream swim sync
+    tls_files tpm_certificate tpm_key tpm_quote verdict
 }
 
 #[test]

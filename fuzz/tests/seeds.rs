@@ -4,7 +4,7 @@
 
 use std::{fmt::Write as _, fs, io::Read as _, path::Path};
 
-use boot_image::{Archive, PINS_DIRECTORY, Pins, Uki};
+use boot_image::{Archive, DiskToken, PINS_DIRECTORY, Pins, Uki};
 use flate2::read::GzDecoder;
 use identity::{BlobHash, Code, Name, Outliner, SecretKey, limits::BLOB_PIECE_BYTES};
 use member_crdt::{Replica, Session};
@@ -12,6 +12,7 @@ use muster_fuzz::{
     EXCHANGE,
     fixture::{HANDSHAKE, ORG, RELEASE, TPM, Tpm, stub},
 };
+use muster_peer::{Header, Peer};
 use musterd::store::{Disk as _, Store};
 use org_trust::{
     Admin, BlobReply, BlobRequest, Charter, CharterChain, Gateway, GatewayRequest, Invite, InviteManifest,
@@ -35,6 +36,7 @@ fn write_the_seeds() {
     write("config", CONFIG.iter().map(|text| text.as_bytes().to_vec()));
     write("control", CONTROL.iter().map(|json| json.as_bytes().to_vec()));
     write("dhcp", leases());
+    write("disk_token", tokens());
     write("gateway", GATEWAY.iter().map(|json| json.as_bytes().to_vec()));
     write("generation", [RELEASE.1.clone()]);
     write("http_answer", answers());
@@ -46,6 +48,7 @@ fn write_the_seeds() {
     write("packet", packets());
     write("pins", pinned());
     write("policy", policies());
+    write("proxy_header", proxy_headers());
     write("sealed_blob", blobs());
     #[cfg(feature = "seed-wire")]
     write("seed_wire", first_wire());
@@ -180,6 +183,32 @@ fn pinned() -> Vec<Vec<u8>> {
         files
     };
     vec![files(all), files(least)]
+}
+
+/// Of a disk as it was made, and of one whose key is another, with a gateway's share.
+fn tokens() -> [Vec<u8>; 2] {
+    let machine = SecretKey::from_seed(&[3; 32]).public();
+    let first = DiskToken { machine, share: None, slot: 0 };
+    [first, first.with_key_of(Some(1))].map(|token| {
+        let json = format!("{{\"keyslots\":{{}},\"tokens\":{{\"0\":{}}}}}", token.to_json());
+        json.into_bytes()
+    })
+}
+
+/// Of a member inside a tunnel, and of somebody else's proxy.
+fn proxy_headers() -> [Vec<u8>; 2] {
+    let peer = Peer {
+        name: "web-1".to_owned(),
+        key: "ab".repeat(32),
+        roles: vec!["db-client".to_owned(), "web".to_owned()],
+        labels: vec!["eu".to_owned()],
+        action: "postgres".to_owned(),
+        reference: "00".repeat(8),
+    };
+    let (source, destination) = ("[fd00::1]:40000".parse().unwrap(), "[fd00::2]:4714".parse().unwrap());
+    let (from, to) = ("10.0.0.1:40000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+    let ours = Header { source, destination, peer: Some(peer) };
+    [ours, Header { source: from, destination: to, peer: None }].map(|header| header.encode())
 }
 
 /// An offer, what was asked of it being given, and a refusal.
