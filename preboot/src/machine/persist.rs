@@ -16,7 +16,10 @@ use std::{
 
 use boot_image::DiskToken;
 use identity::{Code, DiskKeys, DiskShare};
-use rustix::mount::MountFlags;
+use rustix::{
+    mount::MountFlags,
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -177,7 +180,7 @@ fn unlock(
                 }
                 Err(failure) => {
                     newer = newer.or(Some((ours, epochs.opens)));
-                    console.note(format_args!("{}: {failure}", Code::PersistLocked));
+                    console.note(&failure.detail);
                     Failure::new(Code::PersistLocked, volume.device.display())
                 }
             }
@@ -187,8 +190,9 @@ fn unlock(
             failure
         }
     };
+    let _unseen = Unseen::begin();
     for _ in 0..PASSPHRASE_TRIES {
-        console.note("type the disk's recovery passphrase, or Enter to stop");
+        console.note("type the disk's recovery passphrase, which is not shown, or Enter to stop");
         let line = Zeroizing::new(typed.recv_timeout(TYPED_WITHIN).unwrap_or_default());
         let typed = line.trim();
         if typed.is_empty() {
@@ -273,6 +277,30 @@ fn tool(program: &str, arguments: &[&str], input: &[u8]) -> Outcome<()> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(failed(&format_args!("{}: {}", output.status, said.trim())))
+}
+
+/// While it lives, the console does not show what is typed; a serial line is often logged somewhere.
+struct Unseen {
+    before: Option<Termios>,
+}
+
+impl Unseen {
+    /// On a console that cannot do it, what is typed is shown.
+    fn begin() -> Self {
+        let Ok(before) = tcgetattr(rustix::stdio::stdin()) else { return Self { before: None } };
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ECHO);
+        let is_set = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &unseen).is_ok();
+        Self { before: Some(before).filter(|_| is_set) }
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _restored = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before).is_ok();
+        }
+    }
 }
 
 /// A secret in a file in memory, for a program that takes two; gone with the value.
