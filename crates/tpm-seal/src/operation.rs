@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::response_code::{Tss2ResponseCode, Tss2ResponseCodeKind};
 use tss_esapi::constants::{CapabilityType, CommandCode, PropertyTag, SessionType};
-use tss_esapi::handles::{KeyHandle, PcrHandle, PersistentTpmHandle, SessionHandle, TpmHandle};
+use tss_esapi::handles::{KeyHandle, PcrHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
@@ -156,16 +156,14 @@ fn approved<'a>(
     Ok((approval, name, ticket))
 }
 
+/// Without a salted session, which costs both sides a key exchange: what is loaded is public or encrypted to the
+/// storage key, and the session in which it is opened names it to the TPM under a key that nobody on the bus has.
 fn load_under(context: &mut Context, storage: KeyHandle, blob: &SealedBlob) -> Result<KeyHandle, Stop> {
     let public = Public::unmarshall(&blob.public()).map_err(|_| Stop::Damaged)?;
     let private = Private::try_from(blob.private()).map_err(|_| Stop::Damaged)?;
-    let hmac = session(context, storage, SessionType::Hmac)?;
-    let object =
-        context.execute_with_session(Some(hmac), |context| context.load(storage, private, public)).map_err(
-            |error| if is_damage(error) { Stop::Damaged } else { Stop::Tss { what: "load", error } },
-        )?;
-    context.flush_context(SessionHandle::from(hmac).into()).map_err(tss("end a session"))?;
-    Ok(object)
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| context.load(storage, private, public))
+        .map_err(|error| if is_damage(error) { Stop::Damaged } else { Stop::Tss { what: "load", error } })
 }
 
 /// The image key's Name, and the TPM's word that the key signed the approval.
