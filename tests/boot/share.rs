@@ -4,12 +4,12 @@ use std::{fs, path::Path};
 
 use lab::{
     org::Org,
-    vm::{Firmware, Running, SECURE_BOOT_CERTIFICATE},
+    vm::{Firmware, SECURE_BOOT_CERTIFICATE},
 };
 
 use crate::{
     disk::opens,
-    images::{self, BOOT},
+    images::{self, shown},
     secure_boot::open_key,
 };
 
@@ -57,6 +57,29 @@ fn a_share_is_withheld_from_a_revoked_machine_and_its_disk_stays_shut() -> Resul
         shown(&mut boot, "second boot", &[gave, "encrypted disk", "takes over"]);
         boot.cut_power();
 
+        // The next epoch: an image that wants it, a gateway that gives both.
+        let newer = dir.join("newer.efi");
+        images::image(
+            &org,
+            &[
+                &["preboot", "--persist", "--share", "2"][..],
+                &["--secure-boot-key", key.to_str().unwrap(), "--secure-boot-cert", SECURE_BOOT_CERTIFICATE],
+                &["--out", newer.to_str().unwrap()],
+            ]
+            .concat(),
+        );
+        images::insert(&vm, &newer, &nodes);
+        org.ask(0, &["gateway", "share", "--epoch", "2"]).unwrap();
+        let mut boot = images::power_on(&org, 1, &vm);
+        let changed = "the disk's key was changed: with a share, epoch 2";
+        shown(&mut boot, "another epoch", &[gave, changed, "encrypted disk", "takes over"]);
+        boot.cut_power();
+        let mut boot = images::power_on(&org, 1, &vm);
+        let gave = "gave its share of the disk's key, epoch 2";
+        shown(&mut boot, "with it", &[gave, "encrypted disk", "takes over"]);
+        assert!(!boot.console().contains("epoch 1"), "{}", boot.console());
+        boot.cut_power();
+
         // Its sealed keys open, and are not enough.
         org.ask(0, &["gateway", "share", "--off"]).unwrap();
         let mut boot = images::power_on(&org, 1, &vm);
@@ -64,7 +87,7 @@ fn a_share_is_withheld_from_a_revoked_machine_and_its_disk_stays_shut() -> Resul
         assert!(!boot.console().contains("encrypted disk"), "it opened: {}", boot.console());
         boot.cut_power();
 
-        org.ask(0, &["gateway", "share", "--epoch", "1"]).unwrap();
+        org.ask(0, &["gateway", "share", "--epoch", "2"]).unwrap();
         let member = images::booted(&org).pop().unwrap();
         assert_eq!(member["key_storage"], "tpm-attested");
         org.ask(0, &["revoke", member["key"].as_str().unwrap(), "--wait", "1", "--yes"]).unwrap();
@@ -75,7 +98,7 @@ fn a_share_is_withheld_from_a_revoked_machine_and_its_disk_stays_shut() -> Resul
         boot.cut_power();
 
         let recovery = images::image(&org, &["recovery", vm.persist_disk().to_str().unwrap()]);
-        assert_eq!(recovery["share"], 1);
+        assert_eq!(recovery["share"], 2);
         assert!(opens(&vm.persist_disk(), recovery["passphrase"].as_str().unwrap()));
     })
 }
@@ -91,13 +114,4 @@ fn accept(org: &mut Org, maker: &Path, image: &str, secure_boot: &str) {
     fs::write(drop_ins.join("attestation.toml"), settings).unwrap();
     org.stop_musterd(0).unwrap();
     org.start_musterd(0).unwrap();
-}
-
-fn shown(boot: &mut Running, what: &str, lines: &[&str]) {
-    for line in lines {
-        match boot.wait_for(line, BOOT) {
-            Ok(after) => println!("{what}: {line} after {after:.1?}"),
-            Err(why) => panic!("{what}: {line}: {why}\n{}", boot.console()),
-        }
-    }
 }
