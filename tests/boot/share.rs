@@ -45,7 +45,7 @@ fn a_share_is_withheld_from_a_revoked_machine_and_its_disk_stays_shut() -> Resul
         shown(&mut boot, "firmware not accepted yet", &["MU-3021"]);
         boot.cut_power();
         let log = org.log(0, "musterd").unwrap();
-        let (_, held) = log.rsplit_once("register 7 holds ").unwrap();
+        let held = log.rsplit_once("register 7 holds ").unwrap().1.to_owned();
         accept(&mut org, &maker, measured, &held[..64]);
 
         let mut boot = images::power_on(&org, 1, &vm);
@@ -59,7 +59,7 @@ fn a_share_is_withheld_from_a_revoked_machine_and_its_disk_stays_shut() -> Resul
 
         // The next epoch: an image that wants it, a gateway that gives both.
         let newer = dir.join("newer.efi");
-        images::image(
+        let image = images::image(
             &org,
             &[
                 &["preboot", "--persist", "--share", "2"][..],
@@ -68,6 +68,7 @@ fn a_share_is_withheld_from_a_revoked_machine_and_its_disk_stays_shut() -> Resul
             ]
             .concat(),
         );
+        accept(&mut org, &maker, image["pcr11"]["preboot"].as_str().unwrap(), &held[..64]);
         images::insert(&vm, &newer, &nodes);
         org.ask(0, &["gateway", "share", "--epoch", "2"]).unwrap();
         let mut boot = images::power_on(&org, 1, &vm);

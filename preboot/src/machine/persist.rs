@@ -180,7 +180,7 @@ fn unlock(
                 }
                 Err(failure) => {
                     newer = newer.or(Some((ours, epochs.opens)));
-                    console.note(&failure.detail);
+                    console.note(Failure::new(Code::PersistLocked, &failure.detail));
                     Failure::new(Code::PersistLocked, volume.device.display())
                 }
             }
