@@ -19,7 +19,7 @@ use crate::{
     args::{Everywhere, Lab, LabCommand, LabUp},
     failure::{Failure, Outcome},
     output::{self, Format, talk},
-    programs, status,
+    program, status,
 };
 
 pub(crate) fn run(everywhere: &Everywhere, args: &Lab) -> Outcome<()> {
@@ -29,7 +29,7 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Lab) -> Outcome<()> {
         LabCommand::Hold(up) => hold(&lab, up),
         LabCommand::Status => show(everywhere, &lab),
         LabCommand::Exec { machine, command } => {
-            let programs = programs::beside(None)?;
+            let programs = program::directory(None)?;
             match lab.exec(machine, &programs, command) {
                 Ok(never) => match never {},
                 Err(error) => Err(failure(&lab, error)),
@@ -57,7 +57,7 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Lab) -> Outcome<()> {
 
 fn begin(everywhere: &Everywhere, lab: &Kept, up: &LabUp) -> Outcome<()> {
     complete(up)?;
-    let programs = programs::beside(up.programs.as_deref())?;
+    let programs = program::directory(up.programs.as_deref())?;
     let nodes = up.nodes.to_string();
     let mut arguments: Vec<OsString> =
         ["lab", "hold", "--nodes", &nodes, "--dir"].map(OsString::from).to_vec();
@@ -94,7 +94,7 @@ fn hold(lab: &Kept, up: &LabUp) -> Outcome<()> {
     let plan = Plan {
         nodes: usize::from(up.nodes),
         tpms: if up.swtpm { Tpms::Each } else { Tpms::None },
-        programs: programs::beside(up.programs.as_deref())?,
+        programs: program::directory(up.programs.as_deref())?,
         dir: lab.dir().to_owned(),
     };
     keeper::hold(&inside, &plan).map_err(|why| Failure::new(Code::LabFailed, why))

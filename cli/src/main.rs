@@ -50,7 +50,6 @@ mod place;
 mod policy;
 mod profile;
 mod program;
-mod programs;
 mod progress;
 mod random;
 mod recover;

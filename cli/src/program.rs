@@ -1,6 +1,9 @@
 //! The other programs of the release, and what they say.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use identity::Code;
 
@@ -18,6 +21,18 @@ pub(crate) fn find(name: &str) -> Outcome<PathBuf> {
         Failure::new(Code::FileProblem, format_args!("{name} is neither beside muster nor in PATH"))
             .remedy("Install the package of the daemons.")
     })
+}
+
+/// Where all of them are: as said, or beside this one.
+pub(crate) fn directory(given: Option<&Path>) -> Outcome<PathBuf> {
+    let directory = match given {
+        Some(directory) => directory.to_owned(),
+        None => {
+            let own = std::env::current_exe().map_err(|e| Failure::new(Code::FileProblem, e))?;
+            own.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
+        }
+    };
+    std::path::absolute(&directory).map_err(|e| Failure::file(&directory, &e))
 }
 
 /// What it wrote to its standard output, however it ended, or its words on the other if that is empty.

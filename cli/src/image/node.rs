@@ -19,7 +19,7 @@ use super::{
 use crate::{
     args::{Everywhere, ImageNode},
     failure::{Failure, Outcome},
-    files, org_keys, output, programs,
+    files, org_keys, output, program,
     progress::Progress,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImageNode) -> Outcome<()> {
         Some(path) => inputs::read(path)?,
         None => SETTINGS.as_bytes().to_vec(),
     };
-    let from = programs::beside(args.programs.as_deref())?;
+    let from = program::directory(args.programs.as_deref())?;
     let mut tree = Archive::default();
     for name in ["musterd", "muster"] {
         inputs::program(&mut tree, &format!("usr/bin/{name}"), &from.join(name), &scratch)?;

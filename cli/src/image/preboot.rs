@@ -26,7 +26,7 @@ use crate::{
     failure::{Failure, Outcome},
     files, invite, org_keys, output,
     profile::Profile,
-    programs,
+    program,
     progress::Progress,
 };
 
@@ -63,7 +63,7 @@ pub(super) fn run(everywhere: &Everywhere, args: &ImagePreboot) -> Outcome<()> {
     let scratch = Scratch::beside(&args.out)?;
     let kernel = Kernel::find(args.made_of.kernel.as_deref(), args.made_of.modules.as_deref())?;
     let mut archive = Archive::default();
-    let from = programs::beside(args.made_of.programs.as_deref())?.join("muster-preboot");
+    let from = program::directory(args.made_of.programs.as_deref())?.join("muster-preboot");
     inputs::program(&mut archive, "init", &from, &scratch)?;
     let mut as_well: &[&str] = &[];
     if args.persist {
