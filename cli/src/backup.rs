@@ -30,6 +30,9 @@ use crate::{
 /// Of the state directory; the keys last, so that a restore that is interrupted can be run again.
 const STATE: [&str; 6] = [handover::DIRECTORY, "preboot", "store", "bundle.pem", "services.json", "keys"];
 
+/// Where a restore puts everything before it is looked at.
+const STAGING: &str = "restoring";
+
 /// `backup`.
 pub(crate) fn backup(everywhere: &Everywhere, args: &Backup) -> Outcome<()> {
     let to = Recipients::parse(&args.to)?;
@@ -67,7 +70,10 @@ pub(crate) fn backup(everywhere: &Everywhere, args: &Backup) -> Outcome<()> {
 /// `restore`.
 pub(crate) fn restore(everywhere: &Everywhere, args: &Restore) -> Outcome<()> {
     let mut places = Places::find(everywhere)?;
-    if let Some(there) = STATE.iter().map(|name| places.state.join(name)).find(|path| path.exists()) {
+    // It puts the keys in their place last: without them, only a restore that was interrupted leaves this behind.
+    let interrupted = places.state.join(STAGING).exists() && !places.state.join("keys").exists();
+    let there = STATE.iter().map(|name| places.state.join(name)).find(|path| path.exists());
+    if let Some(there) = there.filter(|_| !interrupted) {
         return Err(Failure::new(Code::AlreadyEnrolled, there.display()));
     }
     files::refuse_open_directory(&places.state)?;
@@ -88,7 +94,7 @@ pub(crate) fn restore(everywhere: &Everywhere, args: &Restore) -> Outcome<()> {
     }
     files::create_directory(&places.state, files::SECRET_DIRECTORY)?;
     let state = std::mem::take(&mut places.state);
-    let staging = state.join("restoring");
+    let staging = state.join(STAGING);
     files::remove_directory(&staging)?;
     let kept = settle(everywhere, &entries, &staging)?;
     places.state = staging.clone();
@@ -99,9 +105,13 @@ pub(crate) fn restore(everywhere: &Everywhere, args: &Restore) -> Outcome<()> {
         return Err(failure);
     }
     for name in STATE {
-        match fs::rename(staging.join(name), state.join(name)) {
+        let place = state.join(name);
+        if interrupted && place.is_dir() {
+            files::remove_directory(&place)?;
+        }
+        match fs::rename(staging.join(name), &place) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::file(&state.join(name), &error));
+                return Err(Failure::file(&place, &error));
             }
             Ok(()) | Err(_) => {}
         }

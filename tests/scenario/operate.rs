@@ -122,7 +122,12 @@ fn a_machine_with_a_new_disk_is_restored_and_hears_of_the_revocations_meanwhile(
         assert_eq!(harness::code(&elsewhere), identity::Code::TpmReplaced.to_string(), "{elsewhere:?}");
         assert!(!org.state(3).unwrap().join("keys").exists());
 
+        // As a power cut leaves it in the middle of a restore.
+        for left in ["restoring/keys", "store/part"] {
+            fs::create_dir_all(state.join(left)).unwrap();
+        }
         org.ask(1, &["restore", &out]).unwrap();
+        assert!(!state.join("store/part").exists() && !state.join("restoring").exists());
         org.start_musterd(1).unwrap();
         harness::wait_for_state(&org, 1, "n3", "revoked");
         harness::wait_until_refused(&org, 2, &[1]);
