@@ -7,6 +7,7 @@
 mod begin;
 mod choice;
 mod clock;
+mod copy;
 mod disk;
 mod kernel;
 mod lease;
@@ -36,6 +37,7 @@ use tpm_seal::{Approvals, Tpm};
 
 use self::{
     begin::{Policy, Stopped, begin},
+    copy::Copy,
     recovery::AGAIN_AFTER,
 };
 use crate::{
@@ -135,6 +137,7 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Result<core::c
 
     disk::mount_state(&mut drivers, console)?;
     console.checkpoint("disk of this machine's state mounted");
+    let mut copy = Copy::begin(PathBuf::from(IMAGE), node_image::place(), &chain.org(), &pins.release);
     network::await_card(&mut drivers, console);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::file(Path::new("/"), &e))?;
@@ -150,14 +153,15 @@ fn boot(typed: &mpsc::Receiver<String>, console: &mut Console) -> Result<core::c
             tpm: Some(PathBuf::from(TPM)),
             key_storage: None,
             attempts: ATTEMPTS,
+            manual: false,
         };
         let image = Image { chain, gateways: pins.gateways, binding };
         let policy = Policy { release, share: pins.share, without_gateway: pins.without_gateway };
         let (mut started, known) = Box::pin(begin(&arguments, &image, policy, typed, console)).await?;
         rest.finish(console);
         let image = match known {
-            true => Box::pin(node_image::get(&mut started, &release, console)).await?,
-            false => node_image::get_good(&mut started, &release, console)?,
+            true => Box::pin(node_image::get(&mut started, &release, &mut copy, console)).await?,
+            false => node_image::get_good(&mut started, &release, &mut copy, console)?,
         };
         let disk = persist::Found::look()?;
         let epochs = disk.epochs(pins.share);
@@ -235,6 +239,8 @@ fn next(typed: &mpsc::Receiver<String>, console: &Console, passes: bool) -> Rebo
 /// Where the disk with this machine's state is, before and after the change of the root.
 const STATE_DISK: &str = "/state";
 const STATE: &str = "/state/muster";
+/// The node image in memory.
+const IMAGE: &str = "/run/node.squashfs";
 /// Where what the node OS keeps is, encrypted.
 const PERSIST: &str = "/persist";
 const TPM: &str = "/dev/tpmrm0";

@@ -3,8 +3,7 @@
 //! memory and used only as the bytes that the org's release key signed.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -16,9 +15,11 @@ use org_trust::{Generation, RunningImage};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 
 use super::{
-    STATE_DISK, choice, disk,
+    STATE_DISK, choice,
+    copy::Copy,
+    disk,
     kernel::mount_at,
-    slots::{self, Kept, Slots, Tries, copy, not_signed},
+    slots::{self, Kept, Slots, Tries},
     watchdog,
 };
 use crate::{
@@ -40,13 +41,14 @@ pub(crate) struct NodeImage {
 
 /// Finds it, fetches it if need be, and counts the start. A gateway that has none or cannot be asked, and a
 /// disk that takes nothing, are no reason to stop while there is an image.
-pub(crate) async fn get(
+pub(super) async fn get(
     started: &mut Started,
     release: &PublicKey,
+    copy: &mut Copy,
     console: &mut Console,
 ) -> Outcome<NodeImage> {
     let org = started.member.org();
-    let slots = Slots::open(Path::new(STATE_DISK).join("slots"))?;
+    let slots = Slots::open(place())?;
     let mut kept = slots.kept(&org, release, console);
     raise_floor(started, &kept, console)?;
     let floor = started.boot.floor();
@@ -66,7 +68,7 @@ pub(crate) async fn get(
     }
     let generation = wanted.as_ref().map(|wanted| &wanted.generation);
     for next in choice::order(kept.clone(), generation) {
-        match load(&slots.image(next.slot), &next.generation) {
+        match copy.of(&slots.image(next.slot), &next.generation) {
             Ok(path) => return Ok(count(&slots, &kept, &next, generation, (path, floor), console)),
             Err(failure) => console.note(format_args!("slot {}: {failure}", next.slot.name())),
         }
@@ -82,35 +84,41 @@ pub(crate) async fn get(
         let detail = format_args!("release {release}, and none before {floor} starts here").to_string();
         return Err(Failure::new(Code::GenerationTooOld, detail));
     }
-    let path = on(&device, |disk| load(&disk.join(IMAGE), &generation))?;
+    let path = on(&device, |disk| copy.of(&disk.join(IMAGE), &generation))?;
     let running = RunningImage { release, floor, slot: None, tries_left: None, given_up: None };
     Ok(NodeImage { generation, path, running })
 }
 
 /// The newest release that was ready here, by what the slots say; it is not checked yet.
 pub(crate) fn good(org: &OrgId, release: &PublicKey, console: &Console) -> Option<u32> {
-    let slots = Slots::open(Path::new(STATE_DISK).join("slots")).ok()?;
+    let slots = Slots::open(place()).ok()?;
     choice::good(slots.kept(org, release, console)).first().map(|kept| kept.generation.number)
 }
 
 /// That one, without having asked a gateway; not below the floor, and checked like any other.
-pub(crate) fn get_good(
+pub(super) fn get_good(
     started: &mut Started,
     release: &PublicKey,
+    copy: &mut Copy,
     console: &mut Console,
 ) -> Outcome<NodeImage> {
-    let slots = Slots::open(Path::new(STATE_DISK).join("slots"))?;
+    let slots = Slots::open(place())?;
     let mut kept = slots.kept(&started.member.org(), release, console);
     raise_floor(started, &kept, console)?;
     let floor = started.boot.floor();
     kept.retain(|kept| is_allowed(&kept.generation, floor, console));
     for next in choice::good(kept.clone()) {
-        match load(&slots.image(next.slot), &next.generation) {
+        match copy.of(&slots.image(next.slot), &next.generation) {
             Ok(path) => return Ok(count(&slots, &kept, &next, None, (path, floor), console)),
             Err(failure) => console.note(format_args!("slot {}: {failure}", next.slot.name())),
         }
     }
     Err(Failure::new(Code::NodeImageMissing, "no gateway was asked, and no release that was ready is kept"))
+}
+
+/// Where the slots are.
+pub(super) fn place() -> PathBuf {
+    Path::new(STATE_DISK).join("slots")
 }
 
 /// What is to start, and where it is to be had.
@@ -299,23 +307,6 @@ fn is_allowed(generation: &Generation, floor: u32, console: &Console) -> bool {
     allowed
 }
 
-/// A copy in memory: what is checked is what starts, whatever becomes of the disk.
-fn load(image: &Path, generation: &Generation) -> Outcome<PathBuf> {
-    let to = PathBuf::from(COPY);
-    load_to(image, generation, &to).map(|()| to)
-}
-
-fn load_to(image: &Path, generation: &Generation, to: &Path) -> Outcome<()> {
-    let copied = || -> io::Result<_> { copy(File::open(image)?, File::create(to)?, generation.image_bytes) };
-    let hash = copied().map_err(|e| Failure::file(image, &e))?;
-    if hash == Some(BlobHash(generation.image)) {
-        return Ok(());
-    }
-    // So much memory is not left lying about.
-    drop(fs::remove_file(to));
-    Err(not_signed())
-}
-
 /// With a boot disk mounted.
 fn on<T>(device: &Path, with: impl FnOnce(&Path) -> Outcome<T>) -> Outcome<T> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -327,7 +318,6 @@ fn on<T>(device: &Path, with: impl FnOnce(&Path) -> Outcome<T>) -> Outcome<T> {
 }
 
 const PLACE: &str = "/run/boot-disk";
-const COPY: &str = "/run/node.squashfs";
 const GENERATION: &str = "muster/node.release";
 const IMAGE: &str = "muster/node.squashfs";
 /// Through all gateways.
@@ -335,23 +325,13 @@ const FETCH_TRIES: usize = 3;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::{
         slots::tests::{ORG, generation, image, put, release_key},
         *,
     };
     use crate::machine::slots::Slot;
-
-    #[test]
-    fn what_starts_is_a_copy_of_what_was_signed_and_of_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, to) = (dir.path().join("image"), dir.path().join("copy"));
-        fs::write(&path, image(1)).unwrap();
-        load_to(&path, &generation(1, &image(1)), &to).unwrap();
-        assert_eq!(fs::read(&to).unwrap(), image(1));
-        let refused = load_to(&path, &generation(1, &image(2)), &to).unwrap_err();
-        assert_eq!(refused.code, Code::NodeImageInvalid);
-        assert!(!to.exists());
-    }
 
     #[test]
     fn an_image_counts_its_starts_until_it_was_ready_and_is_given_up_by_its_number() {

@@ -69,6 +69,11 @@ impl Slots {
         Ok(Self { dir })
     }
 
+    /// If there are any.
+    pub(crate) fn there(dir: PathBuf) -> Option<Self> {
+        dir.is_dir().then_some(Self { dir })
+    }
+
     /// What can be started, as far as that is seen without reading the images.
     pub(crate) fn kept(&self, org: &OrgId, release: &PublicKey, console: &Console) -> Vec<Kept> {
         let mut kept = Vec::new();
@@ -81,7 +86,8 @@ impl Slots {
         kept
     }
 
-    fn look(&self, slot: Slot, org: &OrgId, release: &PublicKey) -> Outcome<Option<Kept>> {
+    /// What is in one of them.
+    pub(crate) fn look(&self, slot: Slot, org: &OrgId, release: &PublicKey) -> Outcome<Option<Kept>> {
         let dir = self.path(slot);
         let Some(signed) = files::read(&dir.join(SIGNED), GENERATION_BYTES_MAX)? else { return Ok(None) };
         let generation = verified(&signed, org, release)?;
