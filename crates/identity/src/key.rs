@@ -2,6 +2,7 @@
 
 use core::{cmp, fmt, hash};
 
+use curve25519_dalek::{EdwardsPoint, Scalar};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
@@ -92,13 +93,24 @@ impl PublicKey {
     /// of every key that is admitted or named by the org.
     #[must_use]
     pub fn is_torsion_free(&self) -> bool {
-        self.0.to_edwards().is_torsion_free()
+        // The order l is 0 as a scalar, but (l - 1)P = -P says the same as lP = 0. The library's own test takes
+        // constant time; a public key needs none, and without it the sparse digits of l - 1 save most additions.
+        let point = self.0.to_edwards();
+        EdwardsPoint::vartime_double_scalar_mul_basepoint(&-Scalar::ONE, &point, &Scalar::ZERO) == -point
     }
 
     /// The WireGuard form of a key that was made for WireGuard: its Montgomery u-coordinate.
     #[must_use]
     pub fn to_wireguard(&self) -> WireGuardKey {
         WireGuardKey(self.0.to_montgomery().to_bytes())
+    }
+
+    /// What this key and its negative have in common, and no other: the encoding without its sign.
+    #[must_use]
+    pub fn up_to_sign(&self) -> KeyUpToSign {
+        let mut y = *self.as_bytes();
+        y[31] &= 0x7f;
+        KeyUpToSign(y)
     }
 
     /// Verifies `signature` over `label` followed by `message`, strictly (RFC 8032 with small-order
@@ -156,6 +168,11 @@ impl fmt::Debug for PublicKey {
         write!(f, "PublicKey({})", self.short())
     }
 }
+
+/// A key or its negative: the y-coordinate of both, 32 bytes, little-endian. Whoever holds one can sign with the
+/// other, and in a tunnel they are one (their Montgomery u follows from y), so keys are compared in this form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyUpToSign([u8; 32]);
 
 /// A WireGuard (X25519) public key as it stands in packets. 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -27,7 +27,7 @@ pub use code::Code;
 pub use disk_keys::{DiskKeys, DiskShare, ShareKey, recovery_key, recovery_passphrase};
 pub use hex::{HexError, decode_hex, encode_hex};
 pub use id::{BlobHash, BootNonce, CharterId, Heads, OrgId, RosterDigest, SessionId, StatementId, TpmId};
-pub use key::{BadSignature, KeyError, PublicKey, SecretKey, Signature, WireGuardKey};
+pub use key::{BadSignature, KeyError, KeyUpToSign, PublicKey, SecretKey, Signature, WireGuardKey};
 pub use label::{HashContext, Label};
 pub use name::{Name, NameError, Tag};
 pub use outline::{Outline, OutlineError, Outliner};

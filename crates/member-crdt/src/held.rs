@@ -10,7 +10,7 @@ use std::{
 };
 
 use identity::{
-    PublicKey, StatementId, WireGuardKey,
+    KeyUpToSign, PublicKey, StatementId,
     limits::{EARLY_REVOKES_MAX, FORK_BRANCHES_MAX},
 };
 use org_trust::{Charter, CharterChain, Lane, Payload, Statement, StatementClaim};
@@ -104,7 +104,7 @@ pub(crate) struct Held {
     lanes: BTreeMap<(KeyBytes, Lane), Chain>,
     admits_of: BTreeMap<KeyBytes, Vec<StatementId>>,
     admits_under: BTreeMap<StatementId, Vec<KeyBytes>>,
-    claims: BTreeMap<WireGuardKey, Vec<Claim>>,
+    claims: BTreeMap<KeyUpToSign, Vec<Claim>>,
     invites: BTreeSet<StatementId>,
     /// By invite: the most Admits under it that one chain holds.
     spent: BTreeMap<StatementId, u32>,
@@ -121,7 +121,7 @@ pub(crate) struct Held {
     /// By number.
     policies: BTreeMap<u32, BTreeSet<StatementId>>,
     lineages: Lineages,
-    role_keys: BTreeSet<WireGuardKey>,
+    role_keys: BTreeSet<KeyUpToSign>,
 }
 
 /// Where a statement fits, or why it does not.
@@ -215,7 +215,7 @@ impl Held {
         if let Payload::Rotate(rotate) = s.payload() {
             let had = self.keys_before(before);
             let mut keys = [rotate.node, rotate.wireguard, rotate.boot].into_iter();
-            if keys.any(|key| had.contains(&key.to_wireguard())) {
+            if keys.any(|key| had.contains(&key.up_to_sign())) {
                 return Err(Rejected::Broken(Broken::KeyAgain));
             }
         }
@@ -223,7 +223,7 @@ impl Held {
     }
 
     /// The keys that the chain up to and including this Admit or Rotate names.
-    fn keys_before(&self, entry: &Entry) -> BTreeSet<WireGuardKey> {
+    fn keys_before(&self, entry: &Entry) -> BTreeSet<KeyUpToSign> {
         let mut keys = BTreeSet::new();
         let mut at = Some(entry);
         while let Some(entry) = at {
@@ -518,7 +518,7 @@ impl Held {
         self.admits_under.get(invite).map_or(&[], Vec::as_slice)
     }
 
-    pub(crate) fn claims_on(&self, key: &WireGuardKey) -> &[Claim] {
+    pub(crate) fn claims_on(&self, key: &KeyUpToSign) -> &[Claim] {
         self.claims.get(key).map_or(&[], Vec::as_slice)
     }
 
@@ -568,11 +568,11 @@ impl Held {
     /// Remembers that a charter gives these keys to roles.
     pub(crate) fn name_roles(&mut self, charter: &Charter) {
         let roles = charter.admins.iter().map(|a| a.key).chain(charter.gateways.iter().map(|g| g.key));
-        self.role_keys.extend(roles.chain(charter.root_keys.iter().copied()).map(|k| k.to_wireguard()));
+        self.role_keys.extend(roles.chain(charter.root_keys.iter().copied()).map(|k| k.up_to_sign()));
     }
 
     /// Whether any charter gave this key to a role.
-    pub(crate) fn is_role_key(&self, key: &WireGuardKey) -> bool {
+    pub(crate) fn is_role_key(&self, key: &KeyUpToSign) -> bool {
         self.role_keys.contains(key)
     }
 
@@ -682,9 +682,9 @@ impl Prefix {
 }
 
 /// The keys that an Admit or a Rotate names, by slot.
-pub(crate) fn slots(s: &Statement) -> impl Iterator<Item = (Slot, WireGuardKey)> + use<> {
+pub(crate) fn slots(s: &Statement) -> impl Iterator<Item = (Slot, KeyUpToSign)> + use<> {
     let keys = s.machine_keys().map(|[node, wireguard, boot]| {
-        [(Slot::Node, *node), (Slot::WireGuard, *wireguard), (Slot::Boot, *boot)]
+        [(Slot::Node, node), (Slot::WireGuard, wireguard), (Slot::Boot, boot)]
     });
     keys.into_iter().flatten()
 }

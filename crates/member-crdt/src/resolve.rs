@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use identity::{PublicKey, StatementId, WireGuardKey};
+use identity::{KeyUpToSign, PublicKey, StatementId};
 use org_trust::{Admit, Charter, CharterChain, Invite, Lane, Payload, Statement, VerifiedCharter};
 
 use crate::{
@@ -114,7 +114,7 @@ impl Rules<'_> {
             touched.invites.insert(*invite);
             admitted.extend(self.held.admits_under(invite));
         }
-        let mut keys: BTreeSet<WireGuardKey> =
+        let mut keys: BTreeSet<KeyUpToSign> =
             admitted.iter().flat_map(|root| self.keys_under(root)).collect();
         keys.extend(dropped.iter().flat_map(|old| slots(old)).map(|(_, key)| key));
         for key in &keys {
@@ -295,7 +295,7 @@ impl Rules<'_> {
     }
 
     /// Every key that an Admit or a Rotate names for a machine.
-    fn keys_under(&self, root: &KeyBytes) -> BTreeSet<WireGuardKey> {
+    fn keys_under(&self, root: &KeyBytes) -> BTreeSet<KeyUpToSign> {
         let admits = self.held.admits_of(root).iter().filter_map(|id| self.held.get(id));
         let admitted = admits.flat_map(|entry| slots(&entry.statement));
         let rotated = self.held.lineages().of(root).flat_map(slots);

@@ -3,7 +3,7 @@
 use core::{fmt, ops};
 
 use identity::{
-    CharterId, Code, HashContext, Label, OrgId, PublicKey, SecretKey, StatementId, WireGuardKey,
+    CharterId, Code, HashContext, KeyUpToSign, Label, OrgId, PublicKey, SecretKey, StatementId,
     codec::{DecodeError, Fault, Reader, Writer},
 };
 
@@ -19,10 +19,7 @@ pub struct UnverifiedStatement(StatementClaim);
 /// A statement that its author signed for this org, with every key in it proved. Whether the author
 /// may say so is not decided here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statement {
-    claim: StatementClaim,
-    machine: Option<[WireGuardKey; 3]>,
-}
+pub struct Statement(StatementClaim);
 
 /// What a statement says, whoever signed it. A [`Statement`] derefs to it; a claim never becomes one
 /// but by [`UnverifiedStatement::verify`].
@@ -111,22 +108,15 @@ impl UnverifiedStatement {
         let message = [org.as_bytes(), body].concat();
         let author = &self.0.author;
         author.verify(Label::STATEMENT, &message, &signature).map_err(|_| StatementError::BadSignature)?;
-        let machine = match &self.0.payload {
-            Payload::Admit(admit) => {
-                admit.verify_keys(org).map_err(StatementError::Possession)?;
-                Some([admit.node, admit.wireguard, admit.boot])
-            }
+        match &self.0.payload {
+            Payload::Admit(admit) => admit.verify_keys(org).map_err(StatementError::Possession)?,
             Payload::Invite(invite) => {
                 let taken = invite.key == invite.redeemer || invite.key == *author;
                 if taken || !invite.key.is_torsion_free() {
                     return Err(StatementError::InviteKey);
                 }
-                None
             }
-            Payload::Rotate(rotate) => {
-                rotate.verify_keys(org).map_err(StatementError::Possession)?;
-                Some([rotate.node, rotate.wireguard, rotate.boot])
-            }
+            Payload::Rotate(rotate) => rotate.verify_keys(org).map_err(StatementError::Possession)?,
             Payload::Revoke(_)
             | Payload::Cancel(_)
             | Payload::Leave
@@ -135,10 +125,9 @@ impl UnverifiedStatement {
             | Payload::Assign(_)
             | Payload::Retire(_)
             | Payload::Cosign(_)
-            | Payload::Policy(_) => None,
-        };
-        let machine = machine.map(|keys| keys.map(|key| key.to_wireguard()));
-        Ok(Statement { claim: self.0, machine })
+            | Payload::Policy(_) => {}
+        }
+        Ok(Statement(self.0))
     }
 
     /// What it says, unverified: for the cheap checks that come before the signature's.
@@ -172,11 +161,24 @@ impl Statement {
     }
 
     /// The keys of the machine that an Admit or a Rotate names, node, WireGuard and boot, in the one form in which
-    /// two keys can be compared: a key and its negative share their Montgomery u, and whoever holds one can sign
-    /// with the other. Worked out once, beside the signatures.
+    /// two keys can be compared.
     #[must_use]
-    pub const fn machine_keys(&self) -> Option<&[WireGuardKey; 3]> {
-        self.machine.as_ref()
+    pub fn machine_keys(&self) -> Option<[KeyUpToSign; 3]> {
+        let keys = match &self.0.payload {
+            Payload::Admit(admit) => [admit.node, admit.wireguard, admit.boot],
+            Payload::Rotate(rotate) => [rotate.node, rotate.wireguard, rotate.boot],
+            Payload::Invite(_)
+            | Payload::Revoke(_)
+            | Payload::Cancel(_)
+            | Payload::Leave
+            | Payload::Suspend(_)
+            | Payload::Resume(_)
+            | Payload::Assign(_)
+            | Payload::Retire(_)
+            | Payload::Cosign(_)
+            | Payload::Policy(_) => return None,
+        };
+        Some(keys.map(|key| key.up_to_sign()))
     }
 }
 
@@ -184,7 +186,7 @@ impl ops::Deref for Statement {
     type Target = StatementClaim;
 
     fn deref(&self) -> &StatementClaim {
-        &self.claim
+        &self.0
     }
 }
 
