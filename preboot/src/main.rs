@@ -26,7 +26,7 @@ mod tests;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::{console::Console, settings::Arguments};
 
@@ -42,6 +42,10 @@ fn main() -> ExitCode {
         return machine::run();
     }
     let arguments = Arguments::parse();
+    if arguments.manual {
+        let page = clap_mangen::Man::new(Arguments::command()).section("8");
+        return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

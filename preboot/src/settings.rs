@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// How often to try again when a failure may pass.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) attempts: u32,
+    /// Writes its page of the manual to standard output, and ends.
+    #[arg(long, hide = true)]
+    pub(crate) manual: bool,
 }
 
 /// The settings that follow.

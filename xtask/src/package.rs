@@ -8,8 +8,12 @@ use std::{
 };
 
 use clap::Args;
+use lab::packages::Purpose;
 
-use crate::machine::{self, Failure};
+use crate::{
+    demo,
+    machine::{self, Failure},
+};
 
 mod trial;
 
@@ -52,6 +56,8 @@ const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
 const DEPENDS: &str = "libc6, libtss2-esys-3.0.2-0, libtss2-tctildr0, libtss2-tcti-device0";
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let purposes = [Purpose::Build, Purpose::Package, Purpose::Debian];
+    demo::install(if options.try_out { &purposes } else { &purposes[..2] })?;
     let out = machine::root().join(&options.out);
     let version = env!("CARGO_PKG_VERSION");
     let built = match &options.programs {
@@ -124,7 +130,7 @@ fn make(out: &Path, version: &str, built: &Path) -> Result<PathBuf, Failure> {
 fn manual(built: &Path, tree: &Path) -> Result<(), Failure> {
     let pages = tempfile::tempdir().map_err(|e| found(&e))?;
     machine::run(Command::new(built.join("muster")).arg("manual").arg(pages.path()))?;
-    for daemon in ["musterd", "muster-gateway"] {
+    for daemon in ["musterd", "muster-gateway", "muster-preboot"] {
         let page = output(Command::new(built.join(daemon)).arg("--manual"))?;
         fs::write(pages.path().join(format!("{daemon}.8")), page).map_err(|e| found(&e))?;
     }

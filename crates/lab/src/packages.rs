@@ -24,6 +24,10 @@ pub enum Purpose {
     Ssh,
     /// Making images and booting them in emulated machines.
     Boot,
+    /// Making the Debian package.
+    Package,
+    /// Installing it in a Debian made for that.
+    Debian,
 }
 
 /// Packages that are not there, each once.
@@ -151,12 +155,17 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Build, "gcc", Sign::Program("cc")),
     package(Purpose::Build, "libtss2-dev", Sign::File("/usr/include/tss2/tss2_esys.h")),
     package(Purpose::Build, "pkg-config", Sign::Program("pkg-config")),
+    package(Purpose::Debian, "debootstrap", Sign::Program("debootstrap")),
     package(Purpose::Edge, "libnginx-mod-stream", Sign::File("/usr/lib/nginx/modules/ngx_stream_module.so")),
     package(Purpose::Edge, "nginx-light", Sign::Program("nginx")),
     package(Purpose::Edge, "postgresql", Sign::File("/usr/lib/postgresql")),
     package(Purpose::Lab, "iproute2", Sign::Program("ip")),
     package(Purpose::Lab, "nftables", Sign::Program("nft")),
     package(Purpose::Lab, "util-linux", Sign::Program("unshare")),
+    package(Purpose::Package, "binutils", Sign::Program("strip")),
+    package(Purpose::Package, "dpkg", Sign::Program("dpkg-deb")),
+    package(Purpose::Package, "gzip", Sign::Program("gzip")),
+    package(Purpose::Package, "tar", Sign::Program("tar")),
     package(Purpose::Run, "libtss2-esys-3.0.2-0", Sign::Library("libtss2-esys.so.0")),
     package(Purpose::Run, "libtss2-tcti-device0", Sign::Library("libtss2-tcti-device.so.0")),
     package(Purpose::Run, "libtss2-tctildr0", Sign::Library("libtss2-tctildr.so.0")),

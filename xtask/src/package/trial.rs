@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::machine::{self, Failure};
+use crate::machine::Failure;
 
 pub(super) fn run(package: &Path, older: &Path) -> Result<(), Failure> {
     let scratch = tempfile::tempdir().map_err(|e| super::found(&e))?;
@@ -58,9 +58,6 @@ struct Debian {
 impl Debian {
     /// The smallest there is, with what the package depends on.
     fn make(directory: &Path) -> Result<Self, Failure> {
-        if !machine::has_program("debootstrap") {
-            return Err(Failure::Machine("debootstrap is not here: apt-get install debootstrap".to_owned()));
-        }
         let root = directory.join("debian");
         let with = format!("--include=systemd,{}", super::DEPENDS.replace(", ", ","));
         let mut make = Command::new("debootstrap");
