@@ -166,7 +166,10 @@ fn screen(status: &Status, health: Health) -> String {
         rows.push(["members".into(), format!("{} ({} former)", org.members, org.former)]);
         rows.push([
             "links".into(),
-            format!("{} of {others} up, {} sessions", status.links.linked, status.links.sessions),
+            format!(
+                "open to {} of {others}, the rest when it is needed; {} sessions",
+                status.links.linked, status.links.sessions
+            ),
         ]);
         if !status.neighbours.is_empty() {
             rows.push(["in step with".into(), in_step_with(&status.neighbours)]);

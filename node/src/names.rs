@@ -1,10 +1,15 @@
-//! `NAME.ORG.internal` for programs of this machine: `[names] listen`, off unless it is set.
+//! `NAME.ORG.internal` for programs of this machine, and the way back from an overlay address: `[names] listen`,
+//! off unless it is set.
 //!
 //! Each question is asked of the member list at that moment, so a name follows a rename and ends with a
 //! revocation. What the list says is nobody's business but this machine's: it listens on the loopback only,
 //! answers for its own zone and refuses every other name, so that a resolver asks elsewhere.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use control::local::{Answer, MemberStatus, Request as Ask};
 use hickory_server::{
@@ -12,12 +17,18 @@ use hickory_server::{
     net::runtime::Time,
     proto::{
         op::{Header, HeaderCounts, Metadata, OpCode, ResponseCode},
-        rr::{Name, RData, Record, RecordType, rdata::AAAA},
+        rr::{
+            Name, RData, Record, RecordType,
+            rdata::{AAAA, PTR},
+        },
     },
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     zone_handler::MessageResponseBuilder,
 };
-use identity::limits::{NAMES_CLIENT_IDLE_MS, NAMES_RESPONSES_QUEUED_MAX};
+use identity::{
+    limits::{NAMES_CLIENT_IDLE_MS, NAMES_RESPONSES_QUEUED_MAX},
+    overlay_prefix,
+};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::{OnceCell, mpsc, oneshot},
@@ -44,7 +55,20 @@ pub async fn serve(at: SocketAddr, asked: mpsc::Sender<Asked>) -> io::Result<imp
 
 struct Names {
     asked: mpsc::Sender<Asked>,
-    org: OnceCell<String>,
+    org: OnceCell<Org>,
+}
+
+/// What names and addresses of its members have in common.
+struct Org {
+    name: String,
+    prefix: Ipv6Addr,
+}
+
+impl Org {
+    fn has(&self, address: Ipv6Addr) -> bool {
+        let host = u128::MAX >> PREFIX_BITS;
+        address.to_bits() & !host == self.prefix.to_bits()
+    }
 }
 
 #[async_trait::async_trait]
@@ -79,7 +103,17 @@ impl RequestHandler for Names {
 
 impl Names {
     async fn look_up(&self, name: &Name, kind: RecordType) -> Result<Option<Record>, ResponseCode> {
-        let org = self.org.get_or_try_init(|| self.org_name()).await?;
+        let org = self.org.get_or_try_init(|| self.own_org()).await?;
+        if let Ok(net) = name.parse_arpa_name() {
+            return match (net.addr(), net.prefix_len()) {
+                (IpAddr::V6(address), length) if length >= PREFIX_BITS && org.has(address) => match length {
+                    ADDRESS_BITS => self.name_at(name, kind, address, &org.name).await,
+                    _ => Ok(None),
+                },
+                (IpAddr::V4(_) | IpAddr::V6(_), _) => Err(ResponseCode::Refused),
+            };
+        }
+        let org = &*org.name;
         let Some(label) = label_in(name, org) else { return Err(ResponseCode::Refused) };
         let Some(label) = label else { return Ok(None) };
         let Some(address) = self.address_of(&label).await? else { return Err(ResponseCode::NXDomain) };
@@ -87,17 +121,37 @@ impl Names {
         Ok(matches!(kind, RecordType::AAAA | RecordType::ANY).then(record))
     }
 
-    async fn org_name(&self) -> Result<String, ResponseCode> {
+    /// The way back: whose overlay address it is, by the name under which it is found.
+    async fn name_at(
+        &self,
+        asked: &Name,
+        kind: RecordType,
+        address: Ipv6Addr,
+        org: &str,
+    ) -> Result<Option<Record>, ResponseCode> {
+        let member = match self.ask(Ask::Whois { address: address.to_string() }).await {
+            Some(Answer::Whois(member)) if member.status == MemberStatus::Good => member,
+            Some(Answer::Whois(_) | Answer::Failed(_)) => return Err(ResponseCode::NXDomain),
+            Some(_) | None => return Err(ResponseCode::ServFail),
+        };
+        let name = Name::from_ascii(format!("{}.{org}.{SUFFIX}.", member.name));
+        let name = name.map_err(|_| ResponseCode::ServFail)?;
+        let record = || Record::from_rdata(asked.clone(), TTL_S, RData::PTR(PTR(name)));
+        Ok(matches!(kind, RecordType::PTR | RecordType::ANY).then(record))
+    }
+
+    async fn own_org(&self) -> Result<Org, ResponseCode> {
         match self.ask(Ask::Status {}).await {
             Some(Answer::Status(status)) => {
-                status.org.map(|org| org.name.to_string()).ok_or(ResponseCode::ServFail)
+                let org = status.org.ok_or(ResponseCode::ServFail)?;
+                Ok(Org { name: org.name.to_string(), prefix: overlay_prefix(&org.id.0) })
             }
             Some(_) | None => Err(ResponseCode::ServFail),
         }
     }
 
     /// Of the one member in good standing that people call so.
-    async fn address_of(&self, label: &str) -> Result<Option<std::net::Ipv6Addr>, ResponseCode> {
+    async fn address_of(&self, label: &str) -> Result<Option<Ipv6Addr>, ResponseCode> {
         // Two machines of one name are told apart by the first digits of their keys behind it.
         let digits = label.rsplit_once('-').map(|(_, digits)| digits.to_owned());
         for wanted in [Some(label.to_owned()), digits].into_iter().flatten() {
@@ -140,6 +194,9 @@ fn label_in(name: &Name, org: &str) -> Option<Option<String>> {
 
 /// The domain that is kept for private names.
 const SUFFIX: &str = "internal";
+/// Of every member's address, the org's; and all of it.
+const PREFIX_BITS: u8 = 48;
+const ADDRESS_BITS: u8 = 128;
 /// A name that ends with a revocation is not kept for longer by whoever asked.
 const TTL_S: u32 = 5;
 /// A daemon that does not answer for so long is not well.

@@ -155,33 +155,66 @@ fn names_are_answered_from_the_member_list_and_end_with_a_revocation() -> Result
         assert_eq!(resolve(&format!("N3.{zone}.INTERNAL")), (0, Some(third)), "case means nothing");
         assert_eq!(resolve(&format!("n9.{zone}.internal")), (NO_SUCH_NAME, None));
         assert_eq!(resolve("example.org"), (REFUSED, None), "another resolver's");
+        let back = |address| org.host(0).unwrap().namespace().run(|| name_at(address)).unwrap();
+        assert_eq!(back(third), (0, format!("n3.{zone}.internal")));
+        assert_eq!(back(Ipv6Addr::from_bits(third.to_bits() ^ 1)), (NO_SUCH_NAME, String::new()));
+        assert_eq!(back(Ipv6Addr::from_bits(third.to_bits() ^ (1 << 80))).0, REFUSED, "of another org");
         org.ask(0, &["member", "rename", "n3", "db-1", "--wait", "1"]).unwrap();
+        assert_eq!(back(third), (0, format!("db-1.{zone}.internal")));
         assert_eq!(resolve(&format!("db-1.{zone}.internal")), (0, Some(third)));
         assert_eq!(resolve(&format!("n3.{zone}.internal")), (NO_SUCH_NAME, None));
         org.ask(0, &["revoke", "db-1", "--wait", "1", "--yes"]).unwrap();
         assert_eq!(resolve(&format!("db-1.{zone}.internal")), (NO_SUCH_NAME, None));
+        assert_eq!(back(third).0, NO_SUCH_NAME, "nor has its address a name");
     })
 }
 
 /// Asks for AAAA, as a stub resolver does: the response code, and the address if there is one.
 fn look_up(name: &str) -> (u8, Option<Ipv6Addr>) {
+    let (code, record) = ask(name, AAAA);
+    (code, record.and_then(|data| data.try_into().ok()).map(|octets: [u8; 16]| octets.into()))
+}
+
+/// Asks for PTR: the response code, and the name.
+fn name_at(address: Ipv6Addr) -> (u8, String) {
+    let digits = format!("{:032x}", address.to_bits());
+    let reversed: Vec<String> = digits.chars().rev().map(String::from).collect();
+    let (code, record) = ask(&format!("{}.ip6.arpa", reversed.join(".")), PTR);
+    let (mut labels, mut left) = (Vec::new(), record.unwrap_or_default());
+    while let Some((&length, rest)) = left.split_first().filter(|(length, _)| **length > 0) {
+        let (label, rest) = rest.split_at(length.into());
+        labels.push(String::from_utf8(label.to_vec()).unwrap());
+        left = rest.to_vec();
+    }
+    (code, labels.join("."))
+}
+
+/// The response code, and the data of the one record of that type if there is one.
+fn ask(name: &str, kind: u8) -> (u8, Option<Vec<u8>>) {
     let mut question = vec![0x4d, 0x55, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         question.push(u8::try_from(label.len()).unwrap());
         question.extend(label.as_bytes());
     }
-    question.extend([0, 0, 28, 0, 1]);
+    question.extend([0, 0, kind, 0, 1]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     socket.send_to(&question, NAMES).unwrap();
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer).unwrap();
     assert_eq!(answer[..2], question[..2]);
-    let has_record = answer[7] == 1;
-    let address =
-        answer[..length].last_chunk::<16>().filter(|_| has_record).map(|octets| Ipv6Addr::from(*octets));
-    (answer[3] & 0x0f, address)
+    // Behind the question: a pointer to the name, type and class, four bytes of TTL, and the length.
+    let record = answer[question.len()..length].to_vec();
+    assert_eq!(answer[7], u8::from(!record.is_empty()));
+    let data = (!record.is_empty()).then(|| {
+        assert_eq!(record[..6], [0xc0, 12, 0, kind, 0, 1]);
+        record[12..12 + usize::from(record[11])].to_vec()
+    });
+    (answer[3] & 0x0f, data)
 }
+
+const AAAA: u8 = 28;
+const PTR: u8 = 12;
 
 const NAMES: &str = "127.0.0.1:5355";
 const NO_SUCH_NAME: u8 = 3;

@@ -190,8 +190,10 @@ fn links(status: &Status) -> Finding {
         .map(|neighbour| neighbour.name.as_str())
         .collect();
     let alive = expected.saturating_sub(silent.len());
-    let seen =
-        format!("{alive} of {expected} neighbours answer, {} of {others} links up", status.links.linked);
+    let open = status.links.linked;
+    let seen = format!(
+        "{alive} of {expected} neighbours answer; open to {open} of {others}, the rest when it is needed"
+    );
     match (alive, silent.is_empty()) {
         (0, _) => Check::fail(part, Code::NeighboursSilent, seen),
         (_, false) => {
@@ -250,9 +252,10 @@ const NAME_ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use control::{
-        local::{Freshness, LinkStatus},
+        local::{Freshness, LinkStatus, OrgStatus},
         settings::Set,
     };
+    use identity::{CharterId, Heads, Name, OrgId, RosterDigest};
 
     use super::*;
 
@@ -282,6 +285,30 @@ mod tests {
         let number = socket.local_addr().unwrap().port();
         assert_eq!(port_of(number).code, None);
         assert_eq!(port_of(1).code, Some(Code::PortNotHeld));
+    }
+
+    #[test]
+    fn a_list_that_nobody_compares_with_is_named_and_one_in_step_is_in_order() {
+        let list_of = |state| {
+            let org = OrgStatus {
+                id: OrgId([1; 32]).into(),
+                name: Name::parse("demo").unwrap().into(),
+                settings: 1,
+                settings_id: CharterId([2; 32]).into(),
+                list: RosterDigest([3; 32]).into(),
+                heads: Heads([4; 32]).into(),
+                records: 3,
+                members: 2,
+                former: 0,
+                forks: 0,
+            };
+            let freshness = Some(Freshness { state, compared_ms_ago: None });
+            list(&Status { org: Some(org), freshness, ..status() }).code
+        };
+        assert_eq!(list_of(FreshnessState::Apart), Some(Code::ListUncompared));
+        assert_eq!(list_of(FreshnessState::Comparing), Some(Code::ListUncompared));
+        assert_eq!(list_of(FreshnessState::Stale), Some(Code::ListStale));
+        assert_eq!(list_of(FreshnessState::InStep), None);
     }
 
     #[test]
