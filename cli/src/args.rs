@@ -283,7 +283,7 @@ pub(crate) struct OrgCreate {
     /// Name of the org: a-z, 0-9 and inner hyphens
     #[arg(value_parser = Name::parse)]
     pub(crate) name: Name,
-    /// Where machines that join will find this one
+    /// Where machines that join will find this one; wss://HOST:PORT behind an edge that opens TLS
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) gateway: String,
     /// Name of this machine [default: its host name]
@@ -544,7 +544,7 @@ pub(crate) enum Debug {
 
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
-    /// HOST:PORT [default: the first gateway that is known here]
+    /// HOST:PORT or wss://HOST:PORT [default: the first gateway that is known here]
     pub(crate) address: Option<String>,
     /// Accept these CA certificates and no others
     #[arg(long, value_name = "FILE")]

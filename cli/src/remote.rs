@@ -219,6 +219,7 @@ fn is_out_of_reach(code: Code) -> bool {
             | Code::GatewayBehind
             | Code::HandshakeTimeout
             | Code::ConnectionLost
+            | Code::EdgeRefused
             | Code::TlsFailed
             | Code::Busy
             | Code::ShuttingDown

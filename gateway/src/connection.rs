@@ -11,10 +11,10 @@ use tokio::{
     sync::{mpsc, watch},
     time::{timeout, timeout_at},
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsStream as EitherTlsStream, server::TlsStream};
 use transport::{
-    AwaitProof, Broken, Deadlines, Get, HELLO_PREFIX_BYTES, Incoming, Reference, Request, ServeError,
-    ServerTls, Session, Status, TlsError, Upgrade, after_of, encode_charters, hello_reference,
+    AwaitProof, Broken, Deadlines, Get, HELLO_PREFIX_BYTES, Incoming, Inner, Reference, Request, ServeError,
+    ServerTls, Session, Status, TlsError, Upgrade, Way, after_of, encode_charters, hello_reference,
 };
 
 use crate::{
@@ -52,7 +52,7 @@ pub(crate) enum Turned {
     NotFound,
 }
 
-type Stream = TlsStream<TcpStream>;
+type Stream = TlsStream<Way>;
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(
@@ -84,21 +84,24 @@ async fn admit(
     service: &Service,
 ) -> Result<Option<Admitted>, Turned> {
     let (tcp, reference) = speaks_tls(tcp, deadlines).await?;
-    let secured = timeout_at(deadlines.hello(), service.tls.accept(tcp)).await;
-    let secured = secured.map_err(|_| Turned::Broken(Broken::Deadline))?;
-    let (stream, exporter) = secured.map_err(|why| Turned::Tls { why, reference })?;
-    let mut incoming = Incoming::new(stream, deadlines);
+    let (mut way, mut reference, mut inside) = (Way::from(tcp), reference, false);
     let mut inbox = None;
-    let upgrade = loop {
-        let request = match incoming.next().await {
-            Ok(request) => request,
-            // After a page, closing is how a reader says that it is done.
-            Err(ServeError::Broken(Broken::Ended)) if inbox.is_some() => return Ok(None),
-            Err(why) => return Err(why.into()),
-        };
-        match request {
-            Request::Get(get) => incoming = page(id, get, &service.link, &mut inbox, deadlines).await?,
-            Request::Upgrade(upgrade) => break upgrade,
+    let (upgrade, exporter) = loop {
+        let secured = timeout_at(deadlines.hello(), service.tls.accept(way)).await;
+        let secured = secured.map_err(|_| Turned::Broken(Broken::Deadline))?;
+        let (stream, exporter) = secured.map_err(|why| Turned::Tls { why, reference })?;
+        match asked(id, stream, &service.link, &mut inbox, deadlines).await? {
+            Asked::Nothing => return Ok(None),
+            Asked::Upgrade(upgrade) => break (upgrade, exporter),
+            // Everything begins once more, for the same connection: its place, its id, its deadlines.
+            Asked::Inner(inner) if !inside && is_inner(inner.target()) => {
+                (way, reference) = opened(inner, deadlines).await?;
+                inside = true;
+            }
+            Asked::Inner(inner) => {
+                inner.refuse(Status::NotFound).await?;
+                return Err(Turned::NotFound);
+            }
         }
     };
     if route(upgrade.target()).is_none_or(|route| route.gate != Gate::Action) {
@@ -111,6 +114,51 @@ async fn admit(
     };
     let exporter = Text(Exporter(exporter));
     authenticate(id, upgrade, exporter, source, inbox, &service.link, deadlines).await.map(Some)
+}
+
+/// What comes after the pages.
+enum Asked {
+    Nothing,
+    Upgrade(Upgrade<Stream>),
+    Inner(Inner<Stream>),
+}
+
+/// Serves pages until something else is asked for.
+async fn asked(
+    id: ConnectionId,
+    stream: Stream,
+    link: &Link,
+    inbox: &mut Option<mpsc::Receiver<ToGateway>>,
+    deadlines: Deadlines,
+) -> Result<Asked, Turned> {
+    let mut incoming = Incoming::new(stream, deadlines);
+    loop {
+        match incoming.next().await {
+            Ok(Request::Get(get)) => incoming = page(id, get, link, inbox, deadlines).await?,
+            Ok(Request::Upgrade(upgrade)) => return Ok(Asked::Upgrade(upgrade)),
+            Ok(Request::Inner(inner)) => return Ok(Asked::Inner(inner)),
+            // After a page, closing is how a reader says that it is done.
+            Err(ServeError::Broken(Broken::Ended)) if inbox.is_some() => return Ok(Asked::Nothing),
+            Err(why) => return Err(why.into()),
+        }
+    }
+}
+
+fn is_inner(target: &str) -> bool {
+    route(target).is_some_and(|route| route.gate == Gate::Inner)
+}
+
+/// The WebSocket through which an edge passes TLS on, and the reference of that TLS.
+async fn opened(inner: Inner<Stream>, deadlines: Deadlines) -> Result<(Way, Option<Reference>), Turned> {
+    let mut channel = inner.open().await?.map(EitherTlsStream::Server);
+    let peeked = timeout_at(deadlines.hello(), channel.peek(HELLO_PREFIX_BYTES)).await;
+    let first =
+        peeked.map_err(|_| Turned::Broken(Broken::Deadline))?.map_err(|e| Turned::Broken(e.into()))?;
+    if first.is_empty() {
+        return Err(Turned::Broken(Broken::Ended));
+    }
+    let reference = hello_reference(first);
+    Ok((channel.into(), reference))
 }
 
 /// Plain HTTP gets a plain answer; whatever else is not TLS gets none. An opening message that came in one

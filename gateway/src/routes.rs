@@ -1,6 +1,6 @@
 //! Every path the front serves, in one table; a request for anything else is refused with 404.
 
-use transport::{AUTH_PATH, CHARTERS_PATH};
+use transport::{AUTH_PATH, CHARTERS_PATH, EDGE_PATH};
 
 /// What a route asks of whoever comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub(crate) enum Gate {
     Open,
     /// conn_auth, which names the action.
     Action,
+    /// Nothing, and nothing is served but TLS once more, with these routes inside it but for this one.
+    Inner,
 }
 
 /// One route.
@@ -21,8 +23,11 @@ pub(crate) struct Route {
 }
 
 /// All of them.
-pub(crate) const ROUTES: &[Route] =
-    &[Route { path: AUTH_PATH, gate: Gate::Action }, Route { path: CHARTERS_PATH, gate: Gate::Open }];
+pub(crate) const ROUTES: &[Route] = &[
+    Route { path: AUTH_PATH, gate: Gate::Action },
+    Route { path: CHARTERS_PATH, gate: Gate::Open },
+    Route { path: EDGE_PATH, gate: Gate::Inner },
+];
 
 /// The route of a request's target; a query belongs to an open route only.
 pub(crate) fn route(target: &str) -> Option<Route> {

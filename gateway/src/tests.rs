@@ -32,6 +32,8 @@ use crate::{
     routes::{Gate, ROUTES},
 };
 
+mod edge;
+
 /// A front that runs, with all that it needs.
 struct Bench {
     address: SocketAddr,
@@ -131,8 +133,12 @@ impl Bench {
     }
 
     async fn dial(&self) -> Result<GatewaySession, DialError> {
+        self.dial_at(&self.address.to_string()).await
+    }
+
+    async fn dial_at(&self, address: &str) -> Result<GatewaySession, DialError> {
         let mut known = self.chain.clone();
-        let address = Address::parse(&self.address.to_string()).unwrap();
+        let address = Address::parse(address).unwrap();
         let dial = GatewayDial {
             address: &address,
             tls: &self.ca.client(),
@@ -308,7 +314,7 @@ async fn no_route_but_the_settings_answers_who_proved_nothing() {
             bench.ask(&format!("GET {}?after={genesis} HTTP/1.1\r\nHost: gw\r\n\r\n", route.path)).await;
         let expected = match route.gate {
             Gate::Open => "HTTP/1.1 200 OK\r\n",
-            Gate::Action => "HTTP/1.1 404 ",
+            Gate::Action | Gate::Inner => "HTTP/1.1 404 ",
         };
         assert!(page.starts_with(expected), "{}: {page}", route.path);
         let hello = format!(
@@ -324,7 +330,7 @@ async fn no_route_but_the_settings_answers_who_proved_nothing() {
                     refused.starts_with("HTTP/1.1 400 ") && refused.contains("Muster-Challenge: no ref=")
                 );
             }
-            Gate::Open => assert!(refused.starts_with("HTTP/1.1 404 "), "{refused}"),
+            Gate::Open | Gate::Inner => assert!(refused.starts_with("HTTP/1.1 404 "), "{refused}"),
         }
     }
     for path in ["/", "/admin", "/auth/", "//auth", "/charters/x", "/../auth", "/auth?x=1"] {

@@ -159,6 +159,8 @@ async fn prove(ground: &Ground, stream: TcpStream, source: Ipv6Addr) -> Option<P
         Ok(Request::Upgrade(upgrade)) if upgrade.target() == AUTH_PATH => upgrade,
         Ok(Request::Upgrade(upgrade)) => return over(upgrade.refuse(Status::NotFound).await),
         Ok(Request::Get(get)) => return over(get.refuse(Status::NotFound).await),
+        // In a tunnel nothing stands in between.
+        Ok(Request::Inner(inner)) => return over(inner.refuse(Status::NotFound).await),
         Err(why) => return tell(ground, unproven(why.code(), why.to_string())).await,
     };
     let binding = Binding::WireGuard { client, server: own(ground) };

@@ -283,6 +283,10 @@ impl Service {
                 told(get.refuse(Status::NotFound).await);
                 return Err(Refused::NotFound);
             }
+            Request::Inner(inner) => {
+                told(inner.refuse(Status::NotFound).await);
+                return Err(Refused::NotFound);
+            }
         };
         let reference = Reference(rand::random());
         let accept = Accept { org: ORG, key: &self.key, binding };

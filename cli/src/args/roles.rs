@@ -121,7 +121,7 @@ pub(crate) struct GatewayShare {
 
 #[derive(Debug, Args)]
 pub(crate) struct GatewayInit {
-    /// Where machines that join will find this one
+    /// Where machines that join will find this one; wss://HOST:PORT behind an edge that opens TLS
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) address: String,
 }

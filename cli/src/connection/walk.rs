@@ -65,7 +65,8 @@ async fn walk(address: &Address, known: &Known, walked: &mut Walked) -> Outcome<
         Err(why) => {
             walked.refused = Some(why.code());
             walked.checks.extend(unreached(address, &found, &why));
-            let rest = [&[Stage::Tls], OF_TLS, AFTER_TLS].concat();
+            let edge = if address.through_edge() { &[Stage::Edge][..] } else { &[] };
+            let rest = [edge, &[Stage::Tls], OF_TLS, AFTER_TLS].concat();
             walked.checks.extend(skipped(&rest, "nobody was reached"));
             return Ok(());
         }
@@ -73,6 +74,63 @@ async fn walk(address: &Address, known: &Known, walked: &mut Walked) -> Outcome<
     let took = began.elapsed();
     walked.checks.push(Check::ok(Stage::Resolve, listed(&found)));
     walked.checks.push(Check::ok(Stage::Tcp, connected_to(&tcp, took)));
+    if !address.through_edge() {
+        return beyond(tcp, address, known, walked, until).await;
+    }
+    match passed(tcp, address, walked, until).await {
+        Some(channel) => Box::pin(beyond(channel, address, known, walked, until)).await,
+        None => {
+            let rest = [&[Stage::Tls], OF_TLS, AFTER_TLS].concat();
+            walked.checks.extend(skipped(&rest, "the edge was not passed"));
+            Ok(())
+        }
+    }
+}
+
+/// The WebSocket through an edge that opens TLS.
+async fn passed(
+    tcp: TcpStream,
+    address: &Address,
+    walked: &mut Walked,
+    until: tokio::time::Instant,
+) -> Option<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    let (tap, first) = Tap::new(tcp);
+    let stream = match client::secure_to_edge(address, tap, until).await {
+        Ok(stream) => stream,
+        Err(why) => {
+            walked.refused = Some(why.code());
+            walked.checks.push(not_tls(Stage::Edge, &why, &first));
+            return None;
+        }
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| Certificate::read(chain.first()?));
+    let by = shown.map_or_else(|| "an edge".to_owned(), |shown| format!("{:?}", shown.subject));
+    let (tap, answer) = Tap::new(stream);
+    let opened = client::through(address, tap, until).await;
+    let header = edge_in(&answer.received());
+    let header = header.map_or_else(String::new, |header| format!(" (the answer has {header:?})"));
+    match opened {
+        Ok(channel) => {
+            let seen = format!("TLS 1.3 with {by}, which counts for nothing; WebSocket opened{header}");
+            walked.checks.push(Check::ok(Stage::Edge, seen));
+            Some(channel)
+        }
+        Err(why) => {
+            walked.refused = Some(why.code());
+            walked.checks.push(Check::fail(Stage::Edge, why.code(), format!("{why}{header}")));
+            None
+        }
+    }
+}
+
+/// TLS with the gateway, and what is behind it.
+async fn beyond<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    address: &Address,
+    known: &Known,
+    walked: &mut Walked,
+    until: tokio::time::Instant,
+) -> Outcome<()> {
     let Some(anchors) = &known.anchors else {
         walked.refused = known.bundle.code;
         let rest = [&[Stage::Tls], OF_TLS, AFTER_TLS].concat();
@@ -82,7 +140,7 @@ async fn walk(address: &Address, known: &Known, walked: &mut Walked) -> Outcome<
     let tls = ClientTls::new(anchors.certificates().iter().map(Anchor::der));
     let tls = tls.map_err(|why| Failure::new(why.code(), why))?;
     let (watched, witness) = tls.witnessed().map_err(|why| Failure::new(why.code(), why))?;
-    let (tap, first) = Tap::new(tcp);
+    let (tap, first) = Tap::new(stream);
     let secured = client::secure(&watched, address.host(), tap, until).await;
     walked.tls_reference = first.reference();
     let reference = first.reference().map_or_else(String::new, |reference| format!(", ref {reference}"));
@@ -94,7 +152,7 @@ async fn walk(address: &Address, known: &Known, walked: &mut Walked) -> Outcome<
             let seen = format!("TLS 1.3, ended by this side for the certificate{reference}");
             walked.checks.push(Check::ok(Stage::Tls, seen));
         }
-        (Err(why), _) => walked.checks.push(not_tls(why, &first)),
+        (Err(why), _) => walked.checks.push(not_tls(Stage::Tls, why, &first)),
     }
     match &shown {
         Some(shown) => judged(walked, address, known, shown),
@@ -172,7 +230,7 @@ fn placed(why: &DialError) -> (Stage, Code) {
         (Step::Charters, DialFault::Status(status)) if *status != 503 => {
             (Stage::Settings, Code::WebSocketStatus)
         }
-        (Step::Resolve | Step::Tcp | Step::Tls | Step::Charters, _) => (Stage::Settings, code),
+        (Step::Resolve | Step::Tcp | Step::Edge | Step::Tls | Step::Charters, _) => (Stage::Settings, code),
         (_, DialFault::Status(status)) if *status != 503 => (Stage::WebSocket, Code::WebSocketStatus),
         (_, DialFault::Head(HeadFault::Header("sec-websocket-accept"))) => {
             (Stage::WebSocket, Code::WebSocketBadAccept)
@@ -209,7 +267,7 @@ fn judged(walked: &mut Walked, address: &Address, known: &Known, shown: &Shown) 
     walked.certificates = explained.certificates;
 }
 
-fn not_tls(why: &DialError, first: &First) -> Check {
+fn not_tls(stage: Stage, why: &DialError, first: &First) -> Check {
     let spoken = Spoken::of(&first.received());
     let says = match &spoken {
         Spoken::Other(text) => format!("it answers {text:?}"),
@@ -219,7 +277,7 @@ fn not_tls(why: &DialError, first: &First) -> Check {
         }
         Spoken::OldTls | Spoken::Tls => why.to_string(),
     };
-    Check::fail(Stage::Tls, spoken.code().unwrap_or_else(|| why.code()), says)
+    Check::fail(stage, spoken.code().unwrap_or_else(|| why.code()), says)
 }
 
 type Looked = Result<std::io::Result<Vec<SocketAddr>>, tokio::time::error::Elapsed>;

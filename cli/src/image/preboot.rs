@@ -160,7 +160,8 @@ fn ask_gateways(gateways: &[String], bundle: &TrustBundle, chain: &mut CharterCh
         let asked = runtime.block_on(async {
             let until = Instant::now() + PATIENCE;
             let stream = client::connect(&address, until).await?;
-            let (mut stream, _) = client::secure(&tls, address.host(), stream, until).await?;
+            let way = client::reach(&address, stream, until).await?;
+            let (mut stream, _) = client::secure(&tls, address.host(), way, until).await?;
             client::walk(&mut stream, &address, chain, until).await
         });
         asked.map_err(|why: client::DialError| {

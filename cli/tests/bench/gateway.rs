@@ -58,6 +58,7 @@ async fn serve(tcp: TcpStream, tls: &ServerTls, key: &SecretKey, replica: &Mutex
                 incoming = get.answer(&encode_charters(settings.iter().map(Vec::as_slice))).await.unwrap();
             }
             transport::Request::Upgrade(upgrade) => break upgrade,
+            transport::Request::Inner(_) => return,
         }
     };
     let roster = replica.lock().unwrap().roster();

@@ -96,7 +96,7 @@ pub enum Request {
     PrepareGateway {
         /// 32 bytes: the raw Ed25519 public key that the TLS certificate is for.
         tls_key: Bytes,
-        /// `HOST:PORT` where machines will dial it.
+        /// `HOST:PORT` or `wss://HOST:PORT` where machines will dial it.
         address: String,
     },
     /// Keeps a key for shares of disk keys beside this gateway's other keys. [`Answer::ShareKeys`].

@@ -13,6 +13,8 @@ pub enum Stage {
     Resolve,
     /// The way to it.
     Tcp,
+    /// An edge on it that opens TLS, where the address names one.
+    Edge,
     /// Whether TLS 1.3 is spoken there.
     Tls,
     /// From whom the certificate comes.
@@ -109,6 +111,7 @@ impl Stage {
         Self::Bundle,
         Self::Resolve,
         Self::Tcp,
+        Self::Edge,
         Self::Tls,
         Self::Chain,
         Self::Name,
@@ -130,6 +133,7 @@ impl Stage {
             Self::Bundle => "bundle",
             Self::Resolve => "resolve",
             Self::Tcp => "tcp",
+            Self::Edge => "edge",
             Self::Tls => "tls",
             Self::Chain => "chain",
             Self::Name => "name",

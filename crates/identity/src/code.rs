@@ -491,6 +491,9 @@ codes! {
     CertificateRefused = 7043, exit 77, "the other side refused this gateway's certificate",
         "Its trust bundle, its clock or the name that it dialled does not fit the certificate shown here.",
         "There `muster debug connection` says which; it prints the reference of this line.";
+    EdgeRefused = 7044, exit 76, "the edge does not let TLS to the gateway through its WebSocket",
+        "It opened TLS and answered the upgrade at /v1/tls with something else: that path does not lead to a gateway there, or the upgrade was taken away.",
+        "At the edge, pass /v1/tls with `Upgrade` and `Connection` on to the gateway's TLS port (in nginx: `proxy_pass https://`); if it passes TLS through unopened, leave `wss://` out of the address.";
     NoTunnel = 7050, exit 75, "no tunnel to another member is up",
         "This machine knows other members, and has heard none of them by way of WireGuard.",
         "Check that UDP passes between the machines; `muster ping NODE` measures each step.";

@@ -27,6 +27,12 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 5 * 1024;
 pub const HTTP_TARGET_BYTES_MAX: usize = 256;
 /// Headers in such a head; more than any client of ours sends, few enough to parse on the stack.
 pub const HTTP_HEADERS_MAX: usize = 32;
+/// One frame of the WebSocket in which TLS to a gateway runs through an edge. Read piece by piece and never
+/// kept, so no bound on memory: what a length of two bytes says, and no edge makes longer ones of ours.
+pub const EDGE_FRAME_BYTES_MAX: usize = 65_535;
+/// What is put into one frame of ours. Kept until it has left, beside a head that waits to be read: both
+/// together stay below `UNPROVEN_STATE_BYTES_MAX`.
+pub const EDGE_PIECE_BYTES_MAX: usize = 2 * 1024;
 /// From TCP accept until HELLO is complete, TLS included.
 pub const HELLO_DEADLINE_MS: u64 = 3_000;
 /// From TCP accept until VERDICT, TLS included. A slow peer holds one of the slots below this long.

@@ -41,7 +41,7 @@ pub(crate) fn read_endpoint(r: &mut Reader<'_>) -> Result<SocketAddr, DecodeErro
     Ok(SocketAddr::new(ip, port))
 }
 
-/// The text is no `HOST:PORT`.
+/// The text is neither `HOST:PORT` nor `wss://HOST:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedAddress;
 
@@ -55,14 +55,17 @@ impl MalformedAddress {
 
 impl fmt::Display for MalformedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an address: give HOST:PORT, or [IPV6]:PORT")
+        f.write_str(
+            "not an address: give HOST:PORT or [IPV6]:PORT, with wss:// before it for an edge that opens TLS",
+        )
     }
 }
 
 impl core::error::Error for MalformedAddress {}
 
 /// Splits `HOST:PORT` as it stands in an invite: a DNS name of lower-case labels, an IPv4 address, or
-/// an IPv6 address in brackets (returned without them), and a port.
+/// an IPv6 address in brackets (returned without them), and a port. `wss://` may stand before it: then
+/// TLS to the gateway runs inside a WebSocket, through an edge that opens TLS.
 ///
 /// # Errors
 /// [`MalformedAddress`] for anything else; nothing is folded, trimmed or defaulted.
@@ -70,6 +73,7 @@ pub fn check_address(text: &str) -> Result<(&str, u16), MalformedAddress> {
     if text.len() > ADDRESS_BYTES_MAX {
         return Err(MalformedAddress);
     }
+    let text = text.strip_prefix("wss://").unwrap_or(text);
     let (host, digits) = text.rsplit_once(':').ok_or(MalformedAddress)?;
     let port = digits.parse::<u16>().ok().filter(|port| *port != 0 && port.to_string() == digits);
     let port = port.ok_or(MalformedAddress)?;
@@ -133,6 +137,8 @@ mod tests {
         assert_eq!(check_address("192.0.2.1:443"), Ok(("192.0.2.1", 443)));
         assert_eq!(check_address("[2001:db8::1]:443"), Ok(("2001:db8::1", 443)));
         assert_eq!(check_address("localhost:1"), Ok(("localhost", 1)));
+        assert_eq!(check_address("wss://gw.example:443"), Ok(("gw.example", 443)));
+        assert_eq!(check_address("wss://[2001:db8::1]:443"), Ok(("2001:db8::1", 443)));
         for wrong in [
             "",
             ":1",
@@ -153,6 +159,11 @@ mod tests {
             "999.0.2.1:1",
             "gw example:1",
             "http://gw:1",
+            "ws://gw:1",
+            "Wss://gw:1",
+            "wss://wss://gw:1",
+            "wss://gw:1/",
+            "wss://gw",
         ] {
             assert_eq!(check_address(wrong), Err(MalformedAddress), "{wrong}");
         }

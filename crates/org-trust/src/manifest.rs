@@ -48,7 +48,7 @@ pub struct CheckedInvite {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// A gateway's address is no `HOST:PORT`.
+    /// A gateway's address is neither `HOST:PORT` nor `wss://HOST:PORT`.
     Address {
         /// Which, from 1.
         gateway: usize,
@@ -301,7 +301,7 @@ impl CheckedInvite {
         &self.bundle
     }
 
-    /// Where to go, as `HOST:PORT`, first choice first.
+    /// Where to go, as `HOST:PORT` or `wss://HOST:PORT`, first choice first.
     #[must_use]
     pub fn gateways(&self) -> &[String] {
         &self.gateways
@@ -364,7 +364,9 @@ impl ManifestError {
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address { gateway } => write!(f, "the address of gateway {gateway} is no HOST:PORT"),
+            Self::Address { gateway } => {
+                write!(f, "the address of gateway {gateway} is neither HOST:PORT nor wss://HOST:PORT")
+            }
             Self::Bundle(why) => write!(f, "the trust bundle: {why}"),
             Self::Charter(why) => write!(f, "the org's settings: {why}"),
             Self::Lost => f.write_str("a part of it was lost"),

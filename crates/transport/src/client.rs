@@ -20,10 +20,12 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::{handshake::derive_accept_key, protocol::Role};
 
 use crate::{
-    AUTH_PATH, Address, CHARTERS_PATH, ClientTls, SUBPROTOCOL, TlsError,
+    AUTH_PATH, Address, CHARTERS_PATH, Channel, ClientTls, EDGE_PATH, EDGE_SUBPROTOCOL, SUBPROTOCOL,
+    TlsError, Way,
     deadline::{Broken, within},
-    head::{AnswerHead, HeadBuffer, HeadError, HeadFault},
+    head::{AnswerHead, HeadBuffer, HeadError, HeadFault, switched},
     session::Session,
+    tls,
     websocket::{MessageError, MessageFault, read_text, write_text},
 };
 
@@ -34,7 +36,9 @@ pub enum Step {
     Resolve,
     /// Connecting to one of them.
     Tcp,
-    /// TLS, the certificate included.
+    /// TLS with an edge that opens it, and the WebSocket through it; only for an address that asks for it.
+    Edge,
+    /// TLS with the gateway, the certificate included.
     Tls,
     /// Fetching the org's settings.
     Charters,
@@ -105,9 +109,9 @@ pub struct GatewayDial<'a> {
 }
 
 /// A session with a gateway.
-pub type GatewaySession = Session<TlsStream<TcpStream>>;
+pub type GatewaySession = Session<TlsStream<Way>>;
 
-/// Dials a gateway: TCP, TLS, the walk from the head of `chain` to the gateway's newest settings,
+/// Dials a gateway: TCP, an edge if the address names one, TLS, the walk from the head of `chain` to the gateway's newest settings,
 /// conn_auth with any gateway that those name. `chain` keeps what was verified, also on failure.
 ///
 /// # Errors
@@ -126,7 +130,8 @@ async fn dial_steps(
 ) -> Result<(GatewaySession, Accepted), DialError> {
     let until = Instant::now() + Duration::from_millis(DIAL_DEADLINE_MS);
     let tcp = connect(dial.address, until).await?;
-    let (stream, exporter) = secure(dial.tls, dial.address.host(), tcp, until).await?;
+    let way = reach(dial.address, tcp, until).await?;
+    let (stream, exporter) = secure(dial.tls, dial.address.host(), way, until).await?;
     prove(dial, stream, exporter, chain, until).await
 }
 
@@ -153,7 +158,7 @@ pub async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
         Dial { org: chain.org(), key, to: To::AnyOf(&gateways), binding: Binding::Tls(exporter), action }
             .start(nonce()?)
             .map_err(|_| at(Step::Challenge, DialFault::Own("the opening message cannot be made")))?;
-    match authenticate(stream, &address.to_string(), pending, (heads, count), bound, until).await {
+    match authenticate(stream, &address.authority(), pending, (heads, count), bound, until).await {
         Err(DialError { step, fault: DialFault::Challenge(ChallengeError::WrongServer { got }) }) => {
             Err(at(step, DialFault::NotNamed(got)))
         }
@@ -187,6 +192,61 @@ pub async fn connect(address: &Address, until: Instant) -> Result<TcpStream, Dia
     Err(last)
 }
 
+/// The way to the gateway over this connection: the connection itself, or a WebSocket through the edge at its
+/// end, where the address says that one opens TLS there.
+///
+/// # Errors
+/// [`DialError`] at [`Step::Edge`].
+pub async fn reach(address: &Address, tcp: TcpStream, until: Instant) -> Result<Way, DialError> {
+    if !address.through_edge() {
+        return Ok(tcp.into());
+    }
+    let stream = secure_to_edge(address, Way::from(tcp), until).await?;
+    let channel = through(address, tokio_rustls::TlsStream::Client(stream), until).await?;
+    Ok(channel.into())
+}
+
+/// TLS with an edge, which is believed nothing: whose certificate it shows is not looked at.
+///
+/// # Errors
+/// [`DialError`] at [`Step::Edge`].
+pub async fn secure_to_edge<S: AsyncRead + AsyncWrite + Unpin>(
+    address: &Address,
+    stream: S,
+    until: Instant,
+) -> Result<TlsStream<S>, DialError> {
+    match tokio::time::timeout_at(until, tls::connect_unverified(address.host(), stream)).await {
+        Ok(secured) => secured.map_err(|why| at(Step::Edge, DialFault::Tls(why))),
+        Err(_) => Err(at(Step::Edge, DialFault::Broken(Broken::Deadline))),
+    }
+}
+
+/// The WebSocket in which TLS to the gateway runs, over the stream to an edge.
+///
+/// # Errors
+/// [`DialError`] at [`Step::Edge`].
+pub async fn through<S: AsyncRead + AsyncWrite + Unpin>(
+    address: &Address,
+    mut stream: S,
+    until: Instant,
+) -> Result<Channel<S>, DialError> {
+    let key = encode_key(rand::random());
+    let head = upgrade_head(EDGE_PATH, &address.authority(), &key, EDGE_SUBPROTOCOL, "");
+    let opened = async {
+        write(&mut stream, head.as_bytes(), until).await.map_err(DialFault::Broken)?;
+        let mut buffer = HeadBuffer::default();
+        let head = read_head(&mut buffer, &mut stream, until).await?;
+        match switched(&head, &derive_accept_key(key.as_bytes())).map_err(DialFault::Head)? {
+            // The gateway says nothing before the opening message of TLS.
+            None if buffer.is_empty() => Ok(()),
+            None => Err(DialFault::Head(HeadFault::Trailing)),
+            Some(status) => Err(DialFault::Status(status)),
+        }
+    };
+    opened.await.map_err(|why| at(Step::Edge, why))?;
+    Ok(Channel::new(stream, Role::Client))
+}
+
 /// TLS over a connected stream, and the connection's channel binding.
 ///
 /// # Errors
@@ -215,7 +275,7 @@ pub async fn walk<S: AsyncRead + AsyncWrite + Unpin>(
     until: Instant,
 ) -> Result<(), DialError> {
     for _ in 0..=CHARTERS_MAX {
-        let page = charters(stream, &address.to_string(), &chain.head().id(), until).await?;
+        let page = charters(stream, &address.authority(), &chain.head().id(), until).await?;
         if page.is_empty() {
             return Ok(());
         }
@@ -344,20 +404,8 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     until: Instant,
 ) -> Result<Vec<u8>, DialFault> {
     let key = encode_key(rand::random());
-    let request = [
-        "GET ",
-        AUTH_PATH,
-        " HTTP/1.1\r\nHost: ",
-        host,
-        "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ",
-        &key,
-        "\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ",
-        SUBPROTOCOL,
-        "\r\nMuster-Hello: ",
-        hello,
-        "\r\n\r\n",
-    ]
-    .concat();
+    let more = ["Muster-Hello: ", hello, "\r\n"].concat();
+    let request = upgrade_head(AUTH_PATH, host, &key, SUBPROTOCOL, &more);
     write(stream, request.as_bytes(), until).await.map_err(DialFault::Broken)?;
     let mut buffer = HeadBuffer::default();
     let head = read_head(&mut buffer, stream, until).await?;
@@ -368,6 +416,23 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         AnswerHead::Status { status, refusal: None } => Err(DialFault::Status(status)),
         AnswerHead::Body { .. } => Err(DialFault::Status(200)),
     }
+}
+
+fn upgrade_head(path: &str, host: &str, key: &str, protocol: &str, more: &str) -> String {
+    [
+        "GET ",
+        path,
+        " HTTP/1.1\r\nHost: ",
+        host,
+        "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ",
+        key,
+        "\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ",
+        protocol,
+        "\r\n",
+        more,
+        "\r\n",
+    ]
+    .concat()
 }
 
 async fn read_head<S: AsyncRead + Unpin>(
@@ -416,6 +481,7 @@ impl DialError {
             DialFault::Broken(why) => why.code(),
             DialFault::Challenge(why) => why.code(),
             DialFault::Charter(_) | DialFault::NotCharters => Code::ChartersInvalid,
+            DialFault::Head(_) | DialFault::Status(_) if self.step == Step::Edge => Code::EdgeRefused,
             DialFault::Head(_) => Code::UpgradeRefused,
             DialFault::Message(MessageFault::Closed) => Code::ConnectionLost,
             DialFault::Message(_) => Code::VerdictMalformed,
@@ -437,6 +503,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Resolve => "finding the host",
             Self::Tcp => "connecting",
+            Self::Edge => "passing the edge",
             Self::Tls => "TLS",
             Self::Charters => "fetching the org's settings",
             Self::Challenge => "asking the server to prove itself",

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    SUBPROTOCOL,
+    EDGE_SUBPROTOCOL, SUBPROTOCOL,
     deadline::{Broken, within},
 };
 
@@ -55,6 +55,8 @@ pub(crate) enum RequestHead {
     Get { target: String },
     /// A WebSocket that opens with HELLO.
     Upgrade { target: String, hello: Vec<u8>, accept: String },
+    /// A WebSocket for TLS that runs inside it.
+    Inner { target: String, accept: String },
 }
 
 /// An answer's status and what the dialler needs of its headers.
@@ -149,12 +151,20 @@ impl RequestHead {
         headers.upgrade()?;
         let version = headers.get("sec-websocket-version");
         version.filter(|v| *v == b"13").ok_or(HeadFault::Header("sec-websocket-version"))?;
-        let protocol = headers.get("sec-websocket-protocol");
-        protocol
-            .filter(|p| *p == SUBPROTOCOL.as_bytes())
-            .ok_or(HeadFault::Header("sec-websocket-protocol"))?;
+        let protocol = headers.get("sec-websocket-protocol").unwrap_or_default();
+        let inner = protocol == EDGE_SUBPROTOCOL.as_bytes();
+        if !inner && protocol != SUBPROTOCOL.as_bytes() {
+            return Err(HeadFault::Header("sec-websocket-protocol"));
+        }
         let key = headers.get("sec-websocket-key").filter(|k| is_key(k));
         let key = key.ok_or(HeadFault::Header("sec-websocket-key"))?;
+        if inner {
+            return match headers.get(HELLO) {
+                // It would be told to the edge, and is meant for whoever is behind it.
+                Some(_) => Err(HeadFault::Header(HELLO)),
+                None => Ok(Self::Inner { target, accept: derive_accept_key(key) }),
+            };
+        }
         let hello = headers.get(HELLO).filter(|h| (1..=HELLO_BYTES_MAX).contains(&h.len()));
         let hello = hello.ok_or(HeadFault::Header(HELLO))?.to_vec();
         Ok(Self::Upgrade { target, hello, accept: derive_accept_key(key) })
@@ -201,6 +211,30 @@ impl AnswerHead {
     }
 }
 
+/// The answer of an edge to the upgrade: none if it switched to the WebSocket that was asked for with this key,
+/// else its status. An edge adds headers of its own as it likes, some of them twice.
+pub(crate) fn switched(head: &[u8], accept: &str) -> Result<Option<u16>, HeadFault> {
+    let mut slots = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
+    let mut answer = httparse::Response::new(&mut slots);
+    whole(head, answer.parse(head))?;
+    let status = answer.code.filter(|_| answer.version == Some(1)).ok_or(HeadFault::Grammar)?;
+    if status != 101 {
+        return Ok(Some(status));
+    }
+    let headers = Headers(answer.headers);
+    headers.upgrade()?;
+    for (name, wanted) in [
+        ("sec-websocket-accept", Some(accept.as_bytes())),
+        ("sec-websocket-protocol", Some(EDGE_SUBPROTOCOL.as_bytes())),
+        ("sec-websocket-extensions", None),
+    ] {
+        if !headers.all(name).eq(wanted) {
+            return Err(HeadFault::Header(name));
+        }
+    }
+    Ok(None)
+}
+
 struct Headers<'h, 'b>(&'h [httparse::Header<'b>]);
 
 impl<'h, 'b> Headers<'h, 'b> {
@@ -215,6 +249,10 @@ impl<'h, 'b> Headers<'h, 'b> {
 
     fn get(&self, name: &str) -> Option<&'b [u8]> {
         self.0.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        self.0.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
     }
 
     fn upgrade(&self) -> Result<(), HeadFault> {
@@ -350,6 +388,41 @@ mod tests {
         assert_eq!(parse(get), Ok(RequestHead::Get { target: "/charters?after=00".into() }));
         let with = get.replace("Host: gw", "Host: gw\r\nMuster-Hello: x");
         assert_eq!(parse(&with), Err(HeadFault::Header("upgrade")));
+    }
+
+    #[test]
+    fn a_websocket_for_tls_carries_no_hello_and_needs_its_own_subprotocol() {
+        let inner = GOOD.replace("/auth", "/v1/tls").replace("muster.auth.v1", "muster.tls.v1");
+        let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned();
+        let bare = inner.replace("Muster-Hello: hello you\r\n", "");
+        assert_eq!(parse(&bare), Ok(RequestHead::Inner { target: "/v1/tls".into(), accept }));
+        assert_eq!(parse(&inner), Err(HeadFault::Header(HELLO)));
+        let both = bare.replace("muster.tls.v1", "muster.tls.v1, muster.auth.v1");
+        assert_eq!(parse(&both), Err(HeadFault::Header("sec-websocket-protocol")));
+        let browser = bare.replace("Host: gw", "Host: gw\r\nOrigin: https://evil.example");
+        assert_eq!(parse(&browser), Err(HeadFault::Origin));
+    }
+
+    #[test]
+    fn an_edges_answer_may_have_any_headers_but_those_that_count_once_and_right() {
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nServer: edge\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\
+            Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: a\r\n\
+            Sec-WebSocket-Protocol: muster.tls.v1\r\n\r\n";
+        assert_eq!(switched(answer.as_bytes(), "a"), Ok(None));
+        for (from, to, why) in [
+            ("Accept: a", "Accept: b", HeadFault::Header("sec-websocket-accept")),
+            ("Server: edge", "Sec-WebSocket-Accept: a", HeadFault::Header("sec-websocket-accept")),
+            ("Sec-WebSocket-Accept: a\r\n", "", HeadFault::Header("sec-websocket-accept")),
+            ("muster.tls.v1", "muster.auth.v1", HeadFault::Header("sec-websocket-protocol")),
+            ("Server: edge", "Sec-WebSocket-Extensions: x", HeadFault::Header("sec-websocket-extensions")),
+            ("Upgrade: websocket\r\n", "", HeadFault::Header("upgrade")),
+            ("Connection: upgrade", "Connection: close", HeadFault::Header("connection")),
+            ("HTTP/1.1", "HTTP/1.0", HeadFault::Grammar),
+        ] {
+            assert_eq!(switched(answer.replacen(from, to, 1).as_bytes(), "a"), Err(why), "{to}");
+        }
+        assert_eq!(switched(b"HTTP/1.1 404 Not Found\r\n\r\n", "a"), Ok(Some(404)));
+        assert_eq!(switched(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "a"), Ok(Some(200)));
     }
 
     #[test]

@@ -13,11 +13,15 @@
 //! Session            <-- binary frames, close -->     Session
 //! ```
 //!
+//! Where an edge opens TLS, all of this runs inside a WebSocket of its own: `client::reach` and
+//! `Request::Inner` give a [`Way`] that TLS takes like a TCP connection.
+//!
 //! The acceptor's caller decides between the steps; nothing here knows a member. What it refuses to
 //! do: trust a public CA, resume TLS or speak anything older than 1.3, read more than its bound from
 //! a stranger, wait without a deadline, or let anything but those four messages pass before VERDICT.
 
 mod address;
+mod channel;
 pub mod client;
 mod deadline;
 mod descriptors;
@@ -31,21 +35,26 @@ mod stream;
 mod tap;
 mod tls;
 mod unproven;
+mod way;
 mod websocket;
 
 pub use address::{Address, AddressError};
+pub use channel::Channel;
 pub use client::encode_charters;
 pub use conn_auth::Reference;
 pub use deadline::{Broken, Deadlines};
 pub use descriptors::raise_descriptor_limit;
 pub use head::HeadFault;
 pub use line::{LineReader, write_line};
-pub use server::{AwaitProof, AwaitVerdict, Get, Incoming, Request, ServeError, Status, Upgrade, after_of};
+pub use server::{
+    AwaitProof, AwaitVerdict, Get, Incoming, Inner, Request, ServeError, Status, Upgrade, after_of,
+};
 pub use session::{CLOSE_CUT, Session, SessionError, SessionReceiver, SessionSender};
 pub use stream::{StreamIncoming, StreamSession, authenticate_stream};
 pub use tap::{First, HELLO_PREFIX_BYTES, Tap, hello_reference};
 pub use tls::{BundleError, CertificateFault, ClientTls, ServerTls, Shown, TlsError, Witness};
 pub use unproven::{Admission, Ticket, Unproven};
+pub use way::Way;
 pub use websocket::MessageFault;
 
 /// Where conn_auth is served.
@@ -54,3 +63,7 @@ pub const AUTH_PATH: &str = "/auth";
 pub const CHARTERS_PATH: &str = "/charters";
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "muster.auth.v1";
+/// Where an edge that opens TLS passes TLS to the gateway on, inside a WebSocket.
+pub const EDGE_PATH: &str = "/v1/tls";
+/// The subprotocol of that WebSocket.
+pub const EDGE_SUBPROTOCOL: &str = "muster.tls.v1";

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::{
-    CHARTERS_PATH, SUBPROTOCOL,
+    CHARTERS_PATH, Channel, EDGE_SUBPROTOCOL, SUBPROTOCOL,
     deadline::{Broken, Deadlines, within},
     head::{HeadBuffer, HeadError, HeadFault, RequestHead},
     session::Session,
@@ -33,6 +33,8 @@ pub enum Request<S> {
     Get(Get<S>),
     /// A WebSocket with HELLO.
     Upgrade(Upgrade<S>),
+    /// A WebSocket in which TLS runs once more.
+    Inner(Inner<S>),
 }
 
 /// An ordinary GET.
@@ -49,6 +51,16 @@ pub struct Get<S> {
 pub struct Upgrade<S> {
     target: String,
     hello: Vec<u8>,
+    accept: String,
+    stream: S,
+    deadlines: Deadlines,
+}
+
+/// An edge that opened TLS asks for a WebSocket to pass TLS on in.
+#[derive(Debug)]
+#[must_use]
+pub struct Inner<S> {
+    target: String,
     accept: String,
     stream: S,
     deadlines: Deadlines,
@@ -102,12 +114,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         };
         match RequestHead::parse(&head) {
             Ok(RequestHead::Get { target }) => Ok(Request::Get(Get { target, connection: self })),
-            Ok(RequestHead::Upgrade { .. }) if !self.buffer.is_empty() => {
+            Ok(RequestHead::Upgrade { .. } | RequestHead::Inner { .. }) if !self.buffer.is_empty() => {
                 Err(self.malformed(HeadFault::Trailing).await)
             }
             Ok(RequestHead::Upgrade { target, hello, accept }) => {
                 let Self { stream, deadlines, .. } = self;
                 Ok(Request::Upgrade(Upgrade { target, hello, accept, stream, deadlines }))
+            }
+            Ok(RequestHead::Inner { target, accept }) => {
+                let Self { stream, deadlines, .. } = self;
+                Ok(Request::Inner(Inner { target, accept, stream, deadlines }))
             }
             Err(why) => Err(self.malformed(why).await),
         }
@@ -181,22 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
             return Err(ServeError::Line);
         }
         let Self { mut stream, deadlines, accept, .. } = self;
-        let head = [
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
-            &accept,
-            "\r\nSec-WebSocket-Protocol: ",
-            SUBPROTOCOL,
-            "\r\nMuster-Challenge: ",
-            line,
-            "\r\n\r\n",
-        ]
-        .concat();
-        within(deadlines.verdict(), async {
-            stream.write_all(head.as_bytes()).await?;
-            stream.flush().await
-        })
-        .await
-        .map_err(ServeError::Broken)?;
+        let more = ["Muster-Challenge: ", line, "\r\n"].concat();
+        switch(&mut stream, deadlines, &accept, SUBPROTOCOL, &more).await?;
         Ok(AwaitProof { stream, deadlines })
     }
 
@@ -219,6 +221,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upgrade<S> {
             return Err(ServeError::Line);
         }
         refuse(&mut self.stream, self.deadlines, Status::BadRequest, Some(line)).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
+    /// The path, as sent.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Switches to the WebSocket. What comes in it is to be TLS, by the same deadlines.
+    ///
+    /// # Errors
+    /// [`ServeError::Broken`].
+    pub async fn open(self) -> Result<Channel<S>, ServeError> {
+        let Self { mut stream, deadlines, accept, .. } = self;
+        switch(&mut stream, deadlines, &accept, EDGE_SUBPROTOCOL, "").await?;
+        Ok(Channel::new(stream, Role::Server))
+    }
+
+    /// Refuses without a WebSocket. The connection is closed.
+    ///
+    /// # Errors
+    /// [`ServeError::Broken`].
+    pub async fn refuse(mut self, status: Status) -> Result<(), ServeError> {
+        refuse(&mut self.stream, self.deadlines, status, None).await
     }
 }
 
@@ -303,6 +331,31 @@ impl Status {
     }
 }
 
+async fn switch<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    deadlines: Deadlines,
+    accept: &str,
+    protocol: &str,
+    more: &str,
+) -> Result<(), ServeError> {
+    let head = [
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+        accept,
+        "\r\nSec-WebSocket-Protocol: ",
+        protocol,
+        "\r\n",
+        more,
+        "\r\n",
+    ]
+    .concat();
+    within(deadlines.verdict(), async {
+        stream.write_all(head.as_bytes()).await?;
+        stream.flush().await
+    })
+    .await
+    .map_err(ServeError::Broken)
+}
+
 async fn refuse<S: AsyncWrite + Unpin>(
     stream: &mut S,
     deadlines: Deadlines,
@@ -356,7 +409,7 @@ const CLOSE_POLICY: u16 = 1008;
 
 #[cfg(test)]
 mod tests {
-    use identity::limits::UNPROVEN_STATE_BYTES_MAX;
+    use identity::limits::{EDGE_PIECE_BYTES_MAX, HTTP_HEAD_BYTES_MAX, UNPROVEN_STATE_BYTES_MAX};
     use tokio::{io::DuplexStream, time::Instant};
 
     use super::*;
@@ -374,6 +427,11 @@ mod tests {
             "unproven, HTTP head: {head} bytes; WebSocket: {proof}; of them futures {reading}, {proving}"
         );
         assert!(head.max(proof) <= UNPROVEN_STATE_BYTES_MAX);
+        // Inside a WebSocket: a head that was sent too early, and a piece of ours that nobody takes.
+        let channel = size_of::<Channel<DuplexStream>>();
+        let inside = (head + channel).max(HTTP_HEAD_BYTES_MAX + EDGE_PIECE_BYTES_MAX + channel + reading);
+        println!("inside a WebSocket: {inside} bytes, of them {channel} of its own");
+        assert!(inside <= UNPROVEN_STATE_BYTES_MAX);
         assert!(size_of::<Upgrade<DuplexStream>>() < 256);
     }
 }

@@ -22,6 +22,8 @@ pub enum MessageFault {
     Closed,
     /// A ping or pong.
     Control,
+    /// A frame with nothing in it.
+    Empty,
     /// A part of a message.
     Fragment,
     /// Masked by a server or unmasked by a client.
@@ -30,6 +32,8 @@ pub enum MessageFault {
     Oversize,
     /// A reserved bit or opcode.
     Reserved,
+    /// A text message.
+    Text,
     /// Bytes behind the message that nobody may send yet.
     Trailing,
 }
@@ -148,7 +152,7 @@ fn check(first: u8, second: u8, role: Role) -> Result<(), MessageFault> {
     if (second & MASKED != 0) == (role == Role::Server) { Ok(()) } else { Err(MessageFault::Mask) }
 }
 
-fn frame(opcode: u8, role: Role, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(opcode: u8, role: Role, payload: &[u8]) -> Vec<u8> {
     let bit = if role == Role::Client { MASKED } else { 0 };
     let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + payload.len());
     bytes.push(FINAL | opcode);
@@ -178,11 +182,13 @@ impl fmt::Display for MessageFault {
         f.write_str(match self {
             Self::Binary => "a binary message where text is due",
             Self::Closed => "the other side closed the WebSocket",
-            Self::Control => "a ping or pong before the verdict",
+            Self::Control => "a ping or pong where none may be",
+            Self::Empty => "a frame with nothing in it",
             Self::Fragment => "a part of a message before the verdict",
             Self::Mask => "a frame masked the wrong way",
             Self::Oversize => "a message that is too long",
             Self::Reserved => "a frame with reserved bits",
+            Self::Text => "a text message where binary is due",
             Self::Trailing => "bytes before the verdict that are no part of the proof",
         })
     }
@@ -195,14 +201,14 @@ const HEADER_BYTES_MAX: usize = 8;
 /// The longest message with its header, and one byte that shows whether more follows.
 const BUFFER_BYTES: usize = HEADER_BYTES_MAX + PROOF_BYTES_MAX + 1;
 const _: () = assert!(VERDICT_BYTES_MAX <= PROOF_BYTES_MAX);
-const FINAL: u8 = 0x80;
-const RESERVED: u8 = 0x70;
-const OPCODE: u8 = 0x0f;
-const MASKED: u8 = 0x80;
-const LENGTH: u8 = 0x7f;
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
+pub(crate) const FINAL: u8 = 0x80;
+pub(crate) const RESERVED: u8 = 0x70;
+pub(crate) const OPCODE: u8 = 0x0f;
+pub(crate) const MASKED: u8 = 0x80;
+pub(crate) const LENGTH: u8 = 0x7f;
+pub(crate) const CONTINUATION: u8 = 0;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;

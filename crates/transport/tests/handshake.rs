@@ -95,6 +95,7 @@ impl Bench {
                     incoming = get.answer(&encode_charters(page)).await.ok()?;
                 }
                 Request::Upgrade(upgrade) => break upgrade,
+                Request::Inner(_) => return None,
             }
         };
         if matches!(mood, Mood::Away) {

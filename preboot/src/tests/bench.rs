@@ -157,6 +157,7 @@ pub(super) async fn serve(held: Rc<RefCell<Held>>, tcp: TcpStream) -> Option<()>
                 incoming = get.answer(&page).await.ok()?;
             }
             Request::Upgrade(upgrade) => break upgrade,
+            Request::Inner(_) => return None,
         }
     };
     let org = held.borrow().chain.org();

@@ -87,7 +87,8 @@ impl Front {
 
     async fn dial(&self, key: &SecretKey) -> Result<GatewaySession, DialError> {
         let until = Instant::now() + Duration::from_secs(10);
-        let (stream, exporter) = secure(&self.tls, &self.host, self.tcp().await, until).await.unwrap();
+        let (stream, exporter) =
+            secure(&self.tls, &self.host, transport::Way::from(self.tcp().await), until).await.unwrap();
         let action = Action::new("enrol", &[]).unwrap();
         let to = To::Key(self.gateway);
         let dial = Dial { org: self.invite.org(), key, to, binding: Binding::Tls(exporter), action };

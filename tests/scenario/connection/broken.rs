@@ -368,6 +368,7 @@ async fn answered(
     let upgrade = loop {
         match incoming.next().await? {
             Request::Upgrade(upgrade) => break upgrade,
+            Request::Inner(inner) => return inner.refuse(Status::NotFound).await,
             Request::Get(get) => {
                 if let Behind::Settings(status) = behind {
                     return get.refuse(status).await;
