@@ -1,4 +1,5 @@
-//! `muster config`: the settings that musterd runs with, as the musterd of this machine reads them.
+//! `muster config`: the settings that musterd runs with, as the musterd of this machine reads them, and those of
+//! the gateway's front where there is one.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{Config, Everywhere},
     failure::{Failure, Outcome},
+    org_create::GATEWAY_CONFIG,
     output::{self, Format, talk},
     place, program,
 };
@@ -20,7 +22,7 @@ use crate::{
 pub(crate) fn run(everywhere: &Everywhere, command: &Config) -> Outcome<u8> {
     match command {
         Config::Check { config } => {
-            let survey = survey(everywhere, config.as_deref())?;
+            let survey = with_gateway(everywhere, config.as_deref())?;
             let value = json!({
                 "ok": survey.problems.is_empty(),
                 "files": survey.files,
@@ -30,7 +32,7 @@ pub(crate) fn run(everywhere: &Everywhere, command: &Config) -> Outcome<u8> {
             Ok(status(&survey))
         }
         Config::Show { config, effective } => {
-            let survey = survey(everywhere, config.as_deref())?;
+            let survey = with_gateway(everywhere, config.as_deref())?;
             let shown: Vec<&Set> =
                 survey.settings.iter().filter(|set| *effective || set.from.is_some()).collect();
             let value = json!({
@@ -64,11 +66,34 @@ pub(crate) fn survey(everywhere: &Everywhere, config: Option<&Path>) -> Outcome<
     if let Some(file) = file {
         command.arg("--config").arg(file);
     }
+    said(command)
+}
+
+/// With what a gateway's front would run with, if its file lies beside the other.
+fn with_gateway(everywhere: &Everywhere, config: Option<&Path>) -> Outcome<Survey> {
+    let mut survey = survey(everywhere, config)?;
+    let beside = config.and_then(Path::parent).unwrap_or(&everywhere.config_dir);
+    let file =
+        std::path::absolute(beside.join(GATEWAY_CONFIG)).map_err(|error| Failure::file(beside, &error))?;
+    if file.exists() {
+        let mut command = Command::new(program::find("muster-gateway")?);
+        command.arg("--survey").arg("--config").arg(&file);
+        let front = said(command)?;
+        survey.files.extend(front.files);
+        let named = |set: Set| Set { key: format!("gateway: {}", set.key), ..set };
+        survey.settings.extend(front.settings.into_iter().map(named));
+        survey.problems.extend(front.problems);
+    }
+    Ok(survey)
+}
+
+fn said(command: Command) -> Outcome<Survey> {
+    let name = Path::new(command.get_program()).display().to_string();
     let said = program::said(command)?;
     serde_json::from_slice(&said).map_err(|_| {
         let words = String::from_utf8_lossy(&said);
         let first = words.lines().next().unwrap_or("nothing").to_owned();
-        Failure::new(Code::ReleasesDiffer, format_args!("{} --survey says: {first}", musterd.display()))
+        Failure::new(Code::ReleasesDiffer, format_args!("{name} --survey says: {first}"))
     })
 }
 

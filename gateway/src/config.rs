@@ -47,43 +47,46 @@ pub(crate) enum ConfigError {
 impl Config {
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = read(path, CONFIG_BYTES_MAX)?;
-        let text = String::from_utf8(bytes).map_err(|_| unreadable(path, "not UTF-8"))?;
-        Self::of_text(path, &text)
+        Self::of_text(path, &text(path)?)
     }
 
     /// The text of the file at `path`.
     pub(crate) fn of_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::of(&text.parse().map_err(|error: toml::de::Error| unreadable(path, error.message()))?)
+        Self::of(&table(path, text)?).map_err(|mut wrong| wrong.swap_remove(0))
     }
 
-    fn of(table: &Table) -> Result<Self, ConfigError> {
-        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            return Err(ConfigError::UnknownKey { key: key.clone(), nearest: nearest(key) });
-        }
-        let path = |key: &'static str, default: Option<&str>| {
+    /// All that is wrong, if anything is.
+    pub(crate) fn of(table: &Table) -> Result<Self, Vec<ConfigError>> {
+        let unknown = table.keys().filter(|key| !KEYS.contains(&key.as_str()));
+        let unknown = unknown.map(|key| ConfigError::UnknownKey { key: key.clone(), nearest: nearest(key) });
+        let mut wrong: Vec<ConfigError> = unknown.collect();
+        let mut path = |key: &'static str, default: Option<&str>| {
             let text = match table.get(key) {
                 Some(value) => value.as_str(),
                 None => default,
             };
             let path = text.map(PathBuf::from).filter(|path| path.is_absolute());
-            path.ok_or(ConfigError::BadValue { key, expected: "an absolute path" })
+            if path.is_none() {
+                wrong.push(ConfigError::BadValue { key, expected: "an absolute path" });
+            }
+            path.unwrap_or_default()
         };
+        let (certificate, key) = (path("certificate", None), path("key", None));
+        let musterd = path("musterd", Some(MUSTERD));
         let listen = match table.get("listen") {
             None => Some(vec![SocketAddr::from(([0u16; 8], DEFAULT_PORT))]),
             Some(Value::Array(items)) => items.iter().map(socket_address).collect(),
             Some(value) => socket_address(value).map(|one| vec![one]),
         };
-        let listen = listen.filter(|l| !l.is_empty() && l.len() <= LISTENERS_MAX);
-        Ok(Self {
-            listen: listen.ok_or(ConfigError::BadValue {
+        match listen.filter(|l| !l.is_empty() && l.len() <= LISTENERS_MAX) {
+            Some(listen) if wrong.is_empty() => return Ok(Self { listen, certificate, key, musterd }),
+            Some(_) => {}
+            None => wrong.push(ConfigError::BadValue {
                 key: "listen",
                 expected: "ADDRESS:PORT, or a list of up to 16 of them",
-            })?,
-            certificate: path("certificate", None)?,
-            key: path("key", None)?,
-            musterd: path("musterd", Some("/run/muster-gateway/gateway.sock"))?,
-        })
+            }),
+        }
+        Err(wrong)
     }
 
     /// Reads certificate and key; called again on SIGHUP. `credentials` is where systemd puts what the
@@ -103,6 +106,14 @@ impl Config {
             ConfigError::Certificate { file, why }
         })
     }
+}
+
+pub(crate) fn text(path: &Path) -> Result<String, ConfigError> {
+    String::from_utf8(read(path, CONFIG_BYTES_MAX)?).map_err(|_| unreadable(path, "not UTF-8"))
+}
+
+pub(crate) fn table(path: &Path, text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|error: toml::de::Error| unreadable(path, error.message()))
 }
 
 fn socket_address(value: &Value) -> Option<SocketAddr> {
@@ -155,7 +166,8 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
-const KEYS: &[&str] = &["listen", "certificate", "key", "musterd"];
+pub(crate) const KEYS: &[&str] = &["listen", "certificate", "key", "musterd"];
+pub(crate) const MUSTERD: &str = "/run/muster-gateway/gateway.sock";
 const DEFAULT_PORT: u16 = 443;
 const LISTENERS_MAX: usize = 16;
 
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Result<Config, ConfigError> {
-        Config::of(&text.parse().unwrap())
+        Config::of_text(Path::new("/x"), text)
     }
 
     #[test]

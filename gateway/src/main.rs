@@ -13,18 +13,23 @@ mod connection;
 mod front;
 mod link;
 mod routes;
+mod survey;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{CommandFactory as _, Parser};
 use identity::Code;
+use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::{
+    net::TcpListener,
     signal::unix::{Signal as UnixSignal, SignalKind, signal},
     sync::mpsc,
 };
@@ -45,6 +50,9 @@ struct Arguments {
     /// Checks the configuration, the certificate and its key, and exits.
     #[arg(long)]
     check: bool,
+    /// Prints every setting, where it is from, and all that is wrong, as JSON, and exits.
+    #[arg(long)]
+    survey: bool,
     /// Writes its page of the manual to standard output, and exits.
     #[arg(long, hide = true)]
     manual: bool,
@@ -63,7 +71,12 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.manual {
         let page = clap_mangen::Man::new(Arguments::command()).section("8");
-        return page.render(&mut std::io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        return page.render(&mut io::stdout()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if arguments.survey {
+        let survey = survey::survey(&arguments.config, credentials().as_deref());
+        let written = serde_json::to_writer(io::stdout(), &survey);
+        return written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     journal::begin("muster-gateway", filter);
     let descriptors = transport::raise_descriptor_limit();
@@ -86,11 +99,18 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.check {
         return Ok(());
     }
-    let listeners = bind(&config.listen).map_err(|(address, error)| Failure {
+    let not_bound = |(address, error): (SocketAddr, io::Error)| Failure {
         code: bind_code(&error),
         detail: format!("{address}: {error}"),
+    };
+    let mut listeners = handed_over().map_err(|error| Failure {
+        code: Code::ConfigBadValue,
+        detail: format!("a socket of systemd: {error}"),
     })?;
-    let no_signals = |error: std::io::Error| Failure { code: Code::FileProblem, detail: error.to_string() };
+    if listeners.is_empty() {
+        listeners = bind(&config.listen).map_err(not_bound)?;
+    }
+    let no_signals = |error: io::Error| Failure { code: Code::FileProblem, detail: error.to_string() };
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
@@ -111,6 +131,18 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::error!(%error, "the link to musterd ended badly");
     }
     Ok(())
+}
+
+/// Sockets that systemd holds for it by `muster-gateway.socket`; with them the setting `listen` says nothing.
+fn handed_over() -> io::Result<Vec<TcpListener>> {
+    let mut held = ListenFd::from_env();
+    let count = held.len();
+    let take = |at| {
+        let listener = held.take_tcp_listener(at)?.ok_or(io::ErrorKind::InvalidInput)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    (0..count).map(take).collect()
 }
 
 /// Where systemd puts what the unit loads for it.
@@ -170,8 +202,8 @@ fn load(path: &Path) -> Result<Config, Failure> {
         .map_err(|why| Failure { code: why.code(), detail: format!("{}: {why}", path.display()) })
 }
 
-fn bind_code(error: &std::io::Error) -> Code {
-    if error.kind() == std::io::ErrorKind::AddrInUse { Code::PortInUse } else { Code::FileProblem }
+fn bind_code(error: &io::Error) -> Code {
+    if error.kind() == io::ErrorKind::AddrInUse { Code::PortInUse } else { Code::FileProblem }
 }
 
 fn notify(state: &[NotifyState<'_>]) {

@@ -61,6 +61,8 @@ pub enum StoreError {
     Disk(io::Error),
     /// Another process holds the store.
     InUse,
+    /// A newer release wrote it, in a format of this number.
+    Newer(u32),
     /// A frame of more than 4 GiB, or a broken file that has to be replaced first.
     Unwritable,
 }
@@ -73,6 +75,7 @@ impl StoreError {
             Self::Damaged { .. } => Code::StoreDamaged,
             Self::Disk(_) | Self::Unwritable => Code::DiskRefused,
             Self::InUse => Code::StoreInUse,
+            Self::Newer(_) => Code::StoreNewer,
         }
     }
 }
@@ -83,6 +86,9 @@ impl fmt::Display for StoreError {
             Self::Damaged { at } => write!(f, "the member list on disk is damaged at byte {at}"),
             Self::Disk(_) => f.write_str("the disk refused"),
             Self::InUse => f.write_str("another process holds the state directory"),
+            Self::Newer(format) => {
+                write!(f, "the member list on disk has format {format}, this release writes {FORMAT}")
+            }
             Self::Unwritable => f.write_str("the file has to be written anew first"),
         }
     }
@@ -92,7 +98,7 @@ impl core::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Disk(source) => Some(source),
-            Self::Damaged { .. } | Self::InUse | Self::Unwritable => None,
+            Self::Damaged { .. } | Self::InUse | Self::Newer(_) | Self::Unwritable => None,
         }
     }
 }
@@ -123,7 +129,7 @@ impl<D: Disk> Store<D> {
     /// Opens the store and drops a torn last write.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when acknowledged bytes do not read back, [`StoreError::Disk`].
+    /// [`StoreError::Damaged`] when acknowledged bytes do not read back, [`StoreError::Newer`], [`StoreError::Disk`].
     pub fn open(mut disk: D) -> Result<(Self, Contents), StoreError> {
         let Some(bytes) = disk.read().map_err(StoreError::Disk)? else {
             // Nothing was ever acknowledged: the first write is a whole file.
@@ -133,6 +139,9 @@ impl<D: Disk> Store<D> {
             ));
         };
         let marker = disk.read_acknowledged().map_err(StoreError::Disk)?;
+        if let Some(format) = format(&bytes).filter(|format| *format > FORMAT) {
+            return Err(StoreError::Newer(format));
+        }
         let scan = Scan::new(&bytes).ok_or(StoreError::Damaged { at: 0 })?;
         let generation = scan.generation;
         let acknowledged = marker.and_then(|bytes| read_marker(&bytes, generation)).unwrap_or_default();
@@ -302,6 +311,13 @@ fn header(generation: u64, org: &OrgId) -> Vec<u8> {
     writer.into_bytes()
 }
 
+/// The number in the first line, which every release's file begins with.
+fn format(bytes: &[u8]) -> Option<u32> {
+    let number = bytes.strip_prefix(b"muster members ")?;
+    let end = number.iter().take(FORMAT_DIGITS_MAX + 1).position(|byte| *byte == b'\n')?;
+    core::str::from_utf8(number.get(..end)?).ok()?.parse().ok()
+}
+
 fn frame(generation: u64, offset: u64, bytes: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(bytes.len()).ok()?;
     let mut writer = Writer::new();
@@ -340,6 +356,8 @@ fn read_marker(bytes: &[u8], generation: u64) -> Option<u64> {
 }
 
 const MAGIC: &[u8] = b"muster members 1\n";
+const FORMAT: u32 = 1;
+const FORMAT_DIGITS_MAX: usize = 9;
 const HEADER_BYTES: usize = MAGIC.len() + 8 + 32 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 16;
 const FRAME_HEAD_BYTES: usize = 4 + CHECKSUM_BYTES;

@@ -58,7 +58,9 @@ pub fn perform<D: Disk>(store: &mut Store<D>, write: Write, clock: impl FnOnce()
     };
     let result = result.map_err(|error| match error {
         StoreError::Disk(source) => source.to_string(),
-        StoreError::Damaged { .. } | StoreError::InUse | StoreError::Unwritable => error.to_string(),
+        StoreError::Damaged { .. } | StoreError::InUse | StoreError::Newer(_) | StoreError::Unwritable => {
+            error.to_string()
+        }
     });
     Written { result, unix_ns: clock(), wants_replacing: store.wants_replacing() }
 }

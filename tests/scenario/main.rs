@@ -9,6 +9,7 @@
     reason = "this is a test, functions that several scenarios share included"
 )]
 
+mod activation;
 mod attest;
 mod connection;
 mod crash;

@@ -203,12 +203,17 @@ fn ask(name: &str, kind: u8) -> (u8, Option<Vec<u8>>) {
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer).unwrap();
     assert_eq!(answer[..2], question[..2]);
-    // Behind the question: a pointer to the name, type and class, four bytes of TTL, and the length.
     let record = answer[question.len()..length].to_vec();
     assert_eq!(answer[7], u8::from(!record.is_empty()));
     let data = (!record.is_empty()).then(|| {
-        assert_eq!(record[..6], [0xc0, 12, 0, kind, 0, 1]);
-        record[12..12 + usize::from(record[11])].to_vec()
+        // The name, which ends in a zero or a pointer; then type and class, four bytes of TTL, and the length.
+        let mut at = 0;
+        while (1..0xc0).contains(&record[at]) {
+            at += 1 + usize::from(record[at]);
+        }
+        let rest = &record[at + if record[at] == 0 { 1 } else { 2 }..];
+        assert_eq!(rest[..4], [0, kind, 0, 1]);
+        rest[10..10 + usize::from(rest[9])].to_vec()
     });
     (answer[3] & 0x0f, data)
 }

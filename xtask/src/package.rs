@@ -43,9 +43,10 @@ const OTHER_SHELLS: [(&str, &str); 2] = [
     ("powershell", "usr/share/doc/muster/completions/muster.ps1"),
 ];
 /// Files of packaging/ and where they go.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("systemd/musterd.service", "lib/systemd/system/musterd.service"),
     ("systemd/muster-gateway.service", "lib/systemd/system/muster-gateway.service"),
+    ("systemd/muster-gateway.socket", "lib/systemd/system/muster-gateway.socket"),
     ("sysusers.conf", "usr/lib/sysusers.d/muster.conf"),
     ("tmpfiles.conf", "usr/lib/tmpfiles.d/muster.conf"),
     ("prometheus/alerts.yml", "usr/share/doc/muster/alerts.yml"),

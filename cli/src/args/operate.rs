@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Whether the settings are in order; every mistake at once
+    /// Whether the settings of musterd and a gateway are in order; every mistake at once
     Check {
         /// This file instead, with the drop-ins beside it
         #[arg(long, value_name = "FILE")]

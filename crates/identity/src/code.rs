@@ -399,6 +399,9 @@ codes! {
     LeaveUnheard = 6013, exit 75, "no other member has heard that this machine leaves",
         "This machine said that it leaves, and within five seconds no member has shown that it knows. So it has not left.",
         "Bring it in contact with another member (`muster status`) and run `muster leave` again, or ask an admin to revoke it.";
+    StoreNewer = 6014, exit 78, "a newer release wrote the member list",
+        "This release does not read what that one wrote. Nothing was changed.",
+        "Install the newer release again, or `muster restore` what was backed up before the upgrade.";
 
     ConfigUnknownKey = 7001, exit 78, "an unknown setting",
         "The configuration has a key that this release does not know.",

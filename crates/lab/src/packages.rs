@@ -158,6 +158,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Debian, "debootstrap", Sign::Program("debootstrap")),
     package(Purpose::Edge, "libnginx-mod-stream", Sign::File("/usr/lib/nginx/modules/ngx_stream_module.so")),
     package(Purpose::Edge, "nginx-light", Sign::Program("nginx")),
+    package(Purpose::Edge, "systemd", Sign::Program("systemd-socket-activate")),
     package(Purpose::Edge, "postgresql", Sign::File("/usr/lib/postgresql")),
     package(Purpose::Lab, "iproute2", Sign::Program("ip")),
     package(Purpose::Lab, "nftables", Sign::Program("nft")),

@@ -189,6 +189,19 @@ fn a_disk_that_refuses_once_loses_nothing_it_acknowledged_and_heals_by_a_whole_f
 }
 
 #[test]
+fn what_a_newer_release_wrote_is_refused_and_left_alone() {
+    let disk = TestDisk::default();
+    write_some(&disk);
+    let mut newer = disk.0.borrow().members.clone().unwrap();
+    newer[b"muster members ".len()] = b'2';
+    disk.0.borrow_mut().members = Some(newer.clone());
+    let refused = Store::open(disk.clone()).unwrap_err();
+    assert!(matches!(refused, StoreError::Newer(2)), "{refused}");
+    assert_eq!(refused.code(), Code::StoreNewer);
+    assert_eq!(disk.0.borrow().members, Some(newer));
+}
+
+#[test]
 fn damage_in_what_was_acknowledged_is_an_error_and_changes_nothing() {
     let disk = TestDisk::default();
     write_some(&disk);
