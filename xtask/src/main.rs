@@ -15,6 +15,7 @@ mod package;
 mod pages;
 mod sim;
 mod test;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,8 @@ enum Command {
     Package(package::Options),
     /// Run whole orgs in memory under faults, each from a seed, and check what must hold
     Sim(sim::Options),
+    /// An org of an older release, upgraded machine by machine while it is at work
+    Upgrade(upgrade::Options),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Models(options) => models::run(&options),
         Command::Package(options) => package::run(&options),
         Command::Sim(options) => sim::run(&options),
+        Command::Upgrade(options) => upgrade::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -75,6 +75,8 @@ pub struct Org {
 struct Running {
     gateway: Option<Daemon>,
     musterd: Option<Daemon>,
+    /// Other programs than the org's.
+    programs: Option<PathBuf>,
 }
 
 impl Org {
@@ -156,6 +158,15 @@ impl Org {
         write_settings(self.host(node)?, storage, node == 0)
     }
 
+    /// The programs in `dir` on one machine from now on, as an upgrade leaves them; what runs goes on.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn install(&mut self, node: usize, dir: &Path) -> Result<(), OrgError> {
+        self.slot(node)?.programs = Some(dir.to_owned());
+        Ok(())
+    }
+
     /// One of the programs on a machine, with its directories.
     ///
     /// # Errors
@@ -163,7 +174,9 @@ impl Org {
     pub fn program(&self, node: usize, name: &str) -> Result<Program, OrgError> {
         let host = self.host(node)?;
         let other = self.programs.musterd.clone().filter(|_| name == "musterd");
-        let program = host.program(other.unwrap_or_else(|| self.programs.dir.join(name)));
+        let own = self.running.get(node).and_then(|running| running.programs.as_ref());
+        let dir = own.unwrap_or(&self.programs.dir);
+        let program = host.program(other.unwrap_or_else(|| dir.join(name)));
         let program = environment(host.dir())
             .into_iter()
             .fold(program, |program, (name, value)| program.env(name, value))
