@@ -170,8 +170,7 @@ async fn exchange(
     let bundle = |e: org_trust::BundleError| Failure::new(e.code(), e);
     let given = TrustBundle::read(profile.bundle.as_bytes()).map_err(bundle)?;
     let trusted = TrustBundle::accepted(Some(&given), profile.charter()).map_err(bundle)?;
-    let anchors = trusted.certificates().iter().map(org_trust::Anchor::der);
-    let tls = ClientTls::new(anchors).map_err(|e| Failure::new(e.code(), e))?;
+    let tls = ClientTls::trusting(&trusted).map_err(|e| Failure::new(e.code(), e))?;
     let action = Action::new(request.action(), &[]).map_err(|e| Failure::new(Code::ActionUnknown, e))?;
     let dial = GatewayDial { address, tls: &tls, anchor: None, key, action, heads: Heads([0; 32]), count: 0 };
     let dialled = client::dial_gateway(dial, &mut profile.chain).await;

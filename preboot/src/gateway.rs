@@ -255,8 +255,7 @@ async fn dial(
     // What the newest settings known here retire is no anchor any more, whatever the bundle says.
     let accepted = TrustBundle::accepted(Some(&pinned.bundle), chain.head().charter())
         .map_err(|why| Failure::new(why.code(), why))?;
-    let tls = ClientTls::new(accepted.certificates().iter().map(|anchor| anchor.der()))
-        .map_err(|why| Failure::new(why.code(), why))?;
+    let tls = ClientTls::trusting(&accepted).map_err(|why| Failure::new(why.code(), why))?;
     let action = Action::new(action, &[]).map_err(|why| Failure::new(Code::ActionUnknown, why))?;
     let anchor = Some(boot.anchor());
     let (heads, count) = (Heads([0; 32]), 0);

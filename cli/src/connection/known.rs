@@ -65,8 +65,11 @@ impl Known {
             .flat_map(|bundle| bundle.certificates().to_vec())
             .collect();
         let anchors = match (&given, charter) {
-            // Exactly what was given, so that it can be tried before it is handed out.
-            (Some(file), _) => TrustBundle::read(file),
+            // What was given and no other, so that it can be tried before it is handed out.
+            (Some(file), None) => TrustBundle::read(file),
+            (Some(file), Some(charter)) => {
+                TrustBundle::read(file).and_then(|bundle| bundle.less_retired(charter))
+            }
             (None, Some(charter)) => held
                 .bundle
                 .as_deref()

@@ -9,7 +9,7 @@ use std::{
 use conn_auth::{Action, ChallengeError, Reference, VerdictError};
 use diagnosis::{Certificate, Check, Sent, Spoken, Stage, edge_in, explain};
 use identity::{Code, Heads, limits::DIAL_DEADLINE_MS};
-use org_trust::{Anchor, CharterChain};
+use org_trust::CharterChain;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
@@ -137,7 +137,7 @@ async fn beyond<S: AsyncRead + AsyncWrite + Unpin>(
         walked.checks.extend(skipped(&rest, "without a bundle nothing is trusted"));
         return Ok(());
     };
-    let tls = ClientTls::new(anchors.certificates().iter().map(Anchor::der));
+    let tls = ClientTls::trusting(anchors);
     let tls = tls.map_err(|why| Failure::new(why.code(), why))?;
     let (watched, witness) = tls.witnessed().map_err(|why| Failure::new(why.code(), why))?;
     let (tap, first) = Tap::new(stream);

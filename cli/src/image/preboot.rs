@@ -152,8 +152,7 @@ fn checked_invite(path: &Path, profile: &Profile, bearer: bool) -> Outcome<(Stri
 fn ask_gateways(gateways: &[String], bundle: &TrustBundle, chain: &mut CharterChain) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(Code::FileProblem, e))?;
-    let tls = ClientTls::new(bundle.certificates().iter().map(|anchor| anchor.der()))
-        .map_err(|why| Failure::new(why.code(), why))?;
+    let tls = ClientTls::trusting(bundle).map_err(|why| Failure::new(why.code(), why))?;
     for text in gateways {
         let address = Address::parse(text)
             .map_err(|e| Failure::new(Code::ConfigBadValue, format_args!("gateway {text:?}: {e}")))?;

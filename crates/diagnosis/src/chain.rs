@@ -247,6 +247,10 @@ impl Judged<'_> {
             let (key, until) = (anchor.key_digits(), date(anchor.not_after_unix_s));
             format!("{}, key {key}, until {until}{kind}", quoted(anchor))
         };
+        if let (Some(Code::AnchorRetired), Some(gone)) = (self.sent.refused, self.shown_retired()) {
+            let seen = format!("the server sends {}", described(gone));
+            return Check::fail(Stage::Anchor, Code::AnchorRetired, seen);
+        }
         match &self.walk.end {
             End::Retired(gone) if self.sent.refused.is_some() => {
                 Check::fail(Stage::Anchor, Code::AnchorRetired, described(gone))
@@ -257,6 +261,13 @@ impl Judged<'_> {
             End::Anchor(anchor) | End::Retired(anchor) => Check::ok(Stage::Anchor, described(anchor)),
             End::SelfIssued | End::Missing => Check::skip(Stage::Anchor, "the chain ends at none"),
         }
+    }
+
+    /// The first certificate sent that bears the key of a retired CA, used or not.
+    fn shown_retired(&self) -> Option<&Certificate> {
+        let retired = self.sent.retired.iter().filter_map(|anchor| Certificate::read(anchor.der()));
+        let retired: Vec<_> = retired.map(|gone| gone.key).collect();
+        self.certificates.iter().find(|sent| retired.contains(&sent.key))
     }
 
     fn way(&self) -> String {

@@ -456,8 +456,8 @@ codes! {
         "The gateway's own certificate is in its time, one that it stands on is not.",
         "Renew the intermediate and put the new one into the gateway's certificate file.";
     AnchorRetired = 7025, exit 77, "the chain comes from a CA that the org has retired",
-        "The gateway still shows a certificate of the old CA.",
-        "Give the gateway a certificate of the CA in force; `muster org show` lists them.";
+        "The gateway still shows a certificate of the old CA, its own or one that it sends beside its own.",
+        "Give the gateway a certificate of the CA in force, which `muster org show` lists, and take the old CA out of its certificate file.";
     AnchorExpired = 7026, exit 77, "a CA of the bundle is past its last day",
         "TLS does not look at the dates of anchors, so it goes on working; other programs may refuse it.",
         "Plan a change of the CA.";

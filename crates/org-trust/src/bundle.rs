@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustBundle {
     anchors: Vec<Anchor>,
+    /// CAs that the org has retired, as far as settings were asked.
+    retired: Vec<Anchor>,
 }
 
 /// A CA certificate.
@@ -25,6 +27,8 @@ pub struct TrustBundle {
 pub struct Anchor {
     der: Vec<u8>,
     public_key: Vec<u8>,
+    /// The key alone, whatever parameters stand beside it.
+    key: Vec<u8>,
     subject: String,
     self_issued: bool,
     not_before_unix_s: i64,
@@ -137,7 +141,7 @@ impl TrustBundle {
             }
             anchors.push(Anchor::parse(der, at + 1)?);
         }
-        Ok(Self { anchors })
+        Ok(Self { anchors, retired: Vec::new() })
     }
 
     /// What a holder of `bundle` and of this charter accepts: the bundle and the CAs that are active
@@ -155,7 +159,36 @@ impl TrustBundle {
                 anchors.push(anchor);
             }
         }
-        if anchors.is_empty() { Err(BundleError::Empty) } else { Ok(Self { anchors }) }
+        if anchors.is_empty() { Err(BundleError::Empty) } else { Ok(Self { anchors, retired }) }
+    }
+
+    /// These and no others, less those that this charter has retired.
+    ///
+    /// # Errors
+    /// [`BundleError::Empty`] when nothing is left.
+    pub fn less_retired(self, charter: &Charter) -> Result<Self, BundleError> {
+        let retired = in_state(charter, &[CaState::Retired]);
+        let anchors: Vec<_> = self.anchors.into_iter().filter(|anchor| !anchor.is_among(&retired)).collect();
+        if anchors.is_empty() { Err(BundleError::Empty) } else { Ok(Self { anchors, retired }) }
+    }
+
+    /// The CAs that are accepted no more.
+    #[must_use]
+    pub fn retired(&self) -> &[Anchor] {
+        &self.retired
+    }
+
+    /// Whether one of these certificates (DER), leaf or CA, used or not, bears the key of a retired CA. One that
+    /// cannot be read counts as one: what a TLS library makes of it is not known.
+    pub fn shows_retired<'a>(&self, certificates: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        !self.retired.is_empty()
+            && certificates.into_iter().any(|der| match X509Certificate::from_der(der) {
+                Ok((_, parsed)) => {
+                    let key = parsed.public_key().subject_public_key.data.as_ref();
+                    self.retired.iter().any(|gone| gone.key == key)
+                }
+                Err(_) => true,
+            })
     }
 
     /// Whether one of them is a CA that this charter has retired.
@@ -202,6 +235,7 @@ impl Anchor {
         }
         let anchor = Self {
             public_key: parsed.public_key().raw.to_vec(),
+            key: parsed.public_key().subject_public_key.data.to_vec(),
             subject: parsed.subject().to_string(),
             self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
             not_before_unix_s: parsed.validity().not_before.timestamp(),
@@ -213,7 +247,7 @@ impl Anchor {
 
     /// A certificate issued anew for a retired key is as retired as the first.
     fn is_among(&self, retired: &[Self]) -> bool {
-        retired.iter().any(|gone| gone.public_key == self.public_key)
+        retired.iter().any(|gone| gone.key == self.key)
     }
 
     /// The certificate.

@@ -8,6 +8,7 @@ use std::{
 
 use conn_auth::TLS_EXPORTER_LABEL;
 use identity::Code;
+use org_trust::{Anchor, TrustBundle};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     client::{
@@ -26,7 +27,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<dyn ServerCertVerifier>,
 }
 
 /// What a server showed to a [`ClientTls`] that was made by [`ClientTls::witnessed`].
@@ -106,6 +107,17 @@ impl ClientTls {
         Self::judged_by(Arc::clone(&verifier) as _, verifier)
     }
 
+    /// What a bundle accepts, and refuses a chain in which a certificate shows the key of a CA that the org has
+    /// retired: wherever it stands, and whoever signed it anew.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn trusting(bundle: &TrustBundle) -> Result<Self, BundleError> {
+        let Self { verifier, .. } = Self::new(bundle.certificates().iter().map(Anchor::der))?;
+        let verifier = Arc::new(NothingRetired { verifier, bundle: bundle.clone() });
+        Self::judged_by(Arc::clone(&verifier) as _, verifier)
+    }
+
     /// The same, which also tells what a server showed, and what was said of it. The verdict is that of the
     /// same verifier, whatever it is.
     ///
@@ -119,7 +131,7 @@ impl ClientTls {
 
     fn judged_by(
         judge: Arc<dyn ServerCertVerifier>,
-        verifier: Arc<WebPkiServerVerifier>,
+        verifier: Arc<dyn ServerCertVerifier>,
     ) -> Result<Self, BundleError> {
         let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
         let builder = builder.map_err(|_| BundleError::Empty)?.dangerous();
@@ -157,10 +169,55 @@ impl Witness {
     }
 }
 
+/// Asks the verifier only where no certificate shows a retired key.
+#[derive(Debug)]
+struct NothingRetired {
+    verifier: Arc<dyn ServerCertVerifier>,
+    bundle: TrustBundle,
+}
+
+impl ServerCertVerifier for NothingRetired {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.bundle.shows_retired(core::iter::once(leaf).chain(others).map(AsRef::as_ref)) {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::Revoked));
+        }
+        self.verifier.verify_server_cert(leaf, others, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
 /// Notes what passes and adds nothing to it: every answer is the verifier's own.
 #[derive(Debug)]
 struct Recording {
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<dyn ServerCertVerifier>,
     witness: Witness,
 }
 
@@ -336,6 +393,8 @@ const fn code_of(error: &rustls::Error) -> Code {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 Code::CertificateName
             }
+            // No lists of revoked certificates are read: this is our own word for a retired key.
+            CertificateError::Revoked => Code::AnchorRetired,
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Code::ChainUnknown,
             _ => Code::TlsFailed,
         },
@@ -345,6 +404,7 @@ const fn code_of(error: &rustls::Error) -> Code {
         Error::AlertReceived(
             Alert::BadCertificate
             | Alert::CertificateExpired
+            | Alert::CertificateRevoked
             | Alert::CertificateUnknown
             | Alert::DecryptError
             | Alert::UnknownCA

@@ -7,7 +7,7 @@ mod common;
 
 use common::{AHEAD, Authority, GOOD, Org, PAST, chain_pem};
 use identity::Code;
-use org_trust::TrustBundle;
+use org_trust::{CaState, TlsCa, TrustBundle};
 use rcgen::Certificate;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use transport::{CertificateFault, ClientTls, ServerTls, TlsError};
@@ -74,6 +74,63 @@ async fn a_ca_rolls_over_by_both_anchors_or_by_the_cross_signature() {
     assert_eq!(verdict(&[&old_leaf.certificate], &old_leaf, &[new.der()]).await, refused, "R4");
     let cross = new.cross_signed_by(&old);
     assert_eq!(verdict(&[&new_leaf.certificate, &cross], &new_leaf, &[old.der()]).await, None, "R5");
+}
+
+/// The verdict of who holds a bundle of `anchors` and settings in which `retired` are.
+async fn verdict_after(
+    chain: &[&Certificate],
+    leaf: &Authority,
+    anchors: &[&Authority],
+    retired: &[&Authority],
+) -> Option<Code> {
+    let ders = anchors.iter().map(|authority| authority.der().to_vec());
+    let mut charter = Org::new(0).chain.head().charter().clone();
+    charter.tls_cas = retired
+        .iter()
+        .map(|gone| TlsCa { state: CaState::Retired, certificate: gone.der().to_vec() })
+        .collect();
+    let bundle = TrustBundle::from_certificates(ders).unwrap();
+    let client = ClientTls::trusting(&TrustBundle::accepted(Some(&bundle), &charter).unwrap()).unwrap();
+    let server = ServerTls::from_pem(&chain_pem(chain), leaf.key.serialize_pem().as_bytes()).unwrap();
+    let (ours, theirs) = duplex(64 * 1024);
+    let (said, told) = tokio::join!(client.connect(HOST, ours), server.accept(theirs));
+    let code = said.err().map(|error| error.code());
+    if code == Some(Code::AnchorRetired) {
+        assert_eq!(told.unwrap_err().code(), Code::CertificateRefused);
+    }
+    code
+}
+
+#[tokio::test]
+async fn a_chain_that_shows_a_retired_key_is_refused_whoever_signed_it_anew() {
+    let (old, new) = (Authority::root("old"), Authority::root("new"));
+    let (old_leaf, new_leaf) = (old.leaf(HOST, GOOD), new.leaf(HOST, GOOD));
+    let (l_old, l_new) = (&old_leaf.certificate, &new_leaf.certificate);
+    // The wrong way round: the retired CA once more, under the one in force.
+    let revived = old.cross_signed_by(&new);
+    let gone = Some(Code::AnchorRetired);
+    assert_eq!(
+        verdict_after(&[l_old, &revived], &old_leaf, &[&new], &[]).await,
+        None,
+        "T0: what it would do"
+    );
+    assert_eq!(verdict_after(&[l_old, &revived], &old_leaf, &[&new], &[&old]).await, gone, "T1");
+    // The right way round goes on, for who knows of the end and for who does not.
+    let cross = new.cross_signed_by(&old);
+    assert_eq!(verdict_after(&[l_new, &cross], &new_leaf, &[&old, &new], &[&old]).await, None, "T2");
+    assert_eq!(verdict_after(&[l_new, &cross], &new_leaf, &[&old], &[]).await, None, "T3");
+    // Sent along and not needed, its certificate or a copy: shown is shown.
+    let shown = [l_new, &cross, &old.certificate];
+    assert_eq!(
+        verdict_after(&shown, &new_leaf, &[&old, &new], &[]).await,
+        None,
+        "T4: while it is not retired"
+    );
+    assert_eq!(verdict_after(&shown, &new_leaf, &[&old, &new], &[&old]).await, gone, "T5");
+    assert_eq!(verdict_after(&[l_new, &revived], &new_leaf, &[&new], &[&old]).await, gone, "T6");
+    // Its leaf alone shows no retired key, and ends at no anchor.
+    let unknown = Some(Code::ChainUnknown);
+    assert_eq!(verdict_after(&[l_old], &old_leaf, &[&old, &new], &[&old]).await, unknown, "T7");
 }
 
 #[tokio::test]
