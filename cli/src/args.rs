@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use identity::{Name, Tag, TpmId};
 use serde::Deserialize;
 
+pub(crate) use blob::Blob;
 pub(crate) use image::{Image, ImageNode, ImagePreboot, ImageRecovery};
 pub(crate) use lab::{Lab, LabCommand, LabUp};
 pub(crate) use members::{Edit, Member, Pending, Resume, Suspend, TagChange};
@@ -21,6 +22,7 @@ pub(crate) use services::{Connect, Expose, ExposeCommand, Ssh};
 
 use crate::{duration, output::Format};
 
+mod blob;
 mod image;
 mod lab;
 mod members;
@@ -194,6 +196,9 @@ pub(crate) enum Command {
         /// An overlay address, or ADDRESS:PORT of a connection as the program sees it
         address: String,
     },
+    /// Files that members keep for each other
+    #[command(subcommand)]
+    Blob(Blob),
     /// What machines boot
     #[command(subcommand)]
     Image(Image),

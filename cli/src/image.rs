@@ -1,7 +1,7 @@
 //! `muster image`: what machines boot.
 
 mod approvals;
-mod get;
+pub(crate) mod get;
 mod inputs;
 mod modules;
 mod node;

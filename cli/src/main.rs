@@ -10,6 +10,7 @@ mod archive;
 mod args;
 mod author;
 mod backup;
+mod blob;
 mod bundle;
 mod config;
 mod connect;
@@ -170,6 +171,7 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Ssh(args) => return connect::ssh(everywhere, args),
         Command::Whois { address } => services::whois(everywhere, address),
         Command::Expose(args) => services::run(everywhere, args),
+        Command::Blob(command) => blob::run(everywhere, command),
         Command::Image(command) => image::run(everywhere, command),
         Command::Tpm(TpmCommand::Status) => return tpm::status(everywhere),
         Command::Tpm(TpmCommand::Plan { uki }) => return tpm::plan(everywhere, uki),

@@ -9,7 +9,7 @@ use identity::{
     limits::{BLOB_BYTES_MAX, BLOB_PIECE_BYTES},
 };
 use muster_preboot::dhcp::{ADDRESSES_MAX, Answer, Exchange};
-use org_trust::{BlobReply, BlobRequest, UnverifiedGeneration};
+use org_trust::{BlobReply, BlobRequest, PutReply, PutRequest, PutStep, Putting, UnverifiedGeneration};
 use sha2::{Digest as _, Sha256};
 use tpm_seal::Approvals;
 
@@ -18,7 +18,7 @@ use crate::{
     sync::next,
 };
 
-/// What is said on `blob-get`, by either side.
+/// What is said on `blob-get` and `blob-put`, by either side; and a keeper that hears what is left, frame by frame.
 pub fn blob(data: &[u8]) {
     if let Ok(request) = BlobRequest::decode(data) {
         assert_eq!(request.encode(), data);
@@ -27,6 +27,26 @@ pub fn blob(data: &[u8]) {
         assert_eq!(reply.encode(), data);
         if let BlobReply::Wanted(bytes) = reply {
             generation(&bytes);
+        }
+    }
+    if let Ok(request) = PutRequest::decode(data) {
+        assert_eq!(request.encode(), data);
+    }
+    if let Ok(reply) = PutReply::decode(data) {
+        assert_eq!(reply.encode(), data);
+    }
+    let (mut putting, mut rest, mut written) = (Putting::default(), data, 0);
+    while let Some(frame) = next(&mut rest) {
+        match putting.on_frame(frame) {
+            Ok(PutStep::Begin { bytes, .. }) => assert!((1..=BLOB_BYTES_MAX).contains(&bytes)),
+            Ok(PutStep::Wait) => {}
+            Ok(PutStep::Resume(_)) => assert!(!putting.resumed(0)),
+            Ok(PutStep::Write { index, piece, .. }) => {
+                assert_eq!(index, written);
+                assert!((1..=BLOB_PIECE_BYTES).contains(&piece.len()));
+                written += 1;
+            }
+            Err(_) => return,
         }
     }
 }

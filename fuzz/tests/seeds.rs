@@ -16,7 +16,7 @@ use muster_peer::{Header, Peer};
 use musterd::store::{Disk as _, Store};
 use org_trust::{
     Admin, BlobReply, BlobRequest, Charter, CharterChain, Gateway, GatewayRequest, Invite, InviteManifest,
-    Lane, Place, Record, Records, Statement, TrustBundle, UnverifiedCharter,
+    Lane, Place, PutReply, PutRequest, Record, Records, Statement, TrustBundle, UnverifiedCharter,
 };
 use policy::PolicyFile;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
@@ -115,7 +115,26 @@ fn frames() -> Vec<Vec<u8>> {
         BlobReply::Piece(vec![3; 100]),
         BlobReply::Refused(Code::NodeImageNotHeld),
     ];
-    questions.iter().map(BlobRequest::encode).chain(answers.iter().map(BlobReply::encode)).collect()
+    let (bytes, mut outliner) = (vec![5; 100], Outliner::default());
+    bytes.chunks(BLOB_PIECE_BYTES).for_each(|piece| outliner.push(piece).unwrap());
+    let made = outliner.finish().unwrap();
+    let mut puts = vec![
+        PutRequest::Put { file: made.hash(), bytes: made.bytes() }.encode(),
+        PutRequest::Nodes(made.encode()).encode(),
+    ];
+    puts.extend(bytes.chunks(BLOB_PIECE_BYTES).map(|piece| PutRequest::Piece(piece.to_vec()).encode()));
+    let framed = |frame: &Vec<u8>| {
+        let length = u16::try_from(frame.len()).unwrap().to_le_bytes();
+        [&length[..], frame].concat()
+    };
+    let whole = puts.iter().map(framed).collect::<Vec<_>>().concat();
+    let replies = [PutReply::Nodes, PutReply::From(3), PutReply::Kept, PutReply::Refused(Code::BlobsFull)];
+    let mut frames: Vec<_> = questions.iter().map(BlobRequest::encode).collect();
+    frames.extend(answers.iter().map(BlobReply::encode));
+    frames.extend(puts.into_iter().take(2));
+    frames.extend(replies.iter().map(PutReply::encode));
+    frames.extend([BlobRequest::Remove { file }.encode(), whole]);
+    frames
 }
 
 /// Hash, length and nodes of files of one piece and of several.

@@ -9,12 +9,13 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
 use control::local::{Answer, Failed, HeldImage, ImageUpload, Images as Shown, Slot};
 use identity::{
-    BlobHash, Code, Outline, Outliner, encode_hex,
+    BlobHash, Code, HexError, Outline, Outliner, encode_hex,
     limits::{
         BLOB_NODES_MAX, BLOB_PIECE_BYTES, BLOB_QUESTIONS_MAX, BLOB_UPLOAD_BYTES_MAX, GENERATION_BYTES_MAX,
         NODE_IMAGE_BYTES_MAX,
@@ -23,13 +24,19 @@ use identity::{
 use org_trust::{BlobReply, BlobRequest, Generation, RunningImage, UnverifiedGeneration};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{run::Input, sessions::SessionKey};
+use crate::{
+    blobs::{Asker, Blobs, BlobsError, What},
+    run::Input,
+    sessions::SessionKey,
+};
 
 /// What the thread is asked for.
 #[derive(Debug)]
 pub enum ImagesOrder {
     /// By a session of `blob-get`.
-    Ask(SessionKey, BlobRequest),
+    Ask(SessionKey, BlobRequest, Option<Asker>),
+    /// By the operator: a file that is kept for members no longer is.
+    Drop(String, oneshot::Sender<Answer>),
     /// By a program: how far the image of this signed release has come.
     Offer(Vec<u8>, oneshot::Sender<Answer>),
     /// By a program: what is there.
@@ -52,6 +59,7 @@ pub struct ImagesError {
 pub struct Images {
     dir: PathBuf,
     running: Option<RunningImage>,
+    blobs: Option<Arc<Blobs>>,
 }
 
 /// Starts the thread. It ends when the sender is dropped.
@@ -66,8 +74,9 @@ pub fn spawn(
     let thread = thread::Builder::new().name("images".to_owned()).spawn(move || {
         while let Some(order) = received.blocking_recv() {
             match order {
-                ImagesOrder::Ask(key, request) => {
-                    let frames = images.answer(&request);
+                ImagesOrder::Drop(hash, reply) => tell(reply, images.drop_blob(&hash)),
+                ImagesOrder::Ask(key, request, asker) => {
+                    let frames = images.answer(&request, asker);
                     if inputs.blocking_send(Input::ImageRead(key, frames)).is_err() {
                         return;
                     }
@@ -87,27 +96,37 @@ impl Images {
     /// The images in a state directory.
     #[must_use]
     pub fn of(state_dir: &Path, running: Option<RunningImage>) -> Self {
-        Self { dir: state_dir.join(DIRECTORY), running }
+        Self { dir: state_dir.join(DIRECTORY), running, blobs: None }
+    }
+
+    /// The same, with what is kept for members.
+    #[must_use]
+    pub fn with(self, blobs: Option<Arc<Blobs>>) -> Self {
+        Self { blobs, ..self }
     }
 
     /// Frames that answer a machine.
-    fn answer(&self, request: &BlobRequest) -> Vec<Vec<u8>> {
+    fn answer(&self, request: &BlobRequest, asker: Option<Asker>) -> Vec<Vec<u8>> {
         let answered = match request {
             BlobRequest::Wanted => self.wanted().map(|bytes| vec![BlobReply::Wanted(bytes)]),
             BlobRequest::Nodes { file, first } => {
                 let (start, max) = (u64::from(*first) * NODE_BYTES, u64::from(BLOB_NODES_MAX) * NODE_BYTES);
-                self.part(file, OUTLINE, start, max).map(|bytes| vec![BlobReply::Nodes(bytes)])
+                self.part((file, What::Outline), (start, max), asker)
+                    .map(|bytes| vec![BlobReply::Nodes(bytes)])
             }
             BlobRequest::Pieces { file, first, count } => {
                 let start = u64::from(*first) * BLOB_PIECE_BYTES as u64;
                 let max = u64::from(*count) * BLOB_PIECE_BYTES as u64;
-                self.part(file, IMAGE, start, max).map(|bytes| {
+                self.part((file, What::Data), (start, max), asker).map(|bytes| {
                     bytes.chunks(BLOB_PIECE_BYTES).map(|piece| BlobReply::Piece(piece.to_vec())).collect()
                 })
             }
+            BlobRequest::Remove { file } => self
+                .blob(|blobs, asker| blobs.remove(file, asker.member), asker)
+                .map(|()| vec![BlobReply::Removed]),
         };
         let replies = answered.unwrap_or_else(|why| {
-            tracing::debug!(MUSTER_CODE = %why.code, "an image that is not passed on: {}", why.detail);
+            tracing::debug!(MUSTER_CODE = %why.code, "a file that is not passed on: {}", why.detail);
             vec![BlobReply::Refused(why.code)]
         });
         replies.iter().map(BlobReply::encode).collect()
@@ -117,17 +136,46 @@ impl Images {
         read(&self.dir.join(WANTED), GENERATION_BYTES_MAX)?.ok_or_else(not_held)
     }
 
-    /// Bytes of a file that is held, at least one.
-    fn part(&self, file: &BlobHash, ending: &str, start: u64, max: u64) -> Result<Vec<u8>, ImagesError> {
-        let path = self.path(file, ending);
+    /// Bytes of a file that is held, at least one: of an image, which is everybody's, or of what is kept.
+    fn part(
+        &self,
+        (file, what): (&BlobHash, What),
+        (start, max): (u64, u64),
+        asker: Option<Asker>,
+    ) -> Result<Vec<u8>, ImagesError> {
+        let path = match what {
+            What::Data => self.path(file, IMAGE),
+            What::Outline => self.path(file, OUTLINE),
+        };
         let mut file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_held()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.blob(|blobs, asker| blobs.read(file, asker, what, (start, max)), asker);
+            }
             opened => opened.map_err(|e| problem(&path, &e))?,
         };
         let mut bytes = Vec::new();
         let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.take(max).read_to_end(&mut bytes));
         read.map_err(|e| problem(&path, &e))?;
         if bytes.is_empty() { Err(not_held()) } else { Ok(bytes) }
+    }
+
+    /// Of what is kept, on behalf of a member.
+    fn blob<T>(
+        &self,
+        ask: impl FnOnce(&Blobs, Asker) -> Result<T, BlobsError>,
+        asker: Option<Asker>,
+    ) -> Result<T, ImagesError> {
+        let (Some(blobs), Some(asker)) = (&self.blobs, asker) else { return Err(not_held()) };
+        ask(blobs, asker).map_err(|BlobsError { code, detail }| ImagesError { code, detail })
+    }
+
+    fn drop_blob(&self, hash: &str) -> Result<Answer, ImagesError> {
+        let wrong = |why: HexError| ImagesError { code: Code::RequestMalformed, detail: why.to_string() };
+        let file = BlobHash::from_hex(hash).map_err(wrong)?;
+        let off = || ImagesError { code: Code::BlobsOff, detail: String::new() };
+        let dropped = self.blobs.as_ref().ok_or_else(off)?.drop_all(&file);
+        dropped.map_err(|BlobsError { code, detail }| ImagesError { code, detail })?;
+        Ok(Answer::BlobDropped {})
     }
 
     /// How far an image has come; when it is whole, machines are to run it from now on.
@@ -381,7 +429,7 @@ mod tests {
     }
 
     fn replies(images: &Images, request: BlobRequest) -> Vec<BlobReply> {
-        images.answer(&request).iter().map(|frame| BlobReply::decode(frame).unwrap()).collect()
+        images.answer(&request, None).iter().map(|frame| BlobReply::decode(frame).unwrap()).collect()
     }
 
     #[test]

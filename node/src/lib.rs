@@ -6,6 +6,7 @@
 //! acknowledged before it is on disk.
 
 pub mod attestation;
+pub mod blobs;
 pub mod booted;
 pub mod clock;
 pub mod config;

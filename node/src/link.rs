@@ -34,6 +34,7 @@ use transport::{
 };
 
 use crate::{
+    blobs,
     keys::Keys,
     pump,
     run::Input,
@@ -140,7 +141,12 @@ struct Proved {
 async fn serve(ground: &Ground, proved: Proved) {
     if let Some(Opened { session, key, purpose, ends, serve }) = decide(ground, proved).await {
         if let Some(serve) = serve {
-            return pump::serve(ground, session, key, ends, *serve).await;
+            return match *serve {
+                Serve::Program(program) => pump::serve(ground, session, key, ends, program).await,
+                Serve::Keep(blobs, member) => {
+                    blobs::session::serve(ground, session, key, ends, (blobs, member)).await;
+                }
+            };
         }
         // Whoever is dialled for these sends back what comes, which means nothing else.
         let echo = matches!(purpose, Purpose::Link | Purpose::Ping);
@@ -464,7 +470,7 @@ async fn ask(ground: &Ground, mut session: Session<TcpStream>, key: SessionKey, 
 
 /// A peer that is cut has its tunnel as long as it has not heard why, within the time for that: it
 /// answers the close frame or closes, and whatever else it says is not listened to.
-async fn end(ground: &Ground, session: Session<TcpStream>, key: SessionKey, cut: Option<Cut>) {
+pub(crate) async fn end(ground: &Ground, session: Session<TcpStream>, key: SessionKey, cut: Option<Cut>) {
     match cut {
         Some(Cut { code, reason }) => {
             let (sender, mut receiver) = session.split();
@@ -479,7 +485,7 @@ async fn end(ground: &Ground, session: Session<TcpStream>, key: SessionKey, cut:
     let _: Option<()> = tell(ground, Input::Ended(key)).await;
 }
 
-async fn ended(ground: &Ground, key: SessionKey, why: &SessionError) {
+pub(crate) async fn ended(ground: &Ground, key: SessionKey, why: &SessionError) {
     tracing::debug!(MUSTER_CODE = %why.code(), "session ended: {why}");
     if let SessionError::Closed { code: Some(code), .. } = why {
         let _: Option<()> = tell(ground, Input::Told(key, *code)).await;
@@ -529,9 +535,12 @@ fn keep_alive(stream: &TcpStream, purpose: Purpose) {
     use rustix::net::sockopt;
     let (idle, between, probes) = match purpose {
         Purpose::Sync => SYNC_KEEP_ALIVE,
-        Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Service(_) | Purpose::Outside(_) => {
-            LINK_KEEP_ALIVE
-        }
+        Purpose::Blob
+        | Purpose::Put
+        | Purpose::Link
+        | Purpose::Ping
+        | Purpose::Service(_)
+        | Purpose::Outside(_) => LINK_KEEP_ALIVE,
     };
     // A program may read as slowly as it likes, which the kernel would take for a peer that is gone.
     let is_service = matches!(purpose, Purpose::Service(_));

@@ -35,7 +35,7 @@ use crate::{
     link::{Ground, tell},
     run::Input,
     sessions::{Cut, Ends, SessionKey},
-    state::Serve,
+    state::Program,
 };
 
 /// Connects the program that serves a session, and carries the bytes between the two.
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
     session: Session<TcpStream>,
     key: SessionKey,
     ends: Ends,
-    serve: Serve,
+    serve: Program,
 ) {
     let Ends { mut cut, .. } = ends;
     let header = serve.peer.and_then(|peer| {

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    blobs::Blobs,
     booted, clock,
     config::{Config, Storage},
     health,
@@ -272,7 +273,8 @@ impl Daemon {
             "up"
         );
         let running = booted::image(config);
-        let images = Images::of(&config.state_dir, running.clone());
+        let blobs = blobs_of(config);
+        let images = Images::of(&config.state_dir, running.clone()).with(blobs.clone());
         let (images, images_thread) = images::spawn(images, ground.inputs.clone())
             .map_err(|error| Unready::file(&config.state_dir, &error))?;
         let boot_nonce = BootNonce(rand::random());
@@ -282,6 +284,7 @@ impl Daemon {
         state.on_policy(config.policy, now());
         state.on_attestation(config.attestation.clone());
         state.on_shares(shares, config.storage == Storage::File);
+        state.on_blobs(blobs);
         state.on_services(Services { declared: config.exposed.clone(), kept: kept_services(config) });
         if let Some(release) = running.as_ref().and_then(|image| image.given_up) {
             state.on_given_up(release);
@@ -419,13 +422,18 @@ impl Daemon {
                 }
                 Effect::Images(order) => {
                     match self.images.try_send(order).map_err(TrySendError::into_inner) {
-                        Err(ImagesOrder::Ask(key, _)) => {
+                        Err(ImagesOrder::Ask(key, ..)) => {
                             self.state.on_image_read(key, None);
                             effects.extend(self.state.effects());
                         }
                         // Programs that wait are told that nobody answers.
                         Ok(())
-                        | Err(ImagesOrder::Offer(..) | ImagesOrder::Show(_) | ImagesOrder::Upload(..)) => {}
+                        | Err(
+                            ImagesOrder::Drop(..)
+                            | ImagesOrder::Offer(..)
+                            | ImagesOrder::Show(_)
+                            | ImagesOrder::Upload(..),
+                        ) => {}
                     }
                     Ok(())
                 }
@@ -523,6 +531,18 @@ impl Daemon {
         let gone = async { while self.events.recv().await.is_some() {} };
         if timeout_at(Instant::now() + STOP_DEADLINE, gone).await.is_err() {
             tracing::debug!("the tunnels are still there");
+        }
+    }
+}
+
+/// A disk that refuses leaves this machine a member that keeps nothing for others.
+fn blobs_of(config: &Config) -> Option<Arc<Blobs>> {
+    let room = config.blobs.room()?;
+    match Blobs::open(&config.state_dir, room) {
+        Ok(blobs) => Some(Arc::new(blobs)),
+        Err(error) => {
+            tracing::error!(MUSTER_CODE = %Code::FileProblem, %error, "no files are kept for others");
+            None
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct SessionKey(u64);
 pub enum Purpose {
     /// Fetches an image.
     Blob,
+    /// Brings a file to be kept.
+    Put,
     /// Opens the gate of the tunnel as long as it lives.
     Link,
     /// Measures.
@@ -40,10 +42,20 @@ impl Purpose {
     pub fn of(action: &str) -> Option<Self> {
         match action {
             "blob-get" => Some(Self::Blob),
+            "blob-put" => Some(Self::Put),
             "link" => Some(Self::Link),
             "ping" => Some(Self::Ping),
             "sync" => Some(Self::Sync),
             other => ServiceName::parse(other).map(Self::Service),
+        }
+    }
+
+    /// Whether the org's policy says who may.
+    #[must_use]
+    pub const fn is_permitted(&self) -> bool {
+        match self {
+            Self::Put | Self::Service(_) => true,
+            Self::Blob | Self::Link | Self::Ping | Self::Sync | Self::Outside(_) => false,
         }
     }
 
@@ -52,6 +64,7 @@ impl Purpose {
     pub fn action(&self) -> &str {
         match self {
             Self::Blob => "blob-get",
+            Self::Put => "blob-put",
             Self::Link => "link",
             Self::Ping => "ping",
             Self::Service(name) => name.as_str(),
@@ -333,7 +346,12 @@ impl Sessions {
         self.iter().filter(|(_, session)| !session.is_cut()).filter_map(|(key, session)| {
             match session.purpose {
                 Purpose::Service(name) => Some((key, name, session)),
-                Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Sync | Purpose::Outside(_) => None,
+                Purpose::Blob
+                | Purpose::Put
+                | Purpose::Link
+                | Purpose::Ping
+                | Purpose::Sync
+                | Purpose::Outside(_) => None,
             }
         })
     }

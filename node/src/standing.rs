@@ -1,7 +1,7 @@
 //! What the member list says of a key, in the words of the handshake. The one place where the state
 //! of a member becomes a yes or a no.
 
-use conn_auth::{Holder, ServiceName, Standing};
+use conn_auth::{Holder, Standing};
 use identity::{Code, PublicKey, StatementId};
 use member_crdt::{Member, MemberState, Roster};
 use org_trust::Reason;
@@ -53,10 +53,10 @@ pub fn of_key(roster: &Roster, key: &PublicKey) -> Standing {
     }
 }
 
-/// Whether the org's policy lets `from` use this service of `to`.
+/// Whether the org's policy lets `from` do this action to `to`.
 #[must_use]
-pub fn permits(roster: &Roster, from: &PublicKey, to: &PublicKey, service: ServiceName) -> bool {
-    roster.permits(from, to, service.as_str()).is_ok()
+pub fn permits(roster: &Roster, from: &PublicKey, to: &PublicKey, action: &str) -> bool {
+    roster.permits(from, to, action).is_ok()
 }
 
 /// The sentence for a log or a person about why `key` is refused with `code`: for a revoked machine

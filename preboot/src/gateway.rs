@@ -166,9 +166,10 @@ impl Images {
         match self.answer().await? {
             BlobReply::Wanted(release) => Ok(Some(release)),
             BlobReply::Refused(Code::NodeImageNotHeld) => Ok(None),
-            reply @ (BlobReply::Nodes(_) | BlobReply::Piece(_) | BlobReply::Refused(_)) => {
-                Err(other_blob(&reply))
-            }
+            reply @ (BlobReply::Nodes(_)
+            | BlobReply::Piece(_)
+            | BlobReply::Removed
+            | BlobReply::Refused(_)) => Err(other_blob(&reply)),
         }
     }
 
@@ -227,7 +228,7 @@ impl Images {
 fn other_blob(reply: &BlobReply) -> Failure {
     match reply {
         BlobReply::Refused(code) => Failure::new(*code, "the gateway refused"),
-        BlobReply::Wanted(_) | BlobReply::Nodes(_) | BlobReply::Piece(_) => {
+        BlobReply::Wanted(_) | BlobReply::Nodes(_) | BlobReply::Piece(_) | BlobReply::Removed => {
             unexpected("another answer than was asked for")
         }
     }

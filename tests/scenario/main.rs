@@ -11,6 +11,7 @@
 
 mod activation;
 mod attest;
+mod blobs;
 mod connection;
 mod crash;
 mod debian;

@@ -345,6 +345,7 @@ def parse_verdict(data):
 CODES = {"1401", "1403", "1405", "1406", "1407", "1408", "1409", "1410", "1411", "1412", "1413", "9001"}
 ACTIONS = {
     "blob-get": ("tls", {"boot-key"}),
+    "blob-put": ("wg", {"permitted"}),
     "boot": ("tls", {"boot-key"}),
     "enrol": ("tls", {"unknown", "member"}),
     "fetch": ("tls", {"admin"}),
@@ -356,7 +357,9 @@ ACTIONS = {
 # Of those above, the ones that are served over the other channel too.
 ALSO = {"blob-get": ("wg", {"member"})}
 # Any other name is a program's service over wg, for members that the org's policy lets use it; but these.
-KEPT = {"blob-put", "image"}
+KEPT = {"image"}
+# Muster's own, and the policy says who may.
+GIVEN = {"blob-put"}
 
 
 def malformed(at, why, code):
@@ -461,7 +464,7 @@ def accept(given, out):
     rule = ACTIONS.get(name)
     if standing.startswith("MU-"):
         code = standing
-    elif not rule and kind == b"wg" and name not in KEPT:
+    elif kind == b"wg" and (name in GIVEN or not rule and name not in KEPT):
         code = {"permitted": None, "unknown": "MU-1401"}.get(standing, "MU-9001")
     elif not rule:
         code = "MU-1401" if standing == "unknown" else "MU-1408"

@@ -152,6 +152,7 @@ const SUMMARY: &str = "\
 - [Invites](spec/invite.md)
 - [Attestation](spec/attestation.md)
 - [Sealed objects](spec/sealed-objects.md)
+- [Files that members keep](spec/blobs.md)
 - [Images](spec/images.md)
 - [Disk](spec/disk.md)
 - [The gateway's socket](spec/gateway-socket.md)

@@ -29,7 +29,7 @@ use crate::{
     progress::Progress,
 };
 
-pub(super) fn run(everywhere: &Everywhere, hash: Option<&str>, from: &str, out: &Path) -> Outcome<()> {
+pub(crate) fn run(everywhere: &Everywhere, hash: Option<&str>, from: &str, out: &Path) -> Outcome<()> {
     if out.exists() {
         return Err(Failure::usage(format_args!("{} is there already", out.display())));
     }
@@ -100,9 +100,11 @@ impl Member<'_> {
                     }
                 }
                 // The last answer was as long as one can be, and was the last.
-                Some(BlobReply::Refused(Code::NodeImageNotHeld)) if first > 0 => break,
+                Some(BlobReply::Refused(Code::NodeImageNotHeld | Code::BlobNotHeld)) if first > 0 => break,
                 Some(BlobReply::Refused(code)) => return Err(self.refused(code)),
-                Some(BlobReply::Wanted(_) | BlobReply::Piece(_)) | None => return Err(self.other()),
+                Some(BlobReply::Wanted(_) | BlobReply::Piece(_) | BlobReply::Removed) | None => {
+                    return Err(self.other());
+                }
             }
         }
         let last = u32::try_from(nodes.len() / NODE_BYTES).unwrap_or(u32::MAX).saturating_sub(1);
@@ -110,7 +112,9 @@ impl Member<'_> {
         let tail = match self.ask(&[BlobRequest::Pieces { file, first: last, count: 1 }])?.pop() {
             Some(BlobReply::Piece(piece)) => piece.len() as u64,
             Some(BlobReply::Refused(code)) => return Err(self.refused(code)),
-            Some(BlobReply::Wanted(_) | BlobReply::Nodes(_)) | None => return Err(self.other()),
+            Some(BlobReply::Wanted(_) | BlobReply::Nodes(_) | BlobReply::Removed) | None => {
+                return Err(self.other());
+            }
         };
         let bytes = u64::from(last) * BLOB_PIECE_BYTES as u64 + tail;
         Outline::read(file, bytes, &nodes).map_err(|why| self.damaged(&why))
@@ -130,7 +134,7 @@ impl Member<'_> {
             match answer {
                 BlobReply::Piece(piece) => pieces.push(piece),
                 BlobReply::Refused(code) => return Err(self.refused(code)),
-                BlobReply::Wanted(_) | BlobReply::Nodes(_) => return Err(self.other()),
+                BlobReply::Wanted(_) | BlobReply::Nodes(_) | BlobReply::Removed => return Err(self.other()),
             }
         }
         if pieces.is_empty() { Err(self.other()) } else { Ok(pieces) }

@@ -133,7 +133,11 @@ fn nobody_may_do_what_the_registry_gives_to_others() {
     }
     let nothing = Some(Code::ActionUnknown);
     assert_eq!(codes("conquer", TLS), [unknown, nothing, nothing, nothing]);
-    assert_eq!(codes("blob-put", TUNNEL), [unknown, nothing, nothing, nothing]);
+    assert_eq!(codes("image", TUNNEL), [unknown, nothing, nothing, nothing]);
+    // A policy gives it, as it gives a service.
+    let unpermitted = Some(Code::NoPolicy);
+    assert_eq!(codes("blob-put", TUNNEL), [unknown, unpermitted, unpermitted, unpermitted]);
+    assert!(proven("blob-put", TUNNEL).admit(Standing::Permitted).is_ok());
 }
 
 #[test]

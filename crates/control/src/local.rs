@@ -3,6 +3,7 @@
 //! One connection carries requests one after the other, each answered by one [`Answer`]. A request
 //! never carries a private key: changes come signed, and musterd verifies them like any peer's.
 
+mod blobs;
 mod changes;
 mod events;
 mod images;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::{Bytes, Text};
 
+pub use blobs::{Blobs, KeptBlob};
 pub use changes::{Coverage, Export, Left, Missing, Place, Submitted, Taken};
 pub use events::{Event, EventKind, Events};
 pub use images::{HeldImage, ImageUpload, Images, RunningImage, Slot};
@@ -142,12 +144,19 @@ pub enum Request {
         /// At most 8 frames, each a question of `blob-get`.
         questions: Vec<Bytes>,
     },
+    /// The files that this machine keeps for members. [`Answer::Blobs`].
+    Blobs {},
+    /// Keeps one of them no longer, whoever put it. [`Answer::BlobDropped`].
+    DropBlob {
+        /// Its hash.
+        hash: String,
+    },
     /// Reaches a member's service. Once it is answered by [`Answer::Connected`], the connection carries that
     /// session's bytes and nothing else: [`crate::stream`].
     Connect {
         /// Name or key prefix.
         node: String,
-        /// The service.
+        /// The service; or `blob-put`, whose frames are then the connection's pieces, one each.
         action: String,
     },
     /// Offers a program of this machine to the members that a policy lets use it, from now on and after each
@@ -216,6 +225,10 @@ pub enum Answer {
     Images(Box<Images>),
     /// To [`Request::AskForBlob`]: the member's frames, as they came.
     Blob(Vec<Bytes>),
+    /// To [`Request::Blobs`].
+    Blobs(Box<Blobs>),
+    /// To [`Request::DropBlob`].
+    BlobDropped {},
     /// To [`Request::Connect`].
     Connected(Connected),
     /// To [`Request::Expose`], [`Request::Unexpose`] and [`Request::Services`].

@@ -584,8 +584,8 @@ codes! {
     NodeImageTooLarge = 8020, exit 65, "the node image is larger than any machine takes",
         "A machine copies the image into its memory before it starts it, and takes 1 GiB at most.",
         "Make it smaller: `muster image node` puts in what musterd needs and nothing else.";
-    NodeImageDamaged = 8021, exit 76, "a part of an image is not what its hash says",
-        "What was sent is not a part of the image that was asked for. Nothing of it is kept.",
+    NodeImageDamaged = 8021, exit 76, "a part of a file is not what its hash says",
+        "What was sent is not a part of the image or file with this hash. Nothing of it is kept.",
         "Try again; if it is always the same gateway, publish the image there anew with `muster image publish`.";
     NodeImageNotHeld = 8022, exit 69, "that image is not held here",
         "None was published on this machine, or it has made room for newer ones since.",
@@ -599,8 +599,8 @@ codes! {
     NodeImageOutOfOrder = 8025, exit 65, "a part of an image came out of its order",
         "The image is being published by somebody else at the same time, or a part was lost on the way.",
         "Publish it again: it goes on where it stopped.";
-    TransferSilent = 8026, exit 75, "nothing more of an image was asked for in time",
-        "A machine that fetches an image took half a minute and more for one answer, or stopped.",
+    TransferSilent = 8026, exit 75, "nothing more came of a transfer in time",
+        "A machine that fetches or puts a file took half a minute and more for one step, or stopped.",
         "Look at the network between the two. A transfer goes on where it stopped.";
     PersistDisk = 8030, exit 74, "the encrypted disk cannot be used",
         "Several disks carry the label muster-persist, or cryptsetup or mke2fs failed on it, as it says.",
@@ -650,7 +650,7 @@ codes! {
         "Correct the word; `muster member list` shows roles, labels and names.";
     PolicyBuiltIn = 9024, exit 65, "an action that no policy decides",
         "Actions such as link, ping and sync are muster's own: every member does them, and nobody else.",
-        "Take it out of the policy; a policy is about the programs that `muster expose` serves.";
+        "Take it out of the policy; a policy is about what `muster expose` serves, and about blob-put and blob-get.";
     PolicyTooLarge = 9025, exit 65, "the policy is too large",
         "A policy has at most 128 rules, 16 words in a list and 8,016 bytes as it is signed, its file 1,024 tests.",
         "Give members that are treated alike a role or a label, and name that.";
@@ -663,6 +663,21 @@ codes! {
     PolicyDenies = 9028, exit 77, "the policy does not allow this",
         "No rule of the org's policy lets this member do this action to that one.",
         "`muster trace FROM TO ACTION` shows which rules come nearest; an admin changes the policy.";
+    BlobsOff = 9040, exit 69, "that member keeps no files for others",
+        "Its musterd has no `[blobs] max`, or the settings were changed without a restart.",
+        "Set `[blobs] max`, such as \"10 GiB\", on the machine that is to keep them, and restart its musterd.";
+    BlobsFull = 9041, exit 75, "no room for that file there",
+        "It would be more than `[blobs] max` or `[blobs] member` on that machine allow, or too many files.",
+        "Remove files with `muster blob remove`, or raise the limits on that machine.";
+    BlobTooLarge = 9042, exit 65, "the file is too long or empty",
+        "A file that a member keeps has at least one byte, and at most 1 GiB.",
+        "Put it in parts: `split -b 1G FILE`.";
+    BlobNotHeld = 9043, exit 69, "no such file is kept there for this machine",
+        "Nobody has put a file with this hash there, it was removed, or this machine neither put it nor may get it by the policy.",
+        "`muster blob list` on that machine shows what it keeps; `muster trace FROM TO blob-get` what the policy says.";
+    BlobNotKept = 9044, exit 74, "a file could not be kept",
+        "The disk with that machine's state has no room for it or refuses writes.",
+        "Look at that machine's log and disk, and put the file again: it goes on where it stopped.";
 }
 
 impl Code {

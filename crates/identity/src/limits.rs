@@ -323,6 +323,16 @@ pub const BLOB_QUESTIONS_MAX: usize = 256;
 /// Questions of `blob-get` that a program hands to its musterd at once: 4 MiB of answers, twice that as
 /// hexadecimal digits.
 pub const BLOB_ASKED_MAX: usize = 8;
+/// Sessions of `blob-put` of one member at once: some files side by side.
+pub const BLOB_PUTS_PER_MEMBER_MAX: usize = 4;
+/// Such sessions in all. One keeps the nodes of its file, 1 MiB for the longest, and two pieces.
+pub const BLOB_PUTS_MAX: usize = 64;
+/// Files, whole or in part, that one machine keeps for others: their names are in memory, 200 bytes each.
+pub const BLOBS_KEPT_MAX: usize = 16_384;
+/// Those of one member.
+pub const BLOBS_PER_MEMBER_MAX: usize = 4_096;
+/// How long what came of a file waits for the rest.
+pub const BLOB_PART_KEPT_MS: u64 = 7 * 24 * 3_600_000;
 /// Bytes of an image in one message of the control socket; twice that as hexadecimal digits.
 pub const BLOB_UPLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Starts of a node image that has never been ready, before the one before it starts instead.

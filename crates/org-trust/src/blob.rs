@@ -1,4 +1,5 @@
-//! What is said on `blob-get`: which image is wanted, and a large file in pieces, each checked by itself.
+//! What is said on `blob-get`: which image is wanted, and a large file in pieces, each checked by itself; and
+//! that a file which this member had put is no longer to be kept.
 //!
 //! The dialler asks, the acceptor answers, and only then the next question may come. So nothing waits but
 //! what was asked for, a transfer begins at whichever piece is missing, and it can be cut between any two.
@@ -30,6 +31,11 @@ pub enum BlobRequest {
         /// So many, 1 to [`BLOB_PIECES_MAX`].
         count: u8,
     },
+    /// No longer to keep a file that the dialler has put. Answered by [`BlobReply::Removed`].
+    Remove {
+        /// Which file.
+        file: BlobHash,
+    },
 }
 
 /// What the acceptor answers.
@@ -41,6 +47,8 @@ pub enum BlobReply {
     Nodes(Vec<u8>),
     /// One piece.
     Piece(Vec<u8>),
+    /// It is no longer kept for the dialler.
+    Removed,
     /// Not here, or not now.
     Refused(Code),
 }
@@ -59,6 +67,7 @@ impl BlobRequest {
             Self::Pieces { file, first, count } => {
                 out.u8(PIECES).bytes(file.as_bytes()).u32(*first).u8(*count)
             }
+            Self::Remove { file } => out.u8(REMOVE).bytes(file.as_bytes()),
         };
         out.into_bytes()
     }
@@ -67,7 +76,7 @@ impl BlobRequest {
     #[must_use]
     pub const fn replies(&self) -> u8 {
         match self {
-            Self::Wanted | Self::Nodes { .. } => 1,
+            Self::Wanted | Self::Nodes { .. } | Self::Remove { .. } => 1,
             Self::Pieces { count, .. } => *count,
         }
     }
@@ -91,6 +100,7 @@ impl BlobRequest {
                 }
                 Self::Pieces { file, first, count }
             }
+            REMOVE => Self::Remove { file: BlobHash(r.array("file")?) },
             got => return Err(unknown("blob request tag", got.into())),
         };
         r.finish("end of blob request")?;
@@ -107,6 +117,7 @@ impl BlobReply {
             Self::Wanted(bytes) => out.u8(WANTED).bytes(bytes),
             Self::Nodes(bytes) => out.u8(NODES).bytes(bytes),
             Self::Piece(bytes) => out.u8(PIECES).bytes(bytes),
+            Self::Removed => out.u8(REMOVE),
             Self::Refused(code) => out.u8(REFUSED).u16(code.number()),
         };
         out.into_bytes()
@@ -129,6 +140,10 @@ impl BlobReply {
             WANTED => Self::Wanted(rest(&mut r, "generation", GENERATION_BYTES_MAX)?),
             NODES => Self::Nodes(rest(&mut r, "nodes", NODES_BYTES_MAX)?),
             PIECES => Self::Piece(rest(&mut r, "piece", BLOB_PIECE_BYTES)?),
+            REMOVE => {
+                r.finish("end of blob reply")?;
+                Self::Removed
+            }
             REFUSED => {
                 let number = r.u16("code")?;
                 r.finish("end of blob reply")?;
@@ -146,6 +161,7 @@ const fn unknown(field: &'static str, got: u64) -> DecodeError {
 const WANTED: u8 = 1;
 const NODES: u8 = 2;
 const PIECES: u8 = 3;
+const REMOVE: u8 = 4;
 /// As in every other answer of musterd.
 const REFUSED: u8 = 5;
 
@@ -165,6 +181,7 @@ mod tests {
             BlobRequest::Wanted,
             BlobRequest::Nodes { file: FILE, first: 1024 },
             BlobRequest::Pieces { file: FILE, first: 3, count: BLOB_PIECES_MAX },
+            BlobRequest::Remove { file: FILE },
         ] {
             let frame = request.encode();
             assert_eq!(BlobRequest::decode(&frame), Ok(request));
@@ -177,6 +194,7 @@ mod tests {
             BlobReply::Wanted(vec![1; GENERATION_BYTES_MAX]),
             BlobReply::Nodes(vec![2; NODES_BYTES_MAX]),
             BlobReply::Piece(vec![3; BLOB_PIECE_BYTES]),
+            BlobReply::Removed,
             BlobReply::Refused(Code::NodeImageNotHeld),
         ] {
             let frame = reply.encode();

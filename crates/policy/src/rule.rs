@@ -57,9 +57,9 @@ pub enum SelectorError {
     },
 }
 
-/// What muster does itself, by the handshake's rules: no policy permits or forbids it.
-pub const BUILT_IN: &[&str] =
-    &["blob-get", "blob-put", "boot", "enrol", "fetch", "image", "link", "ping", "submit", "sync"];
+/// What muster does itself, by the handshake's rules: no policy permits or forbids it. `blob-put`, and `blob-get`
+/// of what others have put, are muster's own too, and yet a policy's to give.
+pub const BUILT_IN: &[&str] = &["boot", "enrol", "fetch", "image", "link", "ping", "submit", "sync"];
 
 impl Rule {
     /// Who.

@@ -5,6 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use identity::limits;
 use toml::Value;
 
+/// Units of lengths, and which power of two each is.
+pub(super) const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
 /// A value as TOML or as the text of a variable.
 #[derive(Clone, Copy)]
 pub(super) enum Given<'a> {
@@ -46,6 +49,14 @@ impl<'a> Given<'a> {
         // More than some centuries overflow the clock.
         let span = number.parse::<u32>().ok().and_then(|number| seconds.checked_mul(number.into()))?;
         Some(Duration::from_secs(span))
+    }
+
+    /// A number of bytes, with its unit.
+    pub(super) fn bytes(self) -> Option<u64> {
+        let text = self.text()?;
+        let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        let (_, power) = UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
+        number.parse::<u64>().ok()?.checked_mul(1 << power).filter(|bytes| *bytes > 0)
     }
 
     pub(super) fn registers(self) -> Option<Vec<[u8; 32]>> {

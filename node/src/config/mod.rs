@@ -21,7 +21,7 @@ use std::{
 pub use error::ConfigError;
 pub use reading::Reading;
 
-use crate::{attestation::Attestation, services::Offers, state::Policy, tunnel::Allow};
+use crate::{attestation::Attestation, blobs::Room, services::Offers, state::Policy, tunnel::Allow};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/muster/muster.toml";
@@ -33,6 +33,23 @@ pub enum Storage {
     File,
     /// Sealed by the TPM.
     Tpm,
+}
+
+/// `[blobs]`, as it was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlobRoom {
+    /// `max`: bytes in all.
+    pub max: Option<u64>,
+    /// `member`: bytes for one member; half of it all unless set.
+    pub member: Option<u64>,
+}
+
+impl BlobRoom {
+    /// What follows, if anything is kept.
+    #[must_use]
+    pub fn room(self) -> Option<Room> {
+        self.max.map(|max| Room { max, member: self.member.unwrap_or(max / 2).min(max) })
+    }
 }
 
 /// The settings of musterd.
@@ -66,6 +83,8 @@ pub struct Config {
     pub gateway_socket: Option<PathBuf>,
     /// `[expose.ACTION]`: programs of this machine that members may reach.
     pub exposed: Offers,
+    /// `[blobs]`: how much is kept for members; nothing unless set.
+    pub blobs: BlobRoom,
     /// `[health] listen`: health and metrics over HTTP, on the loopback; none unless set.
     pub health: Option<SocketAddr>,
     /// `[names] listen`: DNS for NAME.ORG.internal, on the loopback; none unless set.
@@ -89,6 +108,7 @@ impl Default for Config {
             control_socket: PathBuf::from("/run/muster/musterd.sock"),
             gateway_socket: None,
             exposed: Offers::new(),
+            blobs: BlobRoom::default(),
             health: None,
             names: None,
         }

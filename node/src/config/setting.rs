@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Config, Storage, given::Given};
+use super::{
+    Config, Storage,
+    given::{Given, UNITS},
+};
 use crate::state::{OnClone, OnStale};
 use identity::{encode_hex, limits};
 use serde_json::{Value as Shown, json};
@@ -23,6 +26,7 @@ pub(super) const SERVICE_NAME: &str =
     "tables named for services: a-z, 0-9 and hyphens, and none of muster's own actions";
 pub(super) const EXPOSED: &str =
     "`to`, a port of the loopback or unix: and a path, and perhaps proxy_protocol, true or false";
+const LENGTH: &str = "a length in KiB, MiB, GiB or TiB, such as \"10 GiB\"";
 const PORT: &str = "a port, 1 to 65535";
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -175,6 +179,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         get: |c| json!(c.gateway_socket),
     },
     Setting {
+        key: "blobs.max",
+        expected: LENGTH,
+        set: |c, v| v.bytes().map(|bytes| c.blobs.max = Some(bytes)),
+        get: |c| length(c.blobs.max),
+    },
+    Setting {
+        key: "blobs.member",
+        expected: LENGTH,
+        set: |c, v| v.bytes().map(|bytes| c.blobs.member = Some(bytes)),
+        get: |c| length(c.blobs.member),
+    },
+    Setting {
         key: "health.listen",
         expected: "an address and port of the loopback, such as 127.0.0.1:9464",
         set: |c, v| {
@@ -200,6 +216,13 @@ fn texts<T: ToString>(items: &[T]) -> Shown {
 
 fn registers(values: &[[u8; 32]]) -> Shown {
     values.iter().map(|value| encode_hex(value)).collect::<Vec<_>>().into()
+}
+
+/// In the largest unit that leaves no rest.
+fn length(bytes: Option<u64>) -> Shown {
+    let Some(bytes) = bytes else { return Shown::Null };
+    let unit = UNITS.iter().find(|(_, power)| bytes.is_multiple_of(1 << power));
+    unit.map_or_else(|| json!(bytes), |(name, power)| json!(format!("{} {name}", bytes >> power)))
 }
 
 /// In the largest unit that leaves no rest.

@@ -6,7 +6,10 @@ use serde_json::json;
 use toml::Table;
 
 use super::{setting::SETTINGS, *};
-use crate::state::{OnClone, OnStale};
+use crate::{
+    blobs::Room,
+    state::{OnClone, OnStale},
+};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     let mut reading = Reading::default();
@@ -20,7 +23,7 @@ fn every_setting_can_be_set() {
         "state_dir = '/s'\n[keys]\nstorage = 'file'\ntpm = '/t'\n[network]\ninterface = 'm1'\nport = 1\n\
          auth_port = 2\nendpoints = ['127.0.0.1:3']\nallow = ['tcp/22', 'udp/53']\n[members]\n\
          on_stale = 'deny-new'\nstale_after = '2h'\non_clone = 'suspend'\n[control]\n\
-         socket = '/c'\n[gateway]\nsocket = '/g'\n[health]\nlisten = '[::1]:9'\n[names]\nlisten = '127.0.0.1:5355'\n[attestation]\n\
+         socket = '/c'\n[gateway]\nsocket = '/g'\n[health]\nlisten = '[::1]:9'\n[names]\nlisten = '127.0.0.1:5355'\n[blobs]\nmax = '10 GiB'\nmember = '512MiB'\n[attestation]\n\
          roots = '/r'\nimages = []\nsecure_boot = ['\
          0707070707070707070707070707070707070707070707070707070707070707']\n",
     )
@@ -49,6 +52,7 @@ fn every_setting_can_be_set() {
             control_socket: PathBuf::from("/c"),
             gateway_socket: Some(PathBuf::from("/g")),
             exposed: Offers::new(),
+            blobs: BlobRoom { max: Some(10 << 30), member: Some(512 << 20) },
             health: Some("[::1]:9".parse().unwrap()),
             names: Some("127.0.0.1:5355".parse().unwrap()),
         }
@@ -57,6 +61,18 @@ fn every_setting_can_be_set() {
     assert!(matches!(everywhere, Err(ConfigError::BadValue { key: "names.listen", .. })));
     let everywhere = Config::of_text("test", "[health]\nlisten = '0.0.0.0:9464'\n");
     assert!(matches!(everywhere, Err(ConfigError::BadValue { key: "health.listen", .. })));
+}
+
+#[test]
+fn a_length_has_a_unit_and_half_of_it_all_is_one_members() {
+    for bad in ["10", "0 GiB", "ten GiB", "10 GB", "-1 MiB", "99999999999 TiB", ""] {
+        let given = Config::of_text("test", &format!("[blobs]\nmax = '{bad}'\n"));
+        assert!(matches!(given, Err(ConfigError::BadValue { key: "blobs.max", .. })), "{bad}");
+    }
+    assert_eq!(Config::default().blobs.room(), None, "nothing is kept unless somebody says so");
+    let room = |text| Config::of_text("test", text).unwrap().blobs.room().unwrap();
+    assert_eq!(room("[blobs]\nmax = '10 KiB'\n"), Room { max: 10_240, member: 5_120 });
+    assert_eq!(room("[blobs]\nmax = '1 KiB'\nmember = '1 TiB'\n"), Room { max: 1_024, member: 1_024 });
 }
 
 #[test]
@@ -192,6 +208,7 @@ fn the_settings_that_are_shipped_are_all_there_are_with_their_defaults() {
         allow: Vec::new(),
         makers: None,
         gateway_socket: None,
+        blobs: BlobRoom::default(),
         health: None,
         names: None,
         ..config

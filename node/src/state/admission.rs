@@ -288,7 +288,12 @@ impl State {
                 self.close_gates(&peer);
             }
             Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
-            Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Service(_) | Purpose::Outside(_) => {}
+            Purpose::Blob
+            | Purpose::Put
+            | Purpose::Link
+            | Purpose::Ping
+            | Purpose::Service(_)
+            | Purpose::Outside(_) => {}
         }
         self.nobody_answers(key, now);
         self.remove_members_told(now);
@@ -449,7 +454,10 @@ impl State {
                 let action = name.as_str();
                 tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, action, "service begins");
             }
-            Purpose::Blob | Purpose::Ping | Purpose::Outside(_) => {}
+            Purpose::Put if direction == Direction::Inbound => {
+                tracing::info!(MUSTER_PEER = peer.short(), reference = %session.reference, "a file is put");
+            }
+            Purpose::Blob | Purpose::Put | Purpose::Ping | Purpose::Outside(_) => {}
         }
     }
 
@@ -471,6 +479,7 @@ impl State {
             Purpose::Service(_) => !self.has_room_for_service(&member),
             _ if self.own_sessions_of(member) >= SESSIONS_PER_MEMBER_MAX => true,
             Purpose::Blob => !self.may_fetch(&member),
+            Purpose::Put => !self.may_put(&member),
             Purpose::Link | Purpose::Ping | Purpose::Sync | Purpose::Outside(_) => false,
         };
         if no_room {

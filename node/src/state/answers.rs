@@ -89,6 +89,10 @@ impl State {
             Request::Images {} => {
                 return self.effects.push_back(Effect::Images(ImagesOrder::Show(reply)));
             }
+            Request::Blobs {} => Ok(self.blobs_kept()),
+            Request::DropBlob { hash } => {
+                return self.effects.push_back(Effect::Images(ImagesOrder::Drop(hash, reply)));
+            }
             Request::Expose { action, to, proxy_protocol } => {
                 return self.expose(&action, Offer { to: to.0, proxy_protocol }, reply);
             }

@@ -4,20 +4,29 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use control::{local::Failed, text::Bytes};
+use control::{
+    local::{Answer, Failed},
+    text::Bytes,
+};
 use identity::{
     Code, PublicKey,
-    limits::{BLOB_ASKED_MAX, BLOB_QUIET_MS, BLOB_SESSIONS_MAX, BLOB_SESSIONS_PER_MEMBER_MAX},
+    limits::{
+        BLOB_ASKED_MAX, BLOB_PUTS_MAX, BLOB_PUTS_PER_MEMBER_MAX, BLOB_QUIET_MS, BLOB_SESSIONS_MAX,
+        BLOB_SESSIONS_PER_MEMBER_MAX,
+    },
 };
 use org_trust::{BlobReply, BlobRequest};
 
 use super::{Effect, Now, State};
 use crate::{
+    blobs::{Asker, Blobs, KeptBlob},
     images::ImagesOrder,
-    sessions::{Cut, SessionKey},
+    sessions::{Cut, Purpose, SessionKey},
+    standing,
 };
 
 /// Sessions in which machines fetch images, and whose turn it is in each.
@@ -100,6 +109,39 @@ impl State {
         sessions().count() < BLOB_SESSIONS_MAX && of_it < BLOB_SESSIONS_PER_MEMBER_MAX
     }
 
+    /// Files of members are kept here.
+    pub fn on_blobs(&mut self, blobs: Option<Arc<Blobs>>) {
+        self.blobs = blobs;
+    }
+
+    /// Whether there is room for one more that puts, or that is put from here.
+    pub(super) fn may_put(&self, member: &PublicKey) -> bool {
+        let puts = || self.sessions.iter().filter(|(_, session)| session.purpose == Purpose::Put);
+        let of_it = puts().filter(|(_, session)| session.member == *member).count();
+        puts().count() < BLOB_PUTS_MAX && of_it < BLOB_PUTS_PER_MEMBER_MAX
+    }
+
+    /// Who asks in a session, if it is a member: a machine that boots gets images only.
+    fn asker(&self, key: SessionKey) -> Option<Asker> {
+        let session = self.sessions.get(key).filter(|session| session.purpose == Purpose::Blob)?;
+        let permitted = standing::permits(&self.roster, &session.peer(), &self.me, BlobRequest::ACTION);
+        Some(Asker { member: session.member, permitted })
+    }
+
+    /// What is kept here, and for whom.
+    pub(super) fn blobs_kept(&self) -> Answer {
+        let Some(blobs) = &self.blobs else { return Answer::Blobs(Box::default()) };
+        let (room, used) = blobs.room();
+        let kept = |blob: KeptBlob| control::local::KeptBlob {
+            hash: blob.file.to_string(),
+            bytes: blob.bytes,
+            whole: blob.is_whole,
+            by: blob.of.iter().map(|key| self.name_of(key)).collect(),
+        };
+        let files = blobs.list().into_iter().map(kept).collect();
+        Answer::Blobs(Box::new(control::local::Blobs { max: room.max, member: room.member, used, files }))
+    }
+
     /// A session of `blob-get` was opened by its dialler, who asks.
     pub(super) fn transfer_began(&mut self, key: SessionKey, now: Now) {
         self.images.0.insert(key, Turn::Its { until: now.at + QUIET });
@@ -111,7 +153,9 @@ impl State {
             return false;
         }
         match BlobRequest::decode(frame) {
-            Ok(request) => self.effects.push_back(Effect::Images(ImagesOrder::Ask(key, request))),
+            Ok(request) => {
+                self.effects.push_back(Effect::Images(ImagesOrder::Ask(key, request, self.asker(key))))
+            }
             Err(why) => {
                 tracing::debug!(action = BlobRequest::ACTION, "a malformed request: {why}");
                 self.answer_image(key, vec![BlobReply::Refused(Code::RequestMalformed).encode()]);

@@ -344,7 +344,9 @@ fn standing_of(
             Standing::Good(Holder::Member)
         }
         // One place for all: a handshake, and every change after it.
-        Standing::Good(Holder::Member) if matches!(purpose, Purpose::Service(name) if standing::permits(roster, key, me, name)) => {
+        Standing::Good(Holder::Member)
+            if purpose.is_permitted() && standing::permits(roster, key, me, purpose.action()) =>
+        {
             Standing::Permitted
         }
         standing @ (Standing::Good(_) | Standing::Permitted | Standing::Barred(_) | Standing::Unknown) => {

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     attestation::Attestation,
+    blobs::Blobs,
     images::ImagesOrder,
     keys::{Beside, Keys, KeysOrder},
     refusals::{Refusals, Refused},
@@ -34,7 +35,7 @@ pub use admission::{Asking, Connecting, Decision, Dialled, Echo, Errand, Failure
 pub use healing::{OnClone, OnStale, Policy};
 pub use outside::{Outside, Socket};
 pub use role::RoleKeyOrder;
-pub use services::{Serve, ServicesOrder};
+pub use services::{Program, Serve, ServicesOrder};
 pub use share::ShareOrder;
 
 mod admission;
@@ -159,6 +160,8 @@ pub struct State {
     outside: outside::Connections,
     attestation: Attestation,
     images: images::Transfers,
+    /// Files that are kept for members; none while the settings give no room.
+    blobs: Option<Arc<Blobs>>,
     /// A release that never became ready here, for which an earlier one runs.
     given_up: Option<u32>,
     effects: VecDeque<Effect>,
@@ -209,6 +212,7 @@ impl State {
             outside: outside::Connections::default(),
             attestation: Attestation::default(),
             images: images::Transfers::default(),
+            blobs: None,
             given_up: None,
             effects: VecDeque::new(),
             stats: None,

@@ -1,6 +1,9 @@
 //! Programs of this machine that members use, and members' programs that this machine uses.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use conn_auth::{Reference, Refusal, ServiceName};
 use control::{
@@ -12,6 +15,7 @@ use identity::{
     limits::{SERVICE_SESSIONS_MAX, SERVICE_SESSIONS_PER_MEMBER_MAX, SERVICES_MAX},
 };
 use muster_peer::Peer;
+use org_trust::PutRequest;
 use tokio::{net::UnixStream, sync::oneshot};
 
 use super::{
@@ -20,13 +24,23 @@ use super::{
     disk::answer,
 };
 use crate::{
+    blobs::Blobs,
     services::{Offer, Offers, Services},
     sessions::{Cut, Purpose, SessionKey},
 };
 
-/// What the task of a service's session does.
+/// What the task of a session does that is not for the state.
 #[derive(Debug)]
-pub struct Serve {
+pub enum Serve {
+    /// A program's bytes.
+    Program(Program),
+    /// A file of this member, by the first node key of its machine, is kept.
+    Keep(Arc<Blobs>, PublicKey),
+}
+
+/// The program behind a service.
+#[derive(Debug)]
+pub struct Program {
     /// Where the program is.
     pub to: LocalAddress,
     /// Who the peer is, if the program is told.
@@ -88,13 +102,19 @@ impl State {
         stream: oneshot::Receiver<UnixStream>,
     ) {
         let member = self.find(node).and_then(|member| {
-            let service = service_name(action)?;
-            if self.has_room_for_service(&member.first()) { Ok((member, service)) } else { Err(busy()) }
+            // What a program puts goes the same way, a frame in each piece.
+            let (purpose, has_room) = match action {
+                PutRequest::ACTION => (Purpose::Put, self.may_put(&member.first())),
+                action => {
+                    (Purpose::Service(service_name(action)?), self.has_room_for_service(&member.first()))
+                }
+            };
+            if has_room { Ok((member, purpose)) } else { Err(busy()) }
         });
         match member {
-            Ok((member, service)) => {
+            Ok((member, purpose)) => {
                 let connecting = Connecting { name: self.name_of(&member.node), reply, stream };
-                self.run(member.node, Purpose::Service(service), Errand::Connect(connecting));
+                self.run(member.node, purpose, Errand::Connect(connecting));
             }
             Err(failed) => answer(reply, Answer::Failed(failed)),
         }
@@ -108,7 +128,16 @@ impl State {
         purpose: Purpose,
         reference: Reference,
     ) -> Result<Option<Box<Serve>>, Refusal> {
-        let Purpose::Service(name) = purpose else { return Ok(None) };
+        let name = match purpose {
+            Purpose::Service(name) => name,
+            Purpose::Put => {
+                let blobs = self.blobs.as_ref().ok_or(Refusal { code: Code::BlobsOff })?;
+                return Ok(Some(Box::new(Serve::Keep(Arc::clone(blobs), self.first_of(peer)))));
+            }
+            Purpose::Blob | Purpose::Link | Purpose::Ping | Purpose::Sync | Purpose::Outside(_) => {
+                return Ok(None);
+            }
+        };
         let offer = self.services.get(name).ok_or(Refusal { code: Code::ActionUnknown })?;
         let member = self.roster.member_of(peer).filter(|_| offer.proxy_protocol);
         let peer = member.map(|member| Peer {
@@ -119,7 +148,7 @@ impl State {
             action: name.to_string(),
             reference: reference.to_string(),
         });
-        Ok(Some(Box::new(Serve { to: offer.to.clone(), peer })))
+        Ok(Some(Box::new(Serve::Program(Program { to: offer.to.clone(), peer }))))
     }
 
     /// Whether a member may have one more session with a program.

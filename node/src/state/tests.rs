@@ -130,7 +130,7 @@ impl Bench {
                 continue;
             }
             if let Effect::Images(order) = effect {
-                let ImagesOrder::Ask(key, request) = order else { panic!("{order:?}") };
+                let ImagesOrder::Ask(key, request, _) = order else { panic!("{order:?}") };
                 self.asked_images.push((key, request));
                 continue;
             }

@@ -348,7 +348,9 @@ pub(super) fn images(request: BlobRequest) -> Vec<BlobReply> {
     match request {
         BlobRequest::Wanted => vec![BlobReply::Wanted(b"signed".to_vec())],
         BlobRequest::Nodes { first: 0, .. } => vec![BlobReply::Nodes(outline().encode())],
-        BlobRequest::Nodes { .. } => vec![BlobReply::Refused(Code::NodeImageNotHeld)],
+        BlobRequest::Nodes { .. } | BlobRequest::Remove { .. } => {
+            vec![BlobReply::Refused(Code::NodeImageNotHeld)]
+        }
         BlobRequest::Pieces { first, count, .. } => {
             let from = usize::try_from(first).unwrap() * BLOB_PIECE_BYTES;
             let image = image();

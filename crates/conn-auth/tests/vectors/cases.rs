@@ -75,7 +75,8 @@ fn standing(out: &mut Vec<Vector>) {
     refuse("a stranger with an action that is not there", tunnel("conquer"), "unknown");
     refuse("a member with a service that no policy lets it use", tunnel("conquer"), "member");
     refuse("a boot key with a service", tunnel("conquer"), "boot-key");
-    refuse("a name that is kept for later", tunnel("blob-put"), "permitted");
+    refuse("a name that is kept for later", tunnel("image"), "permitted");
+    refuse("a member with a put that no policy gives it", tunnel("blob-put"), "member");
     refuse("a service over tls", tls("conquer", "member"), "permitted");
     refuse("a boot key in a tunnel", tunnel("sync"), "boot-key");
     refuse("an admin key in a tunnel", tunnel("link"), "admin");
