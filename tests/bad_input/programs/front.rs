@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use conn_auth::{Action, Binding, Dial, To};
@@ -156,6 +156,8 @@ fn nothing_bad_is_let_in_by_a_running_gateway() -> Result<(), lab::SandboxError>
         let (cancelled, id) = made(&[]);
         org.muster(0, &["invite", "cancel", &id, "--yes"]).unwrap().ok().unwrap();
         let (spent, expired) = (made(&[]).0, made(&["--expires", "1s"]).0);
+        let unix_s = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let expires = unix_s() + 1;
         let others = [Front::of(&org, &cancelled), Front::of(&org, &spent), Front::of(&org, &expired)];
         let daemons = (org.take_gateway(0).unwrap(), org.take_musterd(0).unwrap());
         let namespace = || org.host(1).unwrap().namespace();
@@ -171,6 +173,7 @@ fn nothing_bad_is_let_in_by_a_running_gateway() -> Result<(), lab::SandboxError>
         warmed.unwrap();
         let bases = (Hold::of(daemons.0.pid()), Hold::of(daemons.1.pid()));
         let believed = Believed::of(&org);
+        harness::within(Duration::from_secs(5), "it has expired", || (unix_s() > expires).then_some(()));
         let attacked = namespace().run(|| {
             block_on(async {
                 by_name(&front, &others, member).await;
