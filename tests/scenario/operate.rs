@@ -17,6 +17,17 @@ fn check<'a>(said: &'a Value, name: &str) -> &'a Value {
     checks.iter().find(|check| check["check"] == name).unwrap()
 }
 
+/// Waits until doctor finds nothing amiss; if that does not come, with what it found.
+fn well_again(org: &Org, node: usize) {
+    let mut said = Value::Null;
+    let well = wait_until("a member again", || {
+        let (status, found) = doctor(org, node);
+        said = found;
+        Ok((status == Some(0)).then_some(()))
+    });
+    well.unwrap_or_else(|error| panic!("{error}: {said:#}"));
+}
+
 #[test]
 fn doctor_says_what_is_in_order_and_names_what_is_not() -> Result<(), lab::SandboxError> {
     lab::test(|sandbox| {
@@ -133,7 +144,7 @@ fn a_machine_with_a_new_disk_is_restored_and_hears_of_the_revocations_meanwhile(
         harness::wait_until_refused(&org, 2, &[1]);
         assert!(harness::knocks(&org, 2).iter().all(|knock| knock.outcome != "ok"), "not once served");
         drop(thief);
-        wait_until("a member again", || Ok((doctor(&org, 1).0 == Some(0)).then_some(()))).unwrap();
+        well_again(&org, 1);
         assert!(org.muster(0, &["ping", "n2", "--count", "1"]).unwrap().status.success());
         assert_eq!(org.ask(0, &["status"]).unwrap()["org"]["forks"], 0);
         assert_eq!(harness::member(&org, 0, "n2", "good").unwrap()["cloned"], false);

@@ -164,6 +164,7 @@ impl State {
                 self.healing.stage = Stage::InStep;
             }
         }
+        self.report_soon(now);
     }
 
     /// Somebody wants to be served: what stands against it, besides its standing.
@@ -237,6 +238,11 @@ impl State {
     pub(super) fn is_stale(&self, now: Now) -> bool {
         let comparing = matches!(self.healing.stage, Stage::Comparing { .. });
         !self.is_alone() && !comparing && self.healing.is_stale(now.at)
+    }
+
+    /// Whether there are others, and none has told yet what he has.
+    pub(super) fn has_heard_nobody(&self) -> bool {
+        self.healing.compared.is_none() && !self.is_alone()
     }
 
     /// For status.

@@ -103,13 +103,20 @@ impl State {
         let said = self.report.told.as_ref().is_some_and(|(charter, tips, endpoints)| {
             (charter, tips, endpoints) == (&facts.charter, &facts.tips, &self.endpoints)
         });
-        if said || self.report.due.is_some() {
+        if said || self.report.due.is_some() || self.may_have_said_more() {
             return;
         }
         let interval = Duration::from_millis(REPORT_INTERVAL_MS);
         let free = self.report.last.map_or(now.at, |last| last + interval);
         self.report.due = Some(free.max(now.at));
         self.report_if_due(now);
+    }
+
+    /// Whether this machine may have reported more than it knows of: the disk may be an old copy. Until
+    /// somebody has told what he has, a number taken from it may be one that others hold already, and the
+    /// machine would pass for two.
+    fn may_have_said_more(&self) -> bool {
+        self.report.last.is_none() && self.has_heard_nobody()
     }
 
     /// A report of our key was heard; whether another start of musterd made it.

@@ -121,6 +121,7 @@ impl State {
             self.sessions.cut(old, Cut { code: Code::SessionReplaced, reason });
         }
         self.sync.insert(key, Peer::default());
+        self.tell_what_it_said(key, &peer);
         self.overlay.handle_session_up(self.ms(now), peer, way);
         self.follow_overlay(now);
         self.say_leaving(key);
@@ -128,6 +129,15 @@ impl State {
         // Otherwise the dialler begins, and the other side in its own time.
         if self.wants_comparing() && self.sync.get(&key).is_some_and(|sync| sync.due == 0) {
             self.begin_round(key);
+        }
+    }
+
+    /// Its disk may be an old copy. It goes on from its newest report, so it hears of that before the
+    /// answer to its tips lets it report.
+    fn tell_what_it_said(&mut self, key: SessionKey, peer: &PublicKey) {
+        let said = self.replica.report_of(peer).map(Record::from);
+        if let Some(said) = said {
+            self.send_record(&said, vec![key]);
         }
     }
 

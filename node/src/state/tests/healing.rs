@@ -247,6 +247,37 @@ fn a_machine_that_hears_of_itself_from_elsewhere_says_that_it_is_here() {
 }
 
 #[test]
+fn a_machine_that_is_restored_from_an_old_copy_says_nothing_until_it_has_heard_what_it_said_last() {
+    for (kept, last) in [(3, 4), (3, 9)] {
+        let (mut copy, _) = fixture::org(0);
+        for (node, seq) in [(10, kept), (20, 0), (30, 0)] {
+            copy.apply(&Record::from(&signed_report(&copy, node, seq, 7))).unwrap();
+        }
+        let said_last = signed_report(&copy, 10, last, 7);
+        let mut bench = Bench::with(copy);
+        let own = |bench: &Bench| bench.state.replica.report_of(&key(10).public()).unwrap().body().clone();
+        let mut two = bench.sync(20);
+        bench.later(Duration::from_millis(2 * identity::limits::REPORT_INTERVAL_MS));
+        bench.written();
+        assert_eq!(own(&bench).seq, kept, "others may hold another report of the next number");
+        bench.hear_report(10, last, 7);
+        let mut theirs = other(&[Record::from(&said_last)]);
+        bench.converse(20, &mut two, &mut theirs);
+        assert_eq!((own(&bench).seq, own(&bench).boot_nonce), (last + 1, BootNonce([0; 16])));
+        assert_eq!(bench.state.replica.report_clashes(), [], "it is one machine");
+        assert_eq!(theirs.report_clashes(), []);
+    }
+}
+
+#[test]
+fn a_machine_hears_what_it_said_last_before_the_answer_that_lets_it_report() {
+    let mut bench = Bench::compared();
+    let mut two = bench.sync(20);
+    let said = Record::from(bench.state.replica.report_of(&key(20).public()).unwrap());
+    assert_eq!(two.frames.try_recv().unwrap(), Side::flood(&said));
+}
+
+#[test]
 fn a_machine_that_was_admitted_and_has_never_run_keeps_nobody_waiting() {
     let mut bench = Bench::new();
     let stale_after = Duration::from_secs(60);
