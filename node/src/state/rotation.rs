@@ -219,7 +219,7 @@ impl State {
         self.rotation.due = Some(now.at + RETRY);
         match self.rotation.step {
             Step::Idle | Step::Storing | Step::Ordered(_) | Step::Kept => self.rotation.due = None,
-            Step::Telling if self.has_no_others() => self.order_keys(KeysOrder::UseNext),
+            Step::Telling if self.count_others() == 0 => self.order_keys(KeysOrder::UseNext),
             Step::Telling => self.tell_new_keys(now),
             Step::Proving(since) => self.prove_new_keys(since, now),
             Step::Ending => self.end_old_keys(now),
@@ -258,9 +258,8 @@ impl State {
 
     fn use_new_keys_if_heard(&mut self, now: Now) {
         let heard = self.rotation.heard.len();
-        let others = self.roster.good_or_unsettled().filter(|member| !member.uses(&self.me)).count();
         let is_over = self.rotation.telling_until.is_some_and(|until| until <= now.at);
-        if heard >= others.min(NEW_KEYS_HEARD_BY) || heard > 0 && is_over {
+        if heard >= self.count_others().min(NEW_KEYS_HEARD_BY) || heard > 0 && is_over {
             self.order_keys(KeysOrder::UseNext);
         }
     }
@@ -276,16 +275,19 @@ impl State {
         let served = self.sessions.iter().any(|(_, session)| accepted(session));
         // Who comes to a gateway from outside does not know which keys it has.
         let by_members = |session: &Session| matches!(session.purpose, Purpose::Link | Purpose::Sync);
-        let nobody = !self.sessions.iter().any(|(_, session)| by_members(session));
-        if served || self.has_no_others() {
+        let sessions = self.sessions.iter().filter(|(_, session)| by_members(session));
+        let accepting: BTreeSet<PublicKey> = sessions.map(|(_, session)| session.member).collect();
+        if served || self.count_others() == 0 {
             if self.rotation.keep_old {
                 self.rotation.at(Step::Kept, None);
             } else {
                 self.order_keys(KeysOrder::Promote);
             }
-        } else if nobody && now.at >= since + GIVE_UP {
-            // Whoever knew of them has lost them, with its disk.
-            tracing::warn!("nobody accepts the new keys; the old ones are used, and the others told again");
+        } else if accepting.len() < self.count_others().min(ACCEPTED_BY) && now.at >= since + GIVE_UP {
+            // Whoever knew of them has lost them, with its disk, or is hostile and keeps them to itself.
+            tracing::warn!(
+                "hardly anybody accepts the new keys; the old ones are used, and the others told again"
+            );
             self.order_keys(KeysOrder::UseOld);
         } else {
             for gateway in gateways {
@@ -319,9 +321,9 @@ impl State {
         self.effects.push_back(Effect::Keys(order));
     }
 
-    /// Whether nobody else is a member.
-    fn has_no_others(&self) -> bool {
-        self.roster.good_or_unsettled().all(|member| member.uses(&self.me))
+    /// The other members.
+    fn count_others(&self) -> usize {
+        self.roster.good_or_unsettled().filter(|member| !member.uses(&self.me)).count()
     }
 
     /// Gateways that are members and not this machine, by first node key.
@@ -356,5 +358,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const NEW_KEYS_HEARD_BY: usize = 4;
 /// one is enough after this time.
 const TELLING: Duration = Duration::from_millis(HEAL_DEADLINE_MS);
-/// So long new keys may find nobody.
+/// By so many, or all others, new keys are to be accepted where no gateway does;
+const ACCEPTED_BY: usize = 2;
+/// after so long the old ones are used again.
 const GIVE_UP: Duration = Duration::from_secs(60);

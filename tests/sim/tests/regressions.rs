@@ -5,7 +5,7 @@
 use muster_sim::{Options, run};
 
 /// Seed, most machines, virtual seconds of faults; then what it found.
-const SEEDS: [(u64, usize, u64, &str); 8] = [
+const SEEDS: [(u64, usize, u64, &str); 9] = [
     (
         3,
         25,
@@ -44,6 +44,7 @@ const SEEDS: [(u64, usize, u64, &str); 8] = [
         "a machine went on to show the word of one that had not heard of its new keys or settings yet",
     ),
     (164, 25, 60, "the same word of a machine that had not heard of the settings yet when it said so"),
+    (9, 9, 60, "a machine whose new keys only a revoked one knew of stayed with them and with it for ever"),
 ];
 
 #[test]

@@ -148,6 +148,22 @@ fn new_keys_that_nobody_accepts_for_a_minute_give_way_to_the_old_ones_and_are_to
 }
 
 #[test]
+fn new_keys_that_only_one_of_several_members_accepts_give_way_where_no_gateway_does() {
+    let mut bench = Bench::rotated();
+    let mut next = bench.state.replica.chain().head().charter().successor();
+    next.gateways.push(org_trust::Gateway { key: key(77).public(), node: key(20).public() });
+    bench.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], bench.now);
+    bench.written();
+    // It may be revoked, or keep the change to itself.
+    let _three = bench.sync(30);
+    for second in 0..60 {
+        assert!(!bench.deeds.iter().any(|deed| matches!(deed, Deed::Keys(_))), "after {second} s");
+        bench.later(Duration::from_secs(1));
+    }
+    assert!(bench.deeds.contains(&Deed::Keys(KeysOrder::UseOld)), "{:?}", bench.deeds);
+}
+
+#[test]
 fn new_keys_that_a_member_accepts_are_kept_however_long_the_old_ones_take_to_end() {
     let mut bench = Bench::rotated();
     let _link = bench.open_tunnel(&Machine::new(20), "link", Machine::new(20).wireguard());
