@@ -372,6 +372,12 @@ impl Sessions {
         self.live_of(member).any(|(_, session)| session.purpose == Purpose::Link)
     }
 
+    /// Whether one is up that this key of the member's was proved for.
+    #[must_use]
+    pub fn is_linked_by(&self, member: PublicKey, proved: PublicKey) -> bool {
+        self.live_of(member).any(|(_, session)| session.purpose == Purpose::Link && session.peer() == proved)
+    }
+
     /// Whether any session of this machine is registered, also one that is being told to end.
     #[must_use]
     pub fn has_any(&self, member: PublicKey) -> bool {

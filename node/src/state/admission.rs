@@ -280,12 +280,16 @@ impl State {
     pub fn on_ended(&mut self, key: SessionKey, now: Now) {
         self.images.forget(key);
         let Some(session) = self.sessions.ended(key) else { return };
-        let peer = session.member;
+        let (peer, proved) = (session.member, session.peer());
         match session.purpose {
             Purpose::Link if !self.sessions.is_linked(peer) => {
                 tracing::info!(MUSTER_PEER = peer.short(), "link down");
                 self.happened(EventKind::LinkDown, Of::node(peer), now);
                 self.close_gates(&peer);
+            }
+            Purpose::Link if !self.sessions.is_linked_by(peer, proved) => {
+                let gate = self.wireguard_with(&proved);
+                self.effects.extend(gate.map(Effect::CloseGate));
             }
             Purpose::Sync => self.sync_ended(key, peer, direction(&session.proof), now),
             Purpose::Blob

@@ -148,6 +148,22 @@ fn new_keys_that_nobody_accepts_for_a_minute_give_way_to_the_old_ones_and_are_to
 }
 
 #[test]
+fn the_gate_of_a_key_closes_with_the_last_link_by_that_key() {
+    let mut bench = Bench::new();
+    let (old, new) = (Machine::new(20), Machine::new(120));
+    let _old_link = bench.open_tunnel(&old, "link", old.wireguard());
+    drop(bench.submit(&bench.rotation(&old, &new)));
+    bench.written();
+    let _new_link = bench.open_tunnel(&new, "link", new.wireguard());
+    let (key, _) = bench.state.sessions.iter().find(|(_, s)| s.peer() == new.node.public()).unwrap();
+    bench.deeds.clear();
+    bench.state.on_ended(key, bench.now);
+    bench.perform();
+    assert!(bench.deeds.contains(&Deed::CloseGate(new.wireguard())), "{:?}", bench.deeds);
+    assert!(!bench.deeds.contains(&Deed::CloseGate(old.wireguard())), "its link goes on");
+}
+
+#[test]
 fn new_keys_that_only_one_of_several_members_accepts_give_way_where_no_gateway_does() {
     let mut bench = Bench::rotated();
     let mut next = bench.state.replica.chain().head().charter().successor();
