@@ -184,7 +184,8 @@ pub(crate) fn log(everywhere: &Everywhere, admin: &str) -> Outcome<()> {
     let admin = find_ever(held.chain(), admin)?;
     let changes = held.signed_by(&admin.key)?;
     let roster = held.replica.roster();
-    let name_of = |node: &PublicKey| roster.get(node).map_or_else(|| node.short(), |m| m.name.to_string());
+    let name_of =
+        |node: &PublicKey| roster.member_of(node).map_or_else(|| node.short(), |m| m.name.to_string());
     let version = |change: &Statement| held.chain().get(&change.charter()).map(|c| c.charter().version);
     let rows: Vec<_> = changes
         .iter()

@@ -34,7 +34,8 @@ pub(crate) fn suspend(everywhere: &Everywhere, args: &Suspend) -> Outcome<u8> {
     };
     consent::ask(everywhere, &question, unasked)?;
     let (_, member) = read(&mut author, &target.node.to_string())?;
-    let payload = SuspendPayload { node: member.node, reason: reason(args.reason), note: args.note.clone() };
+    let payload =
+        SuspendPayload { node: member.first(), reason: reason(args.reason), note: args.note.clone() };
     let signed = author.sign(&Payload::Suspend(payload))?;
     Ok(report(everywhere, &mut author, &member, &signed, "suspended", &args.waiting))
 }
@@ -49,7 +50,8 @@ pub(crate) fn resume(everywhere: &Everywhere, args: &Resume) -> Outcome<u8> {
         // Machines' own settings did it. A suspension by an admin, and its end, tell all of them.
         MemberState::Good if by_settings => {
             let note = Code::CloneSuspected.title().to_owned();
-            let suspend = SuspendPayload { node: member.node, reason: org_trust::Reason::Unspecified, note };
+            let suspend =
+                SuspendPayload { node: member.first(), reason: org_trust::Reason::Unspecified, note };
             vec![author.sign(&Payload::Suspend(suspend))?.change.id()]
         }
         MemberState::Revoked { .. } => {
@@ -68,7 +70,7 @@ pub(crate) fn resume(everywhere: &Everywhere, args: &Resume) -> Outcome<u8> {
     };
     let mut last = None;
     for suspends in suspends.chunks(SUSPENDS_RESUMED_MAX) {
-        let payload = ResumePayload { node: member.node, suspends: suspends.to_vec() };
+        let payload = ResumePayload { node: member.first(), suspends: suspends.to_vec() };
         last = Some(author.sign(&Payload::Resume(payload))?);
     }
     let signed = last.ok_or_else(|| Failure::usage("it is suspended by nothing"))?;
@@ -144,7 +146,7 @@ pub(crate) fn report(
 /// What changes nothing, to be changed.
 fn as_it_is(member: &Member) -> Assign {
     Assign {
-        node: member.node,
+        node: member.first(),
         name: member.name.clone(),
         roles: member.roles.clone(),
         labels: member.labels.clone(),

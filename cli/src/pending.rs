@@ -99,7 +99,7 @@ pub(crate) fn reject(everywhere: &Everywhere, node: &str, note: &str, waiting: &
 }
 
 fn revocation(member: &Member, note: String) -> Revoke {
-    Revoke { node: member.node, reason: Reason::Unspecified, note }
+    Revoke { node: member.first(), reason: Reason::Unspecified, note }
 }
 
 fn not_pending(member: &Member) -> Failure {

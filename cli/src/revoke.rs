@@ -7,7 +7,7 @@ use std::{
 };
 
 use control::local::{Coverage, Member, MemberStatus};
-use identity::{Code, OrgId, StatementId};
+use identity::{Code, OrgId, PublicKey, StatementId};
 use member_crdt::{InviteState, MemberState, Revoking};
 use org_trust::{Admin, Cancel, Gateway, Lane, Payload, Revoke as RevokePayload};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Revoke) -> Outcome<u8> {
         }
         None => {
             let payload = Payload::Revoke(RevokePayload {
-                node: target.node.0,
+                node: target.first.0,
                 reason: reason(args.reason),
                 note: args.note.clone(),
             });
@@ -128,8 +128,10 @@ fn signed_before(author: &mut Author, target: &Member) -> Outcome<Option<Stateme
     let (org, own) = (author.profile().org(), author.public_key());
     let held = Held::read(author, org)?;
     let changes = held.signed_by(&own)?;
-    let revokes =
-        |payload: &Payload| matches!(payload, Payload::Revoke(revoke) if revoke.node == target.node.0);
+    let roster = held.replica.roster();
+    let is_it =
+        |node: &PublicKey| roster.member_of(node).is_some_and(|member| member.first() == target.first.0);
+    let revokes = |payload: &Payload| matches!(payload, Payload::Revoke(revoke) if is_it(&revoke.node));
     Ok(changes.iter().find(|change| revokes(change.payload())).map(|change| change.id()))
 }
 

@@ -188,6 +188,7 @@ fn member(replica: &Replica, roster: &Roster, m: &member_crdt::Member) -> Member
     Member {
         name: shown_name(roster, &m.name, &m.node),
         node: Text(m.node),
+        first: Text(m.first()),
         wireguard: Text(m.wireguard),
         boot: Text(m.boot),
         address: m.address,

@@ -396,6 +396,7 @@ fn member(m: &member_crdt::Member, roster: &member_crdt::Roster) -> Member {
     Member {
         name: m.name.to_string(),
         node: Text(m.node),
+        first: Text(m.first()),
         wireguard: Text(m.wireguard),
         boot: Text(m.boot),
         address: m.address,

@@ -49,6 +49,20 @@ fn a_revoked_key_stays_revoked_when_it_is_admitted_again() {
 }
 
 #[test]
+fn a_revocation_by_the_first_key_reaches_a_machine_whose_later_keys_nobody_knows() {
+    for (named, without) in [(0, Some("revoked")), (5, Some("good"))] {
+        let mut world = World::new(1, 1, 1);
+        let invite = world.invite(0, 0, 9);
+        let admit = world.admit(invite, Machine::new(0));
+        let rotate = world.rotate(0, admit, Machine::new(5));
+        world.revoke(0, named);
+        assert_eq!(state(&world.filled().roster(), 0), Some("revoked"), "by {named}");
+        let elsewhere = world.clone_without(&[rotate]).filled().roster();
+        assert_eq!(state(&elsewhere, 0), without, "by {named}, where the rotation is not known");
+    }
+}
+
+#[test]
 fn a_threshold_wants_distinct_admins() {
     let mut world = World::new(3, 1, 2);
     let invite = world.invite(0, 0, 9);

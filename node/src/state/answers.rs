@@ -230,6 +230,7 @@ impl State {
         Member {
             name: self.name_of(&member.node),
             node: member.node.into(),
+            first: member.first().into(),
             wireguard: member.wireguard.into(),
             boot: member.boot.into(),
             address: member.address,

@@ -131,13 +131,14 @@ impl World {
             let roster = self.machines[seer].running()?.state.replica().roster();
             Some(roster.member_of(&self.machines[machine].first)?.state.clone())
         };
-        let is_revoked = |machine| matches!(state(machine, machine), Some(MemberState::Revoked { .. }));
+        // The thief revoked it, or cancelled the invite that it joined with.
+        let is_out = |machine| matches!(state(machine, machine), None | Some(MemberState::Revoked { .. }));
         if !matches!(state(0, 0), Some(MemberState::Good | MemberState::Unsettled)) {
             return self.bring_all(0);
         }
         let lost = |machine: &Party| {
             let is_good = state(0, *machine) == Some(MemberState::Good);
-            is_revoked(*machine) && is_good && !self.machines[*machine].is_copy
+            is_out(*machine) && is_good && !self.machines[*machine].is_copy
         };
         let lost: Vec<Party> = self.up().filter(lost).collect();
         for machine in lost {

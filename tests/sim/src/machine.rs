@@ -132,6 +132,8 @@ pub(crate) struct Memory {
     pub(crate) disks: u32,
     /// Whose starts it has seen in reports since it started itself, for keys that two machines use.
     pub(crate) starts_seen: BTreeMap<PublicKey, Vec<BootNonce>>,
+    /// How many ends of suspensions of such a machine it has heard of.
+    pub(crate) resumes_seen: BTreeMap<PublicKey, usize>,
 }
 
 impl Memory {

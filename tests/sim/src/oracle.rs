@@ -23,6 +23,8 @@ pub(crate) struct Oracle {
     /// Suspensions by admins, and those that admins ended.
     pub(crate) suspends: BTreeMap<Party, BTreeSet<StatementId>>,
     pub(crate) resumed: BTreeSet<StatementId>,
+    /// The changes that ended them.
+    pub(crate) resumes: BTreeMap<Party, BTreeSet<StatementId>>,
     /// Invites, their uses and redeemers.
     pub(crate) invites: BTreeMap<StatementId, InviteMade>,
     pub(crate) cancelled: BTreeSet<StatementId>,
@@ -55,6 +57,7 @@ impl Oracle {
             revokes: BTreeMap::new(),
             suspends: BTreeMap::new(),
             resumed: BTreeSet::new(),
+            resumes: BTreeMap::new(),
             invites: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             invited: BTreeSet::new(),
@@ -81,7 +84,12 @@ impl Oracle {
                     self.suspends.entry(*number).or_default().insert(id);
                 }
             }
-            Payload::Resume(resume) => self.resumed.extend(&resume.suspends),
+            Payload::Resume(resume) => {
+                self.resumed.extend(&resume.suspends);
+                if let Some(number) = self.nodes.get(&resume.node) {
+                    self.resumes.entry(*number).or_default().insert(id);
+                }
+            }
             Payload::Cancel(cancel) => {
                 self.cancelled.insert(cancel.invite);
             }

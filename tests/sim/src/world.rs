@@ -464,6 +464,7 @@ impl World {
         self.trace.note(self.now, "start", [number, 0], state.replica().heads().as_bytes(), String::new);
         // What was noticed of copies is not on the disk.
         self.machines[number].memory.starts_seen.clear();
+        self.machines[number].memory.resumes_seen.clear();
         self.check_start(number, state.replica(), was_given, refused);
         let roster = state.replica().roster();
         self.machines[number].phase = Phase::Up(Box::new(Running {

@@ -36,6 +36,9 @@ pub struct Member {
     pub name: String,
     /// Node key.
     pub node: Text<PublicKey>,
+    /// The node key that it joined with, by which changes name it: whoever knows the machine knows this one,
+    /// whatever keys it has made since.
+    pub first: Text<PublicKey>,
     /// WireGuard key, in the Ed25519 form of the member list.
     pub wireguard: Text<PublicKey>,
     /// Boot key.

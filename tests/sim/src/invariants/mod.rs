@@ -363,8 +363,14 @@ impl World {
             let nonce = report.body().boot_nonce;
             let overlooked = self.sabotage == Some(Sabotage::CopiesAreOverlooked);
             let is_noticed = !overlooked && replica.report_clashes().contains(&node);
+            let resumes = self.oracle.resumes.get(&copied).into_iter().flatten();
+            let resumes = resumes.filter(|id| replica.statement(id).is_some()).count();
             let memory = &mut self.machines[number].memory;
             let starts = memory.starts_seen.entry(node).or_default();
+            if memory.resumes_seen.insert(node, resumes).is_some_and(|before| before != resumes) {
+                // What was seen of it before an admin let it in again counts no more.
+                starts.clear();
+            }
             if starts.last() == Some(&nonce) {
                 continue;
             }

@@ -196,7 +196,22 @@ impl World {
         self.totals.statements += 1;
         self.trace.note(self.now, "sign", [admin, 0], statement.id().as_bytes(), || {
             let thief = if self.admins[admin].is_thief { "thief: " } else { "" };
-            format!("{thief}{} {}", statement.payload().kind(), statement.id().short())
+            let of = match statement.payload() {
+                Payload::Revoke(revoke) => self.oracle.nodes.get(&revoke.node),
+                Payload::Suspend(suspend) => self.oracle.nodes.get(&suspend.node),
+                Payload::Resume(resume) => self.oracle.nodes.get(&resume.node),
+                Payload::Admit(_)
+                | Payload::Invite(_)
+                | Payload::Cancel(_)
+                | Payload::Leave
+                | Payload::Assign(_)
+                | Payload::Rotate(_)
+                | Payload::Retire(_)
+                | Payload::Cosign(_)
+                | Payload::Policy(_) => None,
+            };
+            let of = of.map(|number| format!(" of {number}")).unwrap_or_default();
+            format!("{thief}{} {}{of}", statement.payload().kind(), statement.id().short())
         });
     }
 

@@ -164,7 +164,7 @@ impl World {
         let by = self.admins[admin].key.public();
         let is_new = !self.oracle.revokes.get(&machine).is_some_and(|admins| admins.contains(&by));
         if is_new && self.admins[admin].may_sign() {
-            let node = self.name_of(machine);
+            let node = self.machines[machine].first;
             let revoke = Revoke { node, reason: Reason::Stolen, note: String::new() };
             self.sign(admin, &Payload::Revoke(revoke));
             self.totals.revokes += 1;
@@ -178,7 +178,7 @@ impl World {
             return;
         }
         let Some(machine) = self.one_of(&staying) else { return };
-        let node = self.name_of(machine);
+        let node = self.machines[machine].first;
         let admin = self.an_admin();
         let suspend = Suspend { node, reason: Reason::Lost, note: String::new() };
         self.sign(admin, &Payload::Suspend(suspend));
@@ -191,9 +191,10 @@ impl World {
 
     /// An admin ends the suspensions that a machine shows.
     pub(crate) fn resume(&mut self, machine: Party) {
-        let Some(Member { node, state: MemberState::Suspended { ids, .. }, .. }) = self.shown(machine) else {
+        let Some(Member { state: MemberState::Suspended { ids, .. }, .. }) = self.shown(machine) else {
             return;
         };
+        let node = self.machines[machine].first;
         let stolen = |id: &StatementId| self.oracle.stolen.contains(id);
         if ids.iter().any(stolen) {
             return;
@@ -227,7 +228,7 @@ impl World {
         };
         let (roles, labels) = (some(), some());
         let assign = Assign {
-            node: member.node,
+            node: self.machines[machine].first,
             name: Name::parse(&format!("{name}{machine}")).expect("a name"),
             roles,
             labels,
@@ -243,11 +244,6 @@ impl World {
         let seer = self.one_of(&seers)?;
         let roster = self.machines[seer].running()?.state.replica().roster();
         roster.member_of(&self.machines[machine].first).cloned()
-    }
-
-    /// The key by which an admin names a machine: the newest that is shown to him.
-    pub(crate) fn name_of(&mut self, machine: Party) -> PublicKey {
-        self.shown(machine).map_or(self.machines[machine].first, |member| member.node)
     }
 
     /// An admin looks at who waits for approval.

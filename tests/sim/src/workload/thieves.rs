@@ -108,7 +108,7 @@ impl World {
     fn thief_changes(&mut self, number: usize, device: usize) {
         let staying = self.staying();
         let Some(some) = staying.get(self.rng.random_range(0..staying.len().max(1))).copied() else { return };
-        let node = self.name_of(some);
+        let node = self.machines[some].first;
         let note = String::new;
         match self.rng.random_range(0..8) {
             0..=2 => {
