@@ -543,6 +543,9 @@ pub(crate) enum Debug {
     },
     /// Walk each step to a gateway and say what is wrong and why
     Connection(Connection),
+    /// Walk for the member whose question is on stdin; muster-diagnose.socket starts it
+    #[command(hide = true)]
+    Answer,
     /// What somebody who helps wants to see, in one file; holds no secret
     Bundle(Bundle),
 }
@@ -557,4 +560,7 @@ pub(crate) struct Connection {
     /// Go by what muster-preboot goes by at the next start
     #[arg(long)]
     pub(crate) as_preboot: bool,
+    /// From the machine of this member, which has to offer `diagnose`
+    #[arg(long, value_name = "NODE", conflicts_with = "org_ca")]
+    pub(crate) from: Option<String>,
 }

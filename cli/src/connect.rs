@@ -38,7 +38,7 @@ pub(crate) fn run(everywhere: &Everywhere, args: &Connect) -> Outcome<()> {
     let socket = Places::find(everywhere)?.socket;
     match &args.listen {
         None => {
-            let (stream, _) = open(&socket, args)?;
+            let (stream, _) = open(&socket, &args.node, &args.action)?;
             carry(stream, io::stdin(), &mut Stdout)
         }
         Some(LocalAddress::Tcp(at)) => {
@@ -115,9 +115,10 @@ fn not_heard(at: &str, error: &io::Error) -> Failure {
         .remedy("Give another address, or end the program that has this one.")
 }
 
-fn open(socket: &Path, args: &Connect) -> Outcome<(UnixStream, Connected)> {
+/// A session with a member's service, by this machine's musterd.
+pub(crate) fn open(socket: &Path, node: &str, action: &str) -> Outcome<(UnixStream, Connected)> {
     let mut daemon = Daemon::connect(socket)?;
-    let request = Request::Connect { node: args.node.clone(), action: args.action.clone() };
+    let request = Request::Connect { node: node.to_owned(), action: action.to_owned() };
     let Answer::Connected(connected) = daemon.ask(&request)? else { return Err(unexpected()) };
     Ok((daemon.into_stream()?, connected))
 }
@@ -131,7 +132,7 @@ where
     loop {
         let (reader, mut writer) =
             accept().map_err(|error| Failure::new(Code::FileProblem, format_args!("accept: {error}")))?;
-        match open(socket, args) {
+        match open(socket, &args.node, &args.action) {
             Ok((stream, _)) => {
                 thread::spawn(move || {
                     if let Err(failure) = carry(stream, reader, &mut writer) {
@@ -147,7 +148,7 @@ where
 }
 
 /// Where a member's bytes go.
-trait Near: Write {
+pub(crate) trait Near: Write {
     /// There are no more of them.
     fn end(&mut self) -> io::Result<()>;
     /// Nor does anything go the other way.
@@ -199,7 +200,11 @@ impl Near for UnixStream {
 }
 
 /// Until both ways have ended, or musterd says that the session is over.
-fn carry(stream: UnixStream, reader: impl Read + Send + 'static, writer: &mut impl Near) -> Outcome<()> {
+pub(crate) fn carry(
+    stream: UnixStream,
+    reader: impl Read + Send + 'static,
+    writer: &mut impl Near,
+) -> Outcome<()> {
     let to_musterd = stream.try_clone().map_err(lost)?;
     // Ends with the process, or when musterd closes.
     thread::spawn(move || send(to_musterd, reader));

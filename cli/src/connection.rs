@@ -1,6 +1,7 @@
 //! `muster debug connection`: every step of a connection to a gateway, one line each, as the dialler of
 //! preboot, of musterd and of this program would go, and what this machine says of itself.
 
+mod elsewhere;
 pub(crate) mod here;
 mod known;
 mod walk;
@@ -22,22 +23,38 @@ use crate::{
 use known::Known;
 use walk::Walked;
 
+pub(crate) use elsewhere::answer;
 pub(crate) use walk::now_unix_s;
 
 /// Runs the command; its exit status.
 pub(crate) fn run(everywhere: &Everywhere, args: &Connection) -> Outcome<u8> {
-    let began = Instant::now();
+    if let Some(node) = &args.from {
+        return elsewhere::ask(everywhere, args, node);
+    }
     let places = Places::find(everywhere)?;
     let known = Known::find(everywhere, &places, args)?;
-    let address = address(args, &known)?;
-    let walked = walk::run(&address, &known)?;
+    let seen = look(&places, &known, args)?;
+    output::print(everywhere.format(), seen.value, || seen.screen);
+    Ok(u8::from(seen.failed))
+}
+
+/// What was seen, for programs and for people.
+struct Seen {
+    value: Value,
+    screen: String,
+    failed: bool,
+}
+
+fn look(places: &Places, known: &Known, args: &Connection) -> Outcome<Seen> {
+    let began = Instant::now();
+    let address = address(args, known)?;
+    let walked = walk::run(&address, known)?;
     let mut checks = walked.checks.clone();
-    checks.extend(here::checks(&places, &known));
+    checks.extend(here::checks(places, known));
     checks.sort_by_key(|check| check.stage);
     let failed = checks.iter().any(|check| check.status == Status::Fail);
-    let report = Report { address, known: &known, walked: &walked, checks: &checks };
-    output::print(everywhere.format(), report.value(began), || report.screen());
-    Ok(u8::from(failed))
+    let report = Report { address, known, walked: &walked, checks: &checks };
+    Ok(Seen { value: report.value(began), screen: report.screen(), failed })
 }
 
 /// The way to the first gateway that is known here, for `muster doctor`; none if no gateway is.
@@ -45,7 +62,7 @@ pub(crate) fn to_known_gateway(
     everywhere: &Everywhere,
     places: &Places,
 ) -> Outcome<Option<(Address, Vec<Check>)>> {
-    let args = Connection { address: None, org_ca: None, as_preboot: false };
+    let args = Connection { address: None, org_ca: None, as_preboot: false, from: None };
     let known = Known::find(everywhere, places, &args)?;
     let Some(text) = known.gateways.first() else { return Ok(None) };
     let address = Address::parse(text).map_err(|why| Failure::usage(format_args!("{text:?}: {why}")))?;

@@ -177,6 +177,7 @@ fn run(cli: &Cli) -> Outcome<u8> {
         Command::Tpm(TpmCommand::Plan { uki }) => return tpm::plan(everywhere, uki),
         Command::Debug(Debug::Why { reference }) => machine::why(everywhere, reference),
         Command::Debug(Debug::Bundle(args)) => bundle::run(everywhere, args),
+        Command::Debug(Debug::Answer) => connection::answer(everywhere),
         Command::Debug(Debug::Connection(args)) => return connection::run(everywhere, args),
         Command::Lab(args) => lab::run(everywhere, args),
         Command::Explain { code } => explain::run(everywhere.format(), code.as_deref()),

@@ -3,6 +3,7 @@
 
 mod broken;
 mod edge;
+mod elsewhere;
 mod pki;
 
 use std::{fs, path::PathBuf, time::Duration};

@@ -43,10 +43,12 @@ const OTHER_SHELLS: [(&str, &str); 2] = [
     ("powershell", "usr/share/doc/muster/completions/muster.ps1"),
 ];
 /// Files of packaging/ and where they go.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     ("systemd/musterd.service", "lib/systemd/system/musterd.service"),
     ("systemd/muster-gateway.service", "lib/systemd/system/muster-gateway.service"),
     ("systemd/muster-gateway.socket", "lib/systemd/system/muster-gateway.socket"),
+    ("systemd/muster-diagnose.socket", "lib/systemd/system/muster-diagnose.socket"),
+    ("systemd/muster-diagnose@.service", "lib/systemd/system/muster-diagnose@.service"),
     ("sysusers.conf", "usr/lib/sysusers.d/muster.conf"),
     ("tmpfiles.conf", "usr/lib/tmpfiles.d/muster.conf"),
     ("prometheus/alerts.yml", "usr/share/doc/muster/alerts.yml"),

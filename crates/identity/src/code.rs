@@ -497,6 +497,12 @@ codes! {
     EdgeRefused = 7044, exit 76, "the edge does not let TLS to the gateway through its WebSocket",
         "It opened TLS and answered the upgrade at /v1/tls with something else: that path does not lead to a gateway there, or the upgrade was taken away.",
         "At the edge, pass /v1/tls with `Upgrade` and `Connection` on to the gateway's TLS port (in nginx: `proxy_pass https://`); if it passes TLS through unopened, leave `wss://` out of the address.";
+    DiagnosisUnsaid = 7045, exit 75, "the member did not say what it sees",
+        "It let this machine ask, and what came is no finding: another look may be under way there, and it makes one at a time.",
+        "Try again. On that machine: `journalctl -u 'muster-diagnose@*'`, and bring both to one release.";
+    GatewayNotKnown = 7046, exit 77, "that machine knows no such gateway",
+        "For another member a machine looks at the gateways of the org that it knows, and at nothing else.",
+        "Leave the address out, or give one as it stands in that machine's settings: `muster debug connection` there names them.";
     NoTunnel = 7050, exit 75, "no tunnel to another member is up",
         "This machine knows other members, and has heard none of them by way of WireGuard.",
         "Check that UDP passes between the machines; `muster ping NODE` measures each step.";

@@ -82,6 +82,11 @@ pub const PING_FRAME_BYTES_MAX: usize = 256;
 /// A program's service: as much of its stream as one read gives. Larger frames were not faster, and each side
 /// keeps two.
 pub const SERVICE_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// What a member asks of another one's diagnosis: an address, of which a name has 253 bytes.
+pub const DIAGNOSE_QUESTION_BYTES_MAX: usize = 1024;
+/// The finding: 16 lines, and of 17 certificates sent and 16 trusted names and dates, each bounded by the TLS
+/// handshake that carried them.
+pub const DIAGNOSE_ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 // What the org signs
 

@@ -1,0 +1,262 @@
+//! `muster debug connection --from NODE`: the same look from another member's machine, which offers it as a
+//! service like any program; and the answer of this machine to a member that asks for one.
+
+use std::io::{self, Cursor, Read as _, Write};
+
+use diagnosis::{Check, Stage, Status};
+use identity::{
+    Code,
+    limits::{DIAGNOSE_ANSWER_BYTES_MAX, DIAGNOSE_QUESTION_BYTES_MAX},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use transport::Address;
+
+use super::{known::Known, look};
+use crate::{
+    args::{Connection, Everywhere},
+    connect::{self, Near},
+    failure::{Failure, Outcome},
+    output,
+    place::Places,
+};
+
+/// The name under which a machine offers it.
+const ACTION: &str = "diagnose";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    address: Option<String>,
+    as_preboot: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum Said {
+    /// The object that `-o json` prints there.
+    Looked(Value),
+    Refused {
+        code: String,
+        seen: String,
+    },
+}
+
+/// What people are shown of an answer. The rest goes to programs as it came.
+#[derive(Deserialize)]
+struct Looked {
+    address: String,
+    trust: Trust,
+    checks: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct Trust {
+    source: String,
+    anchors: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    stage: String,
+    status: String,
+    code: Option<String>,
+    seen: String,
+}
+
+/// Asks the member; the exit status is that of a look from here.
+pub(super) fn ask(everywhere: &Everywhere, args: &Connection, node: &str) -> Outcome<u8> {
+    let question = Question { address: args.address.clone(), as_preboot: args.as_preboot };
+    let mut question = serde_json::to_vec(&question).map_err(|why| Failure::usage(why))?;
+    question.push(b'\n');
+    let socket = Places::find(everywhere)?.socket;
+    let (stream, connected) = connect::open(&socket, node, ACTION).map_err(with_remedy)?;
+    let mut answer = Answer::default();
+    connect::carry(stream, Cursor::new(question), &mut answer).map_err(with_remedy)?;
+    let name = &connected.name;
+    let unsaid =
+        |why: &dyn core::fmt::Display| Failure::new(Code::DiagnosisUnsaid, format_args!("{name}: {why}"));
+    let value = match serde_json::from_slice(&answer.0) {
+        Ok(Said::Looked(value)) => value,
+        Ok(Said::Refused { code, seen }) => {
+            let seen = format!("{name}: {}", harmless(&seen));
+            return Err(Failure::new(Code::parse(&code).unwrap_or(Code::DiagnosisUnsaid), seen));
+        }
+        Err(_) if answer.0.is_empty() => return Err(unsaid(&"nothing came")),
+        Err(why) => return Err(unsaid(&why)),
+    };
+    let looked = Looked::deserialize(&value).map_err(|why| unsaid(&why))?;
+    let checks: Vec<Check<String>> = looked.checks.iter().map(Line::check).collect();
+    if checks.is_empty() {
+        return Err(unsaid(&"it looked at nothing"));
+    }
+    let from = json!({ "name": name, "key": connected.node.to_string() });
+    output::print(everywhere.format(), output::with(value, [("from", from)]), || {
+        let mut out = format!(
+            "connection from {name} to {}; CAs: {}, from {}\n",
+            harmless(&looked.address),
+            looked.trust.anchors.len(),
+            harmless(&looked.trust.source)
+        );
+        for check in &checks {
+            out.push_str(&format!("{check}\n"));
+        }
+        out
+    });
+    Ok(u8::from(checks.iter().any(|check| check.status == Status::Fail)))
+}
+
+/// Answers one question that stands on stdin.
+pub(crate) fn answer(everywhere: &Everywhere) -> Outcome<()> {
+    let said = match looked(everywhere) {
+        Ok(value) => Said::Looked(value),
+        Err(failure) => Said::Refused { code: failure.code().to_string(), seen: failure.seen().to_owned() },
+    };
+    let said = serde_json::to_vec(&said).map_err(|why| Failure::new(Code::DiagnosisUnsaid, why))?;
+    let mut out = io::stdout().lock();
+    let wrote = out.write_all(&said).and_then(|()| out.flush());
+    wrote.map_err(|error| Failure::new(Code::DiagnosisUnsaid, error))
+}
+
+fn looked(everywhere: &Everywhere) -> Outcome<Value> {
+    let malformed = |why: &dyn core::fmt::Display| Failure::new(Code::RequestMalformed, why);
+    let mut line = Vec::new();
+    let most = u64::try_from(DIAGNOSE_QUESTION_BYTES_MAX).unwrap_or(u64::MAX);
+    // Up to its end: who asks has no more to say.
+    io::stdin().lock().take(most + 1).read_to_end(&mut line).map_err(|error| malformed(&error))?;
+    if line.len() > DIAGNOSE_QUESTION_BYTES_MAX {
+        return Err(malformed(&"the question is too long"));
+    }
+    let question: Question = serde_json::from_slice(&line).map_err(|why| malformed(&why))?;
+    let places = Places::find(everywhere)?;
+    let args =
+        Connection { address: question.address, org_ca: None, as_preboot: question.as_preboot, from: None };
+    let known = Known::find(everywhere, &places, &args)?;
+    if let Some(address) = &args.address
+        && !is_known(address, &known.gateways)
+    {
+        return Err(Failure::new(Code::GatewayNotKnown, address));
+    }
+    Ok(look(&places, &known, &args)?.value)
+}
+
+/// A member's word is no reason to reach anything but the org's gateways from here.
+fn is_known(address: &str, gateways: &[String]) -> bool {
+    let same = |text: &String| Address::parse(text).ok().zip(Address::parse(address).ok());
+    gateways.iter().filter_map(same).any(|(known, wanted)| known.to_string() == wanted.to_string())
+}
+
+fn with_remedy(failure: Failure) -> Failure {
+    match failure.code() {
+        Code::ActionUnknown => failure.remedy(
+            "On that machine: `systemctl enable --now muster-diagnose.socket`, and \
+             `muster expose diagnose --to unix:/run/muster-diagnose.sock`.",
+        ),
+        Code::ServiceDown => {
+            failure.remedy("On that machine: `systemctl enable --now muster-diagnose.socket`.")
+        }
+        _ => failure,
+    }
+}
+
+impl Line {
+    /// What was seen is the other machine's word; why, and what to do, are ours.
+    fn check(&self) -> Check<String> {
+        let status = [Status::Ok, Status::Warn, Status::Skip].into_iter().find(|s| s.as_str() == self.status);
+        let code = self.code.as_deref();
+        let known = code.and_then(Code::parse);
+        let stage = match Stage::ALL.iter().find(|stage| stage.as_str() == self.stage) {
+            Some(stage) => stage.to_string(),
+            // Of another release.
+            None => harmless(&self.stage),
+        };
+        let seen = match code.filter(|_| known.is_none()) {
+            Some(code) => format!("{} {}", harmless(code), harmless(&self.seen)),
+            None => harmless(&self.seen),
+        };
+        // What is not understood is not in order.
+        Check { stage, status: status.unwrap_or(Status::Fail), code: known, seen }
+    }
+}
+
+/// Text of another machine as it may stand on a terminal: nothing in it moves the cursor, turns the line
+/// round, or goes on without end.
+fn harmless(text: &str) -> String {
+    const MOST: usize = 1024;
+    let plain = |c: char| matches!(c, '"' | '\'' | '\\');
+    let shown =
+        text.chars().take(MOST).map(|c| if plain(c) { c.to_string() } else { c.escape_debug().to_string() });
+    shown.collect()
+}
+
+/// The bytes of the answer.
+#[derive(Default)]
+struct Answer(Vec<u8>);
+
+impl Write for Answer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len().saturating_add(bytes.len()) > DIAGNOSE_ANSWER_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Near for Answer {
+    /// That was all.
+    fn end(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn close(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(stage: &str, status: &str, code: Option<&str>, seen: &str) -> String {
+        let code = code.map(str::to_owned);
+        Line { stage: stage.to_owned(), status: status.to_owned(), code, seen: seen.to_owned() }
+            .check()
+            .to_string()
+    }
+
+    #[test]
+    fn a_member_that_answers_cannot_write_on_the_askers_terminal() {
+        let said = line("tcp\x1b[2J", "fail", Some("MU-5002\r"), "\x1b]0;x\x07 \u{202e}gateway\n\"ok\"");
+        assert!(!said.chars().any(char::is_control) && !said.contains('\u{202e}'), "{said:?}");
+        assert!(said.contains("\"ok\""), "what people write stays: {said}");
+        assert!(harmless(&"x".repeat(100_000)).len() < 2000);
+    }
+
+    #[test]
+    fn why_and_what_to_do_are_words_of_this_machine_and_what_is_not_understood_fails() {
+        let said = line("tcp", "fail", Some("MU-5002"), "x");
+        assert!(said.starts_with("FAIL MU-5002 tcp: x; "), "{said}");
+        assert!(said.ends_with(Code::GatewayRefused.remedy()), "{said}");
+        assert_eq!(line("tcp", "ok", None, "x"), "ok           tcp: x");
+        assert_eq!(line("teleport", "fine", Some("MU-0000"), "x"), "FAIL         teleport: MU-0000 x");
+    }
+
+    #[test]
+    fn only_a_gateway_that_is_known_is_looked_at_for_another_member() {
+        let gateways = ["gw.example:443".to_owned(), "wss://edge.example:443".to_owned()];
+        assert!(is_known("gw.example:443", &gateways) && is_known("wss://edge.example:443", &gateways));
+        for other in ["gw.example:22", "10.0.0.1:443", "wss://gw.example:443", "", "gw.example"] {
+            assert!(!is_known(other, &gateways), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_end_is_not_taken() {
+        let mut answer = Answer::default();
+        let piece = vec![b'x'; DIAGNOSE_ANSWER_BYTES_MAX / 2];
+        assert!(answer.write(&piece).is_ok() && answer.write(&piece).is_ok() && answer.write(b"x").is_err());
+    }
+}
