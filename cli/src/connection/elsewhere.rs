@@ -67,7 +67,7 @@ struct Line {
 /// Asks the member; the exit status is that of a look from here.
 pub(super) fn ask(everywhere: &Everywhere, args: &Connection, node: &str) -> Outcome<u8> {
     let question = Question { address: args.address.clone(), as_preboot: args.as_preboot };
-    let mut question = serde_json::to_vec(&question).map_err(|why| Failure::usage(why))?;
+    let mut question = serde_json::to_vec(&question).map_err(Failure::usage)?;
     question.push(b'\n');
     let socket = Places::find(everywhere)?.socket;
     let (stream, connected) = connect::open(&socket, node, ACTION).map_err(with_remedy)?;
@@ -147,16 +147,12 @@ fn is_known(address: &str, gateways: &[String]) -> bool {
 }
 
 fn with_remedy(failure: Failure) -> Failure {
-    match failure.code() {
-        Code::ActionUnknown => failure.remedy(
-            "On that machine: `systemctl enable --now muster-diagnose.socket`, and \
-             `muster expose diagnose --to unix:/run/muster-diagnose.sock`.",
-        ),
-        Code::ServiceDown => {
-            failure.remedy("On that machine: `systemctl enable --now muster-diagnose.socket`.")
-        }
-        _ => failure,
+    const SOCKET: &str = "On that machine: `systemctl enable --now muster-diagnose.socket`";
+    if failure.code() == Code::ActionUnknown {
+        let expose = "`muster expose diagnose --to unix:/run/muster-diagnose.sock`";
+        return failure.remedy(format_args!("{SOCKET}, and {expose}."));
     }
+    if failure.code() == Code::ServiceDown { failure.remedy(format_args!("{SOCKET}.")) } else { failure }
 }
 
 impl Line {
