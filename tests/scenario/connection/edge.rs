@@ -129,6 +129,7 @@ fn a_machine_joins_and_starts_through_an_edge_that_opens_tls() -> Result<(), lab
         assert_eq!(pinned, format!("{address}\n"));
         let found = org.ask(1, &["debug", "connection"]).unwrap();
         assert_eq!((&found["ok"], &found["address"]), (&true.into(), &address.as_str().into()), "{found}");
+        println!("{}", org.muster(1, &["debug", "connection"]).unwrap().stdout);
         // Its next start goes the same way, and so does an admin's command from elsewhere.
         org.stop_musterd(1).unwrap();
         org.preboot(1).unwrap().run(Duration::from_secs(20)).unwrap().ok().unwrap();
