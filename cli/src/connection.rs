@@ -124,9 +124,9 @@ impl Report<'_> {
     }
 }
 
-fn check(check: &Check) -> Value {
+fn check<S: ToString>(check: &Check<S>) -> Value {
     json!({
-        "stage": check.stage.as_str(),
+        "stage": check.stage.to_string(),
         "status": check.status.as_str(),
         "code": check.code.map(|code| code.to_string()),
         "seen": check.seen,

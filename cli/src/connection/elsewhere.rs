@@ -1,12 +1,16 @@
 //! `muster debug connection --from NODE`: the same look from another member's machine, which offers it as a
 //! service like any program; and the answer of this machine to a member that asks for one.
 
-use std::io::{self, Cursor, Read as _, Write};
+use core::time::Duration;
+use std::{
+    io::{self, Cursor, Read as _, Write},
+    time::Instant,
+};
 
 use diagnosis::{Check, Stage, Status};
 use identity::{
     Code,
-    limits::{DIAGNOSE_ANSWER_BYTES_MAX, DIAGNOSE_QUESTION_BYTES_MAX},
+    limits::{DIAGNOSE_ANSWER_BYTES_MAX, DIAGNOSE_ANSWER_MS, DIAGNOSE_QUESTION_BYTES_MAX},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,7 +46,7 @@ enum Said {
     },
 }
 
-/// What people are shown of an answer. The rest goes to programs as it came.
+/// What people are shown of an answer. Programs get the rest, too, as far as it can do no harm.
 #[derive(Deserialize)]
 struct Looked {
     address: String,
@@ -71,27 +75,38 @@ pub(super) fn ask(everywhere: &Everywhere, args: &Connection, node: &str) -> Out
     question.push(b'\n');
     let socket = Places::find(everywhere)?.socket;
     let (stream, connected) = connect::open(&socket, node, ACTION).map_err(with_remedy)?;
-    let mut answer = Answer::default();
-    connect::carry(stream, Cursor::new(question), &mut answer).map_err(with_remedy)?;
     let name = &connected.name;
     let unsaid =
         |why: &dyn core::fmt::Display| Failure::new(Code::DiagnosisUnsaid, format_args!("{name}: {why}"));
-    let value = match serde_json::from_slice(&answer.0) {
+    let patience = Duration::from_millis(DIAGNOSE_ANSWER_MS);
+    let mut answer = Answer::until(Instant::now() + patience);
+    stream.set_read_timeout(Some(patience)).map_err(|error| unsaid(&error))?;
+    let carried = connect::carry(stream, Cursor::new(question), &mut answer);
+    if answer.is_late() {
+        return Err(unsaid(&format_args!("no whole answer within {} s", patience.as_secs())));
+    }
+    carried.map_err(with_remedy)?;
+    let value = match serde_json::from_slice(&answer.bytes) {
         Ok(Said::Looked(value)) => value,
         Ok(Said::Refused { code, seen }) => {
             let seen = format!("{name}: {}", harmless(&seen));
             return Err(Failure::new(Code::parse(&code).unwrap_or(Code::DiagnosisUnsaid), seen));
         }
-        Err(_) if answer.0.is_empty() => return Err(unsaid(&"nothing came")),
+        Err(_) if answer.bytes.is_empty() => return Err(unsaid(&"nothing came")),
         Err(why) => return Err(unsaid(&why)),
     };
+    // A list of the right length would do for serde.
+    if !value.is_object() {
+        return Err(unsaid(&"its answer is no object"));
+    }
     let looked = Looked::deserialize(&value).map_err(|why| unsaid(&why))?;
     let checks: Vec<Check<String>> = looked.checks.iter().map(Line::check).collect();
     if checks.is_empty() {
         return Err(unsaid(&"it looked at nothing"));
     }
     let from = json!({ "name": name, "key": connected.node.to_string() });
-    output::print(everywhere.format(), output::with(value, [("from", from)]), || {
+    let value = output::with(for_programs(value, &checks), [("from", from)]);
+    output::print(everywhere.format(), value, || {
         let mut out = format!(
             "connection from {name} to {}; CAs: {}, from {}\n",
             harmless(&looked.address),
@@ -103,7 +118,29 @@ pub(super) fn ask(everywhere: &Everywhere, args: &Connection, node: &str) -> Out
         }
         out
     });
-    Ok(u8::from(checks.iter().any(|check| check.status == Status::Fail)))
+    Ok(u8::from(!is_well(&checks)))
+}
+
+fn is_well(checks: &[Check<String>]) -> bool {
+    checks.iter().all(|check| check.status != Status::Fail)
+}
+
+/// The object for a program, which may show it to people: the verdict, why, and what to do are ours.
+fn for_programs(value: Value, checks: &[Check<String>]) -> Value {
+    let ours = checks.iter().map(super::check).collect();
+    output::with(disarmed(value), [("ok", is_well(checks).into()), ("checks", Value::Array(ours))])
+}
+
+/// The same without text that could move a cursor. As deep as serde_json lets a value be.
+fn disarmed(value: Value) -> Value {
+    match value {
+        Value::String(text) => harmless(&text).into(),
+        Value::Array(values) => values.into_iter().map(disarmed).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (harmless(&name), disarmed(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value,
+    }
 }
 
 /// Answers one question that stands on stdin.
@@ -185,16 +222,32 @@ fn harmless(text: &str) -> String {
     shown.collect()
 }
 
-/// The bytes of the answer.
-#[derive(Default)]
-struct Answer(Vec<u8>);
+/// The bytes of the answer, of which there are neither too many nor too late ones.
+struct Answer {
+    bytes: Vec<u8>,
+    until: Instant,
+}
+
+impl Answer {
+    const fn until(until: Instant) -> Self {
+        Self { bytes: Vec::new(), until }
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
 
 impl Write for Answer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len().saturating_add(bytes.len()) > DIAGNOSE_ANSWER_BYTES_MAX {
+        if self.bytes.len().saturating_add(bytes.len()) > DIAGNOSE_ANSWER_BYTES_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.0.extend_from_slice(bytes);
+        // The time to read bounds silence; this, an answer a byte at a time.
+        if self.is_late() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -250,9 +303,29 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_given_this_machines_verdict_and_words_and_nothing_that_moves_a_cursor() {
+        let lie = json!({
+            "address": "gw\u{9b}2J", "ok": true, "more": [{ "\u{202e}x": "\u{1b}[2J" }],
+            "trust": { "source": "s", "anchors": [] },
+            "checks": [{ "stage": "tcp", "status": "fail", "code": "MU-5002", "seen": "x",
+                         "why": "theirs", "remedy": "run this" }],
+        });
+        let looked = Looked::deserialize(&lie).unwrap();
+        let checks: Vec<_> = looked.checks.iter().map(Line::check).collect();
+        let shown = for_programs(lie, &checks);
+        assert_eq!(shown["ok"], false);
+        assert_eq!(shown["checks"][0]["remedy"], Code::GatewayRefused.remedy());
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(!text.contains(['\u{9b}', '\u{202e}']) && !text.contains("u001b"), "{text}");
+        assert!(!text.contains("theirs") && !text.contains("run this"), "{text}");
+    }
+
+    #[test]
     fn an_answer_without_end_is_not_taken() {
-        let mut answer = Answer::default();
+        let mut answer = Answer::until(Instant::now() + Duration::from_secs(3600));
         let piece = vec![b'x'; DIAGNOSE_ANSWER_BYTES_MAX / 2];
         assert!(answer.write(&piece).is_ok() && answer.write(&piece).is_ok() && answer.write(b"x").is_err());
+        let mut late = Answer::until(Instant::now());
+        assert!(late.write(b"x").is_err() && late.is_late(), "a byte at a time");
     }
 }

@@ -95,7 +95,8 @@ fn tunnels(status: &Status, members: &[Member]) -> Check {
 /// The interface that has an address, by the kernel's list.
 pub(crate) fn interface_of(address: &Ipv6Addr) -> Option<String> {
     let digits: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
-    let list = fs::read_to_string("/proc/net/if_inet6").ok()?;
+    // Below /proc/self: muster-diagnose@.service has a /proc of processes alone, without /proc/net.
+    let list = fs::read_to_string("/proc/self/net/if_inet6").ok()?;
     let line = list.lines().find(|line| line.starts_with(&digits))?;
     line.split_whitespace().last().map(str::to_owned)
 }

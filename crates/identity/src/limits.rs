@@ -87,6 +87,9 @@ pub const DIAGNOSE_QUESTION_BYTES_MAX: usize = 1024;
 /// The finding: 16 lines, and of 17 certificates sent and 16 trusted names and dates, each bounded by the TLS
 /// handshake that carried them.
 pub const DIAGNOSE_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Until the finding is there: the 60 s that systemd leaves the walk, and the way there and back. A service's
+/// session has no bound of its own, and a member may say nothing for ever.
+pub const DIAGNOSE_ANSWER_MS: u64 = 75_000;
 
 // What the org signs
 

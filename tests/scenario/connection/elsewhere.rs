@@ -83,11 +83,12 @@ fn a_member_that_answers_nonsense_is_not_believed() -> Result<(), lab::SandboxEr
         let org = org(sandbox, 3);
         let at = "127.0.0.1:7000";
         let listener = org.host(1).unwrap().namespace().run(|| TcpListener::bind(at)).unwrap().unwrap();
-        let answers: [&[u8]; 5] = [
+        let answers: [&[u8]; 6] = [
             b"",
             b"hello",
             b"{\"looked\":{}}",
             b"{\"looked\":{\"address\":\"\",\"trust\":{\"source\":\"\",\"anchors\":[]},\"checks\":[]}}",
+            b"{\"looked\":[\"\",{\"source\":\"\",\"anchors\":[]},[{\"stage\":\"tcp\",\"status\":\"ok\",\"code\":null,\"seen\":\"\"}]]}",
             &[b'['; 300 * 1024],
         ];
         let answers = answers.map(<[u8]>::to_vec);
