@@ -189,7 +189,10 @@ fn with_remedy(failure: Failure) -> Failure {
         let expose = "`muster expose diagnose --to unix:/run/muster-diagnose.sock`";
         return failure.remedy(format_args!("{SOCKET}, and {expose}."));
     }
-    if failure.code() == Code::ServiceDown { failure.remedy(format_args!("{SOCKET}.")) } else { failure }
+    if failure.code() == Code::ServiceDown {
+        return failure.remedy(format_args!("Try again: it makes one look at a time. {SOCKET}."));
+    }
+    failure
 }
 
 impl Line {
