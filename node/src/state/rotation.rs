@@ -1,10 +1,11 @@
 //! New keys for this machine.
 //!
 //! They are made beside the old ones, the old key signs the change that names them, and nothing is done
-//! with them before another member has shown that it knows of that change: until then they are nobody's.
+//! with them before a gateway has shown that it knows of that change: until then they are nobody's.
 //! From then on the daemon runs with them, and the old ones end once a gateway has served the new ones,
-//! since by a gateway this machine comes back. Where each step stands is on the disk and in the list, so
-//! a start goes on from there.
+//! since by a gateway this machine comes back. What other members say counts where there is no other
+//! gateway only: those that know of the new keys may all have been removed without knowing it. Where each
+//! step stands is on the disk and in the list, so a start goes on from there.
 
 use std::{
     collections::BTreeSet,
@@ -227,8 +228,8 @@ impl State {
     }
 
     /// Says the change again on every session of sync, and begins a round behind it: its answer proves
-    /// that the change was taken in. Also to the nearest members without a session: one that heard it and
-    /// does not pass it on would leave this machine alone.
+    /// that the change was taken in. Also to the gateways and the nearest members without a session: one
+    /// that heard it and does not pass it on would leave this machine alone.
     fn tell_new_keys(&mut self, now: Now) {
         let Some(change) = self.roster.member_of(&self.me).map(|me| me.since) else { return };
         let Some(record) = self.replica.statement(&change).map(Record::from) else { return };
@@ -236,6 +237,11 @@ impl State {
             self.rotation.telling_until = Some(now.at + TELLING);
             for node in self.overlay.nearest(NEW_KEYS_HEARD_BY) {
                 self.dial(node, Purpose::Sync, None);
+            }
+        }
+        for gateway in self.other_gateways() {
+            if !self.sessions.live_of(gateway).any(|(_, session)| session.purpose == Purpose::Sync) {
+                self.dial(gateway, Purpose::Sync, None);
             }
         }
         let keys: Vec<SessionKey> = self.sync.keys().copied().collect();
@@ -257,37 +263,35 @@ impl State {
     }
 
     fn use_new_keys_if_heard(&mut self, now: Now) {
-        let heard = self.rotation.heard.len();
+        let heard = &self.rotation.heard;
+        let gateways = self.other_gateways();
+        let by_gateway =
+            !self.has_other_gateway() || heard.iter().any(|peer| gateways.contains(&self.first_of(peer)));
         let is_over = self.rotation.telling_until.is_some_and(|until| until <= now.at);
-        if heard >= self.count_others().min(NEW_KEYS_HEARD_BY) || heard > 0 && is_over {
+        let is_enough = heard.len() >= self.count_others().min(NEW_KEYS_HEARD_BY);
+        if by_gateway && (is_enough || !heard.is_empty() && is_over) {
             self.order_keys(KeysOrder::UseNext);
         }
     }
 
     /// Waits until a gateway has accepted the new key, or any member where there is no other gateway.
     fn prove_new_keys(&mut self, since: Instant, now: Now) {
-        let gateways = self.other_gateways();
+        let (gateways, is_alone) = (self.other_gateways(), !self.has_other_gateway());
         let accepted = |session: &Session| {
             let member = self.roster.member_of(&session.member);
-            let wanted = member.is_some_and(|m| gateways.is_empty() || gateways.contains(&m.first()));
+            let wanted = member.is_some_and(|m| is_alone || gateways.contains(&m.first()));
             wanted && !session.is_cut() && matches!(session.purpose, Purpose::Link | Purpose::Sync)
         };
         let served = self.sessions.iter().any(|(_, session)| accepted(session));
-        // Who comes to a gateway from outside does not know which keys it has.
-        let by_members = |session: &Session| matches!(session.purpose, Purpose::Link | Purpose::Sync);
-        let sessions = self.sessions.iter().filter(|(_, session)| by_members(session));
-        let accepting: BTreeSet<PublicKey> = sessions.map(|(_, session)| session.member).collect();
         if served || self.count_others() == 0 {
             if self.rotation.keep_old {
                 self.rotation.at(Step::Kept, None);
             } else {
                 self.order_keys(KeysOrder::Promote);
             }
-        } else if accepting.len() < self.count_others().min(ACCEPTED_BY) && now.at >= since + GIVE_UP {
+        } else if now.at >= since + GIVE_UP {
             // Whoever knew of them has lost them, with its disk, or is hostile and keeps them to itself.
-            tracing::warn!(
-                "hardly anybody accepts the new keys; the old ones are used, and the others told again"
-            );
+            tracing::warn!("no gateway accepts the new keys; the old ones are used, and it is told again");
             self.order_keys(KeysOrder::UseOld);
         } else {
             for gateway in gateways {
@@ -326,6 +330,11 @@ impl State {
         self.roster.good_or_unsettled().filter(|member| !member.uses(&self.me)).count()
     }
 
+    /// Whether the settings name another gateway, if only one that was revoked: by a thief, it may be.
+    fn has_other_gateway(&self) -> bool {
+        self.roster.gateways().iter().any(|gateway| !self.is_mine(&gateway.node))
+    }
+
     /// Gateways that are members and not this machine, by first node key.
     fn other_gateways(&self) -> BTreeSet<PublicKey> {
         let members = self.roster.gateways().iter().filter_map(|g| self.roster.member_of(&g.node));
@@ -358,7 +367,5 @@ const RETRY: Duration = Duration::from_secs(1);
 const NEW_KEYS_HEARD_BY: usize = 4;
 /// one is enough after this time.
 const TELLING: Duration = Duration::from_millis(HEAL_DEADLINE_MS);
-/// By so many, or all others, new keys are to be accepted where no gateway does;
-const ACCEPTED_BY: usize = 2;
-/// after so long the old ones are used again.
+/// After so long without a gateway that accepts the new keys the old ones are used again.
 const GIVE_UP: Duration = Duration::from_secs(60);

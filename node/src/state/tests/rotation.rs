@@ -164,13 +164,46 @@ fn the_gate_of_a_key_closes_with_the_last_link_by_that_key() {
 }
 
 #[test]
-fn new_keys_that_only_one_of_several_members_accepts_give_way_where_no_gateway_does() {
-    let mut bench = Bench::rotated();
-    let mut next = bench.state.replica.chain().head().charter().successor();
-    next.gateways.push(org_trust::Gateway { key: key(77).public(), node: key(20).public() });
-    bench.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], bench.now);
+fn new_keys_are_used_only_once_a_gateway_knows_of_them_whoever_else_does() {
+    let mut bench = Bench::compared();
+    bench.makes_a_gateway_of(20);
+    bench.fails(20, Code::PeerUnreachable);
+    let mut three = bench.sync(30);
+    bench.tells_new_keys();
+    // It may be removed, as everybody else may be that it tells.
+    bench.converse(30, &mut three, &mut other(&[]));
+    for second in 0..60 {
+        assert!(!bench.uses_new_keys(), "after {second} s");
+        bench.later(Duration::from_secs(1));
+    }
+    bench.fails(20, Code::PeerUnreachable);
+    bench.later(Duration::from_secs(1));
+    assert!(bench.deeds.contains(&Deed::Dial(Purpose::Sync)), "it is tried again: {:?}", bench.deeds);
+    let mut two = bench.sync(20);
+    bench.later(Duration::from_secs(1));
+    bench.converse(20, &mut two, &mut other(&[]));
+    assert!(bench.uses_new_keys(), "{:?}", bench.deeds);
+}
+
+#[test]
+fn new_keys_wait_where_the_gateways_are_revoked_for_a_thief_may_have_done_that() {
+    let mut bench = Bench::compared();
+    bench.makes_a_gateway_of(20);
+    bench.revoke(20);
     bench.written();
-    // It may be revoked, or keep the change to itself.
+    let mut three = bench.sync(30);
+    bench.tells_new_keys();
+    bench.converse(30, &mut three, &mut other(&[]));
+    for second in 0..60 {
+        assert!(!bench.uses_new_keys(), "after {second} s");
+        bench.later(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn new_keys_that_no_gateway_accepts_for_a_minute_give_way_whoever_else_does() {
+    let mut bench = Bench::rotated();
+    bench.makes_a_gateway_of(20);
     let _three = bench.sync(30);
     for second in 0..60 {
         assert!(!bench.deeds.iter().any(|deed| matches!(deed, Deed::Keys(_))), "after {second} s");
@@ -197,6 +230,14 @@ fn of_what_a_machine_says_of_itself_no_number_is_shown_that_nobody_knows() {
 }
 
 impl Bench {
+    /// New settings make this member a gateway.
+    fn makes_a_gateway_of(&mut self, node: u8) {
+        let mut next = self.state.replica.chain().head().charter().successor();
+        next.gateways.push(org_trust::Gateway { key: key(77).public(), node: key(node).public() });
+        self.state.take(&[Record::Charter(fixture::settings(next).to_bytes())], self.now);
+        self.written();
+    }
+
     /// It has made new keys, and they are on its disk.
     fn tells_new_keys(&mut self) {
         let (reply, _answered) = oneshot::channel();
