@@ -274,12 +274,15 @@ impl World {
     ) {
         let key = self.machines[by].node;
         let Some(running) = self.machines[at].running() else { return };
+        // Who was admitted a moment ago is served once that is on the disk.
+        let is_stored = running.write.is_none();
         let roster = running.state.replica().roster();
         hold!(
             self,
             invariant_a_handshake_follows_the_list(&roster, &self.machines[at].memory, &key, action, outcome)
         );
-        if self.is_calm && in_step && roster.get(&self.machines[at].node).is_some_and(Member::is_good) {
+        let is_good = roster.get(&self.machines[at].node).is_some_and(Member::is_good);
+        if self.is_calm && in_step && is_stored && is_good {
             hold!(self, invariant_members_are_served(&roster, &key, action, outcome));
         }
     }
