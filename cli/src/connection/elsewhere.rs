@@ -4,13 +4,17 @@
 use core::time::Duration;
 use std::{
     io::{self, Cursor, Read as _, Write},
+    sync::mpsc,
+    thread,
     time::Instant,
 };
 
 use diagnosis::{Check, Stage, Status};
 use identity::{
     Code,
-    limits::{DIAGNOSE_ANSWER_BYTES_MAX, DIAGNOSE_ANSWER_MS, DIAGNOSE_QUESTION_BYTES_MAX},
+    limits::{
+        DIAGNOSE_ANSWER_BYTES_MAX, DIAGNOSE_ANSWER_MS, DIAGNOSE_QUESTION_BYTES_MAX, DIAGNOSE_QUESTION_MS,
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -157,10 +161,11 @@ pub(crate) fn answer(everywhere: &Everywhere) -> Outcome<()> {
 
 fn looked(everywhere: &Everywhere) -> Outcome<Value> {
     let malformed = |why: &dyn core::fmt::Display| Failure::new(Code::RequestMalformed, why);
-    let mut line = Vec::new();
-    let most = u64::try_from(DIAGNOSE_QUESTION_BYTES_MAX).unwrap_or(u64::MAX);
-    // Up to its end: who asks has no more to say.
-    io::stdin().lock().take(most + 1).read_to_end(&mut line).map_err(|error| malformed(&error))?;
+    // One look is made at a time: who is permitted and says nothing is not to keep the others out.
+    let (heard, asked) = mpsc::sync_channel(1);
+    thread::spawn(move || heard.send(question()));
+    let line = asked.recv_timeout(Duration::from_millis(DIAGNOSE_QUESTION_MS));
+    let line = line.map_err(|_| malformed(&"no question came"))?.map_err(|error| malformed(&error))?;
     if line.len() > DIAGNOSE_QUESTION_BYTES_MAX {
         return Err(malformed(&"the question is too long"));
     }
@@ -175,6 +180,14 @@ fn looked(everywhere: &Everywhere) -> Outcome<Value> {
         return Err(Failure::new(Code::GatewayNotKnown, address));
     }
     Ok(look(&places, &known, &args)?.value)
+}
+
+/// What stands on stdin, up to its end: who asks has no more to say.
+fn question() -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let most = u64::try_from(DIAGNOSE_QUESTION_BYTES_MAX).unwrap_or(u64::MAX);
+    io::stdin().lock().take(most + 1).read_to_end(&mut line)?;
+    Ok(line)
 }
 
 /// A member's word is no reason to reach anything but the org's gateways from here.

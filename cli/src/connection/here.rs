@@ -81,7 +81,8 @@ fn tunnels(status: &Status, members: &[Member]) -> Check {
     let others: Vec<_> = members.iter().filter(|member| !member.this).collect();
     let linked = others.iter().filter(|member| member.linked).count();
     let last = others.iter().filter_map(|member| member.heard_ms_ago).min();
-    let seen = format!("{} on {interface}, {linked} of {} other members linked", node.address, others.len());
+    let links = format!("links to {linked} of {} other members, made when used", others.len());
+    let seen = format!("{} on {interface}, {links}", node.address);
     match last {
         None if others.is_empty() => Check::ok(Stage::WireGuard, seen),
         None => Check::warn(Stage::WireGuard, Code::NoTunnel, seen),

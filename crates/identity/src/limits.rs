@@ -84,6 +84,9 @@ pub const PING_FRAME_BYTES_MAX: usize = 256;
 pub const SERVICE_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// What a member asks of another one's diagnosis: an address, of which a name has 253 bytes.
 pub const DIAGNOSE_QUESTION_BYTES_MAX: usize = 1024;
+/// Until the question is there, which is sent with the connection: the patience of a handshake. One look is made
+/// at a time, and who says nothing keeps the others waiting.
+pub const DIAGNOSE_QUESTION_MS: u64 = 5_000;
 /// The finding: 16 lines, and of 17 certificates sent and 16 trusted names and dates, each bounded by the TLS
 /// handshake that carried them.
 pub const DIAGNOSE_ANSWER_BYTES_MAX: usize = 256 * 1024;

@@ -1,6 +1,6 @@
 //! The way to a gateway as another member's machine sees it.
 
-use std::{net::TcpListener, thread, time::Duration};
+use std::{io::Read as _, net::TcpListener, process::Stdio, thread, time::Duration};
 
 use lab::{Daemon, Ready, org::Org};
 use serde_json::Value;
@@ -75,6 +75,21 @@ fn a_member_that_a_policy_lets_sees_how_another_machine_reaches_the_gateway() ->
         println!("{failed:#}");
         assert_eq!(org.ask(2, &["debug", "connection"]).unwrap()["ok"], true);
     })
+}
+
+#[test]
+fn who_asks_for_a_look_and_says_nothing_holds_the_place_for_seconds_only() {
+    let mut answering = std::process::Command::new(harness::programs(&[]).dir.join("muster"))
+        .args(["debug", "answer"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _silent = answering.stdin.take();
+    let mut said = String::new();
+    answering.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(answering.wait().unwrap().success());
+    assert!(said.contains("no question came"), "{said}");
 }
 
 #[test]
