@@ -172,10 +172,7 @@ fn new_keys_are_used_only_once_a_gateway_knows_of_them_whoever_else_does() {
     bench.tells_new_keys();
     // It may be removed, as everybody else may be that it tells.
     bench.converse(30, &mut three, &mut other(&[]));
-    for second in 0..60 {
-        assert!(!bench.uses_new_keys(), "after {second} s");
-        bench.later(Duration::from_secs(1));
-    }
+    bench.uses_no_new_keys_for_a_minute();
     bench.fails(20, Code::PeerUnreachable);
     bench.later(Duration::from_secs(1));
     assert!(bench.deeds.contains(&Deed::Dial(Purpose::Sync)), "it is tried again: {:?}", bench.deeds);
@@ -194,10 +191,7 @@ fn new_keys_wait_where_the_gateways_are_revoked_for_a_thief_may_have_done_that()
     let mut three = bench.sync(30);
     bench.tells_new_keys();
     bench.converse(30, &mut three, &mut other(&[]));
-    for second in 0..60 {
-        assert!(!bench.uses_new_keys(), "after {second} s");
-        bench.later(Duration::from_secs(1));
-    }
+    bench.uses_no_new_keys_for_a_minute();
 }
 
 #[test]
@@ -254,6 +248,13 @@ impl Bench {
 
     fn uses_new_keys(&self) -> bool {
         self.deeds.contains(&Deed::Keys(KeysOrder::UseNext))
+    }
+
+    fn uses_no_new_keys_for_a_minute(&mut self) {
+        for second in 0..60 {
+            assert!(!self.uses_new_keys(), "after {second} s");
+            self.later(Duration::from_secs(1));
+        }
     }
 
     /// The machine runs with keys that it has rotated to.
