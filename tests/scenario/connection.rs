@@ -5,6 +5,7 @@ mod broken;
 mod edge;
 mod elsewhere;
 mod pki;
+mod retired;
 
 use std::{fs, path::PathBuf, time::Duration};
 

@@ -1,11 +1,17 @@
 //! Orgs for the scenarios, and reading what the programs say.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    io::Read as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use age::{armor::ArmoredReader, scrypt, secrecy::SecretString};
 use control::local::{Answer, Request};
 use lab::{
     Ended, Sandbox,
-    org::{Org, OrgError, Programs, wait_until},
+    org::{Org, OrgError, PASSPHRASE, Programs, wait_until},
 };
 use serde_json::Value;
 
@@ -48,9 +54,9 @@ pub(crate) fn org_with(sandbox: &Sandbox, machines: usize, members: usize, env: 
 pub(crate) fn configure_gateway(org: &Org, node: usize) {
     let dir = org.host(node).unwrap().dir();
     let drop_ins = dir.join("etc/muster.toml.d");
-    std::fs::create_dir(&drop_ins).unwrap();
+    fs::create_dir(&drop_ins).unwrap();
     let socket = format!("[gateway]\nsocket = \"{}/run-gateway/gateway.sock\"\n", dir.display());
-    std::fs::write(drop_ins.join("gateway.toml"), socket).unwrap();
+    fs::write(drop_ins.join("gateway.toml"), socket).unwrap();
 }
 
 /// Waits until the first `members` machines list each other, with addresses.
@@ -170,6 +176,16 @@ pub(crate) fn session_ended_with(org: &Org, node: usize, target: usize) -> Optio
     let opened = knocks.iter().position(|k| k.target == name && k.is_session && k.outcome == "ok")?;
     let mut after = knocks.iter().skip(opened).filter(|k| k.target == name && k.is_session);
     after.find(|k| k.outcome != "ok")?.code.clone()
+}
+
+/// What lies in an operator's key file.
+pub(crate) fn key_file(path: &Path) -> String {
+    let file = fs::read(path).unwrap();
+    let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(&file[..])).unwrap();
+    let identity = scrypt::Identity::new(SecretString::from(PASSPHRASE.to_owned()));
+    let mut text = String::new();
+    decryptor.decrypt(std::iter::once(&identity as _)).unwrap().read_to_string(&mut text).unwrap();
+    text
 }
 
 /// Asks a machine's musterd on its control socket.

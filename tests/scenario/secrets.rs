@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use age::{armor::ArmoredReader, scrypt, secrecy::SecretString};
 use identity::SecretKey;
 use lab::org::{Org, PASSPHRASE};
 use org_trust::InviteManifest;
@@ -172,7 +171,7 @@ fn collect(org: &Org, invites: &[String]) -> BTreeMap<String, Vec<u8>> {
     }
     let operator = org.host(0).unwrap().dir().join("operator/muster/demo");
     for (file, line) in [("admin.age", "key "), ("org-keys.age", "root "), ("org-keys.age", "tls-ca ")] {
-        let text = decrypt(&operator.join(file));
+        let text = harness::key_file(&operator.join(file));
         let digits = text.lines().find_map(|l| l.strip_prefix(line)).unwrap();
         let bytes: Vec<u8> =
             digits.as_bytes().chunks(2).map(|pair| identity::decode_hex::<1>(pair).unwrap()[0]).collect();
@@ -195,16 +194,6 @@ fn ed25519_seed(bytes: &[u8]) -> &[u8] {
         32 => bytes,
         _ => &bytes[16..48],
     }
-}
-
-fn decrypt(path: &Path) -> String {
-    let file = fs::read(path).unwrap();
-    let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(&file[..])).unwrap();
-    let identity = scrypt::Identity::new(SecretString::from(PASSPHRASE.to_owned()));
-    let mut text = String::new();
-    let mut reader = decryptor.decrypt(std::iter::once(&identity as _)).unwrap();
-    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
-    text
 }
 
 /// Command lines and environments of every process, sampled until `stop`.
