@@ -32,6 +32,8 @@ use crate::{
 pub(crate) const GATEWAY_CONFIG: &str = "muster-gateway.toml";
 pub(crate) const GATEWAY_CERTIFICATE: &str = "gateway.crt";
 pub(crate) const GATEWAY_KEY: &str = "gateway.key";
+/// Where muster-gateway listens unless it is told otherwise.
+const GATEWAY_PORT: u16 = 443;
 
 /// Runs the command.
 pub(crate) fn run(everywhere: &Everywhere, args: &OrgCreate) -> Outcome<()> {
@@ -190,15 +192,27 @@ fn write_gateway(founding: &Founding, directory: &Path, address: &Address, place
 
 /// The settings of the gateway's front.
 pub(crate) fn gateway_config(directory: &Path, address: &Address, places: &Places) -> String {
-    let any = if address.host().parse::<std::net::Ipv4Addr>().is_ok() { "0.0.0.0" } else { "[::]" };
     let socket = places.gateway_socket.as_deref().unwrap_or_else(|| Path::new(place::GATEWAY_SOCKET));
     format!(
-        "listen = \"{any}:{}\"\ncertificate = {}\nkey = {}\nmusterd = {}\n",
-        address.port(),
+        "{}certificate = {}\nkey = {}\nmusterd = {}\n",
+        listen(address),
         quoted(&directory.join(GATEWAY_CERTIFICATE)),
         quoted(&directory.join(GATEWAY_KEY)),
         quoted(socket),
     )
+}
+
+/// The line that says where the front listens.
+fn listen(address: &Address) -> String {
+    if address.through_edge() {
+        // Host and port are the edge's: they say nothing of this machine.
+        return format!(
+            "# Machines dial {address}. What stands there passes them on to the address below.\n\
+             listen = \"[::]:{GATEWAY_PORT}\"\n"
+        );
+    }
+    let any = if address.host().parse::<std::net::Ipv4Addr>().is_ok() { "0.0.0.0" } else { "[::]" };
+    format!("listen = \"{any}:{}\"\n", address.port())
 }
 
 fn config(places: &Places, storage: KeyStorage, device: &Path) -> String {

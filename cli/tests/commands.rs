@@ -50,6 +50,24 @@ fn org_create_founds_an_org_that_one_passphrase_opens() {
 }
 
 #[test]
+fn behind_an_edge_the_gateway_listens_at_its_own_port_and_not_the_edges() {
+    for (gateway, listen) in [
+        ("gw.example:8443", "listen = \"[::]:8443\"\n"),
+        ("192.0.2.1:8443", "listen = \"0.0.0.0:8443\"\n"),
+        ("wss://gw.example:8443", "listen = \"[::]:443\"\n"),
+        ("wss://192.0.2.1:8443", "listen = \"[::]:443\"\n"),
+    ] {
+        let bench = Bench::new();
+        bench.create_org_at(gateway);
+        let config = fs::read_to_string(bench.path("etc/muster-gateway.toml")).unwrap();
+        let (first, rest) = config.split_at(config.find("listen").unwrap());
+        assert!(rest.starts_with(listen), "{gateway}: {config}");
+        let says_why = format!("# Machines dial {gateway}.");
+        assert_eq!(first.starts_with(&says_why), gateway.starts_with("wss://"), "{gateway}: {config}");
+    }
+}
+
+#[test]
 fn a_machine_with_a_tpm_seals_its_keys_and_says_what_kind_of_tpm_it_is() {
     let bench = Bench::new();
     let swtpm = lab::Swtpm::start(&bench.path("tpm")).unwrap();
