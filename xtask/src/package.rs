@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -107,6 +108,7 @@ fn make(out: &Path, version: &str, built: &Path) -> Result<PathBuf, Failure> {
         put(&tree.join(to), &said, 0o644)?;
     }
     copy_licenses(&tree)?;
+    let installed_kib = installed_kib(&tree).map_err(|e| found(&e))?;
 
     fs::create_dir_all(out).map_err(|e| found(&e))?;
     let name = format!("muster_{version}_amd64");
@@ -122,7 +124,7 @@ fn make(out: &Path, version: &str, built: &Path) -> Result<PathBuf, Failure> {
         let text = fs::read_to_string(packaging.join("debian").join(script)).map_err(|e| found(&e))?;
         put(&tree.join("DEBIAN").join(script), text.replace("@VERSION@", version).as_bytes(), 0o755)?;
     }
-    put(&tree.join("DEBIAN/control"), control(version).as_bytes(), 0o644)?;
+    put(&tree.join("DEBIAN/control"), control(version, installed_kib).as_bytes(), 0o644)?;
     let package = out.join(format!("{name}.deb"));
     let mut build = Command::new("dpkg-deb");
     build.args(["--root-owner-group", "--build"]).arg(&tree).arg(&package).env("SOURCE_DATE_EPOCH", "0");
@@ -157,10 +159,29 @@ fn copy_licenses(tree: &Path) -> Result<(), Failure> {
     put(&tree.join("usr/share/doc/muster/copyright"), text.as_bytes(), 0o644)
 }
 
-fn control(version: &str) -> String {
+/// What dpkg is told that the tree takes (Debian Policy 5.6.20), counted as dpkg-gencontrol counts it: each file in
+/// KiB, rounded up, and 1 KiB for each directory and link.
+fn installed_kib(tree: &Path) -> io::Result<u64> {
+    let mut kib = 1;
+    for entry in fs::read_dir(tree)? {
+        let entry = entry?;
+        // Of a link itself, not of what it names.
+        let metadata = entry.metadata()?;
+        kib += if metadata.is_dir() {
+            installed_kib(&entry.path())?
+        } else if metadata.is_file() {
+            metadata.len().div_ceil(1024)
+        } else {
+            1
+        };
+    }
+    Ok(kib)
+}
+
+fn control(version: &str, installed_kib: u64) -> String {
     format!(
         "Package: muster\nVersion: {version}\nArchitecture: amd64\nMaintainer: muster developers <muster@localhost>\n\
-         Section: net\nPriority: optional\nDepends: {DEPENDS}\nRecommends: systemd\n\
+         Installed-Size: {installed_kib}\nSection: net\nPriority: optional\nDepends: {DEPENDS}\nRecommends: systemd\n\
          Description: node identity without a CA between machines\n \
          Every machine proves an Ed25519 key of its own, sealed by its TPM, on every connection, and the org's\n \
          member list, which spreads by itself over WireGuard, says whether that key is still one of the org's.\n"
@@ -184,6 +205,25 @@ fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
     }
 }
 
-fn found(why: &std::io::Error) -> Failure {
+fn found(why: &io::Error) -> Failure {
     Failure::Machine(why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_installed_size_is_that_of_files_in_whole_kib_and_one_for_each_directory_and_link() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::create_dir(tree.path().join("usr")).unwrap();
+        for (name, bytes, kib) in [("empty", 0, 2), ("one", 1, 3), ("full", 1024, 4), ("more", 1025, 6)] {
+            fs::write(tree.path().join("usr").join(name), vec![0; bytes]).unwrap();
+            assert_eq!(installed_kib(tree.path()).unwrap(), kib, "with {name}");
+        }
+        std::os::unix::fs::symlink("more", tree.path().join("usr/link")).unwrap();
+        std::os::unix::fs::symlink("usr", tree.path().join("directory")).unwrap();
+        assert_eq!(installed_kib(tree.path()).unwrap(), 8);
+        assert!(control("1.2.3", 8).contains("\nInstalled-Size: 8\n"));
+    }
 }
