@@ -93,8 +93,8 @@ pub(super) fn ask(everywhere: &Everywhere, args: &Connection, node: &str) -> Out
     let value = match serde_json::from_slice(&answer.bytes) {
         Ok(Said::Looked(value)) => value,
         Ok(Said::Refused { code, seen }) => {
-            let seen = format!("{name}: {}", harmless(&seen));
-            return Err(Failure::new(Code::parse(&code).unwrap_or(Code::DiagnosisUnsaid), seen));
+            let (code, seen) = refused(&code, &seen);
+            return Err(Failure::new(code, format_args!("{name}: {seen}")));
         }
         Err(_) if answer.bytes.is_empty() => return Err(unsaid(&"nothing came")),
         Err(why) => return Err(unsaid(&why)),
@@ -123,6 +123,15 @@ pub(super) fn ask(everywhere: &Everywhere, args: &Connection, node: &str) -> Out
         out
     });
     Ok(u8::from(!is_well(&checks)))
+}
+
+/// What another machine says that it did not do. Only what it can say of the question itself goes by its own code:
+/// any other would have this machine's people read of their own files and keys, and follow a remedy for them.
+fn refused(code: &str, seen: &str) -> (Code, String) {
+    match Code::parse(code) {
+        Some(known @ (Code::GatewayNotKnown | Code::RequestMalformed)) => (known, harmless(seen)),
+        Some(_) | None => (Code::DiagnosisUnsaid, format!("{} {}", harmless(code), harmless(seen))),
+    }
 }
 
 fn is_well(checks: &[Check<String>]) -> bool {
@@ -307,6 +316,23 @@ mod tests {
         assert!(said.ends_with(Code::GatewayRefused.remedy()), "{said}");
         assert_eq!(line("tcp", "ok", None, "x"), "ok           tcp: x");
         assert_eq!(line("teleport", "fine", Some("MU-0000"), "x"), "FAIL         teleport: MU-0000 x");
+    }
+
+    #[test]
+    fn a_refusal_is_told_as_the_other_machines_and_under_no_code_that_is_about_this_one() {
+        assert_eq!(refused("MU-7046", "gw:22"), (Code::GatewayNotKnown, "gw:22".to_owned()));
+        let own = Code::ALL.iter().filter(|code| refused(&code.to_string(), "").0 == **code);
+        let own: Vec<Code> = own.copied().collect();
+        assert_eq!(own, [Code::RequestMalformed, Code::DiagnosisUnsaid, Code::GatewayNotKnown]);
+        let (code, seen) = refused("MU-1403", "revoked");
+        assert_eq!(
+            (code, seen.as_str()),
+            (Code::DiagnosisUnsaid, "MU-1403 revoked"),
+            "its word stays its word"
+        );
+        let (code, seen) = refused("\u{1b}[2J", "\r\u{202e}");
+        assert_eq!(code, Code::DiagnosisUnsaid);
+        assert!(!seen.contains(['\u{1b}', '\r', '\u{202e}']), "{seen:?}");
     }
 
     #[test]
