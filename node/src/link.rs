@@ -565,5 +565,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Idle time before the kernel asks whether the peer is there, time between its questions, and how
 /// many: news must not wait long behind a neighbour that is gone, and another one is easily found.
 const SYNC_KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(2), Duration::from_secs(1), 3);
-/// A link outlives a short outage of the network below, since what runs over it would.
-const LINK_KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(10), 3);
+/// A link outlives a short outage of the network below, since what runs over it would. A machine may have
+/// hundreds, so each asks seldom: who is gone from the list is cut by the list, and not by this.
+const LINK_KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);

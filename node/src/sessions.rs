@@ -151,7 +151,7 @@ pub enum Line {
 pub struct Ends {
     /// Frames to send.
     pub frames: mpsc::Receiver<Vec<u8>>,
-    /// Tells it to end, and why.
+    /// Tells it to end, and why; in good order where the other end is dropped.
     pub cut: oneshot::Receiver<Cut>,
 }
 
@@ -301,8 +301,12 @@ impl Sessions {
         }
     }
 
-    /// Ends a session at the gateway in good order, after what was sent before.
+    /// Ends a session in good order: at a gateway after what was sent before, else at once.
     pub fn finish(&mut self, key: SessionKey) {
+        if let Some(Session { line: Line::Task { cut, .. }, .. }) = self.sessions.get_mut(&key) {
+            // The task sees that there is nobody left to cut it.
+            return drop(cut.take());
+        }
         if let Some(Session { line: Line::Gateway { id, socket }, .. }) = self.sessions.remove(&key) {
             socket.tell(ToGateway::Cut { id, code: None, reason: String::new() });
         }

@@ -259,8 +259,13 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 1024;
 /// Handshake initiations answered each second before cookies are asked for: about a core's worth
 /// is 5,000, and a thousand machines that boot together must not wait.
 pub const TUNNEL_HANDSHAKES_PER_S: u64 = 2_000;
-/// Packets kept for one member while its tunnel is being made; the rest is dropped, as IP may.
+/// Packets kept for one member while its tunnel is being made, and as many while it is being linked; the
+/// rest is dropped, as IP may.
 pub const TUNNEL_QUEUE_PACKETS_MAX: usize = 16;
+/// A link by which nothing has passed for so long is closed: its two ends ask one another all the while whether they are
+/// there, and a machine that has spoken with thousands would do little else. The next packet opens it again, in
+/// some milliseconds.
+pub const LINK_QUIET_MS: u64 = 600_000;
 /// Tunnels held at once: a tunnel costs 11 KiB.
 pub const TUNNELS_MAX: usize = 4096;
 /// Payload of a tunnel packet: 1,500 less 80 for an IPv6 underlay.

@@ -327,6 +327,17 @@ impl State {
                     self.dial(node, Purpose::Link, None);
                 }
             }
+            TunnelEvent::QuietLink(wireguard) => {
+                let Some(node) = self.roster.by_wireguard(&wireguard).map(Member::first) else {
+                    return;
+                };
+                let live = self.sessions.live_of(node).filter(|(_, s)| s.purpose == Purpose::Link);
+                for key in live.map(|(key, _)| key).collect::<Vec<_>>() {
+                    tracing::debug!(MUSTER_PEER = node.short(), "a quiet link is closed");
+                    self.sessions.finish(key);
+                }
+                self.close_gates(&node);
+            }
             TunnelEvent::Handshake { wireguard, .. } => {
                 if let Some(node) = self.roster.by_wireguard(&wireguard).map(Member::first) {
                     self.replaced_by(&node, &wireguard, now);

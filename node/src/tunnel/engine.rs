@@ -251,13 +251,16 @@ impl Engine {
         }
     }
 
-    /// A link session with the member was accepted: the filter decides from now on. Says whether the
-    /// member is a peer.
-    pub fn open_gate(&mut self, key: &WireGuardKey) -> bool {
+    /// A link session with the member was accepted: the filter decides from now on, also about what waited
+    /// for it. Says whether the member is a peer.
+    pub fn open_gate(&mut self, key: &WireGuardKey, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
-        peer.gate = Gate::Open;
+        let held = peer.open(now);
         if self.by_address.get(&peer.address) == Some(key) {
             self.filter.opened(peer.address);
+        }
+        for packet in held {
+            self.handle_packet(&packet, now);
         }
         true
     }
@@ -310,9 +313,16 @@ impl Engine {
         self.call_others(packet.destination, now);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         match self.filter.outbound(peer.gate, &packet, now) {
-            Verdict::Pass => self.send_packet(key, bytes, now),
+            Verdict::Pass => {
+                if self.filter.uses_link(&packet) {
+                    peer.uses_link(now);
+                }
+                self.send_packet(key, bytes, now);
+            }
             Verdict::GateClosed => {
-                self.out.drops.gate_out += 1;
+                if !peer.hold(bytes, now) {
+                    self.out.drops.gate_out += 1;
+                }
                 if peer.want_link_due(now, WANT_LINK_INTERVAL) {
                     self.out.event(TunnelEvent::WantLink(key));
                 }
@@ -331,10 +341,23 @@ impl Engine {
         self.limiter.reset_count();
         if now >= self.next_purge {
             self.next_purge = now + PURGE;
-            self.filter.purge(now);
+            self.purge(now);
         }
         for peer in self.peers.values_mut() {
             peer.tick(&mut self.scratch, now, &mut self.out);
+        }
+    }
+
+    fn purge(&mut self, now: Instant) {
+        self.filter.purge(now);
+        for (key, peer) in &mut self.peers {
+            self.out.drops.gate_out += peer.let_go(now) as u64;
+            if peer.holds() && peer.want_link_due(now, WANT_LINK_INTERVAL) {
+                self.out.event(TunnelEvent::WantLink(*key));
+            }
+            if peer.has_quiet_link(now) {
+                self.out.event(TunnelEvent::QuietLink(*key));
+            }
         }
     }
 

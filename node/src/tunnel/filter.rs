@@ -148,12 +148,20 @@ impl Filter {
         self.pending.hand_over(|flow| flow.peer == peer, &mut self.flows);
     }
 
-    /// A member's gate was closed: of its flows only those to its conn_auth port stay.
+    /// A member's gate was closed: of its flows those to its conn_auth port go on. The others stay known, since
+    /// a conversation outlives the link that was closed because nobody said anything.
     pub fn closed(&mut self, peer: Ipv6Addr) {
         let conn_auth = (Protocol::Tcp, self.auth_port);
-        let stays = |flow: &Flow| flow.peer == peer && (flow.protocol, flow.theirs) == conn_auth;
-        self.flows.hand_over(stays, &mut self.pending);
-        self.flows.forget(peer);
+        let goes_on = |flow: &Flow| flow.peer == peer && (flow.protocol, flow.theirs) == conn_auth;
+        self.flows.hand_over(goes_on, &mut self.pending);
+    }
+
+    /// Whether a packet makes use of a link: conn_auth and probes pass without one.
+    #[must_use]
+    pub fn uses_link(&self, packet: &Packet) -> bool {
+        let conn_auth = matches!(packet.payload, Payload::Tcp { source, destination, .. }
+            if source == self.auth_port || destination == self.auth_port);
+        !conn_auth && !self.is_probe(packet)
     }
 
     /// A member was removed: nothing of it stays.

@@ -15,6 +15,8 @@ use super::{filter::Gate, peer::Peer};
 pub enum TunnelEvent {
     /// Something here wants to talk to a member whose gate is closed.
     WantLink(WireGuardKey),
+    /// Nothing has passed the member's open gate for LINK_QUIET_MS.
+    QuietLink(WireGuardKey),
     /// A WireGuard session with the member was made or renewed.
     Handshake {
         /// The member.
@@ -63,7 +65,7 @@ pub struct Drops {
     pub unreadable_out: u64,
     /// Received before a link session.
     pub gate_in: u64,
-    /// Sent before a link session.
+    /// Sent before a link session, and not kept until there was one.
     pub gate_out: u64,
     /// Received for a port that is not open.
     pub filter_in: u64,

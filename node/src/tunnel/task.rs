@@ -269,7 +269,9 @@ impl Task {
     fn on_request(&mut self, request: Request) {
         let unheard = match request {
             Request::SetPeers(peers, answer) => answer.send(self.engine.set_peers(peers)).is_err(),
-            Request::OpenGate(member, answer) => answer.send(self.engine.open_gate(&member)).is_err(),
+            Request::OpenGate(member, answer) => {
+                answer.send(self.engine.open_gate(&member, Instant::now())).is_err()
+            }
             Request::CloseGate(member, answer) => answer.send(self.engine.close_gate(&member)).is_err(),
             Request::SetProbed(members, answer) => {
                 self.engine.set_probed(&members);

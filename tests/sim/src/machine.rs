@@ -151,7 +151,8 @@ pub(crate) struct Running {
     pub(crate) disk: SimDisk,
     /// The tunnels: who may have one, whose gate is open, where each was last heard.
     pub(crate) peers: BTreeMap<WireGuardKey, TunnelPeer>,
-    pub(crate) gates: BTreeSet<WireGuardKey>,
+    /// With when a packet last passed it, or it was opened.
+    pub(crate) gates: BTreeMap<WireGuardKey, u64>,
     /// Overlay addresses whose probes pass.
     pub(crate) probed: Vec<Ipv6Addr>,
     pub(crate) learned: BTreeMap<WireGuardKey, SocketAddr>,

@@ -60,6 +60,8 @@ totals! {
     hostile_frames,
     /// Application packets that passed two gates.
     packets,
+    /// Links that were closed because none passed for long.
+    quiet_links,
     /// Changes that admins signed.
     statements,
     /// Of them revocations by admins.

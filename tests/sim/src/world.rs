@@ -299,7 +299,7 @@ impl World {
             Effect::MakeRoleKey(order) => self.order_role_key(machine, order),
             Effect::OpenGate(member) => {
                 if running.peers.contains_key(&member) {
-                    running.gates.insert(member);
+                    running.gates.insert(member, self.now);
                 }
             }
             Effect::Peers(peers) => {
@@ -310,7 +310,7 @@ impl World {
                 running.peers = peers.into_iter().flat_map(by_key).collect();
                 let peers = &running.peers;
                 if !keeps_gates {
-                    running.gates.retain(|member| peers.contains_key(member));
+                    running.gates.retain(|member, _| peers.contains_key(member));
                 }
                 running.learned.retain(|member, _| peers.contains_key(member));
                 running.handshaken.retain(|member, _| peers.contains_key(member));

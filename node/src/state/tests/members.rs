@@ -1,6 +1,9 @@
 //! Whose sessions and tunnels end, and when.
 
+use tokio::sync::oneshot::error::TryRecvError;
+
 use super::*;
+use crate::tunnel::TunnelEvent;
 
 #[test]
 fn a_link_opens_the_gate_before_its_verdict_and_a_revocation_closes_it_before_all_else() {
@@ -24,6 +27,28 @@ fn a_link_opens_the_gate_before_its_verdict_and_a_revocation_closes_it_before_al
     assert_eq!(bench.deeds.last(), Some(&Deed::Peers(0)), "once told, its tunnel goes");
     let (_, verdict) = bench.open_tunnel(&other, "link", wireguard);
     assert!(verdict.ends_with("code=MU-1403"), "{verdict}");
+}
+
+#[test]
+fn a_quiet_link_is_closed_in_good_order_and_made_again_when_it_is_wanted() {
+    let mut bench = Bench::new();
+    let other = Machine::new(20);
+    let wireguard = other.wireguard();
+    let (ends, _) = bench.open_tunnel(&other, "link", wireguard);
+    let (sync, _) = bench.open_tunnel(&other, "sync", wireguard);
+    bench.deeds.clear();
+    bench.state.on_tunnel(TunnelEvent::QuietLink(wireguard), bench.now);
+    bench.perform();
+    assert!(ends.unwrap().cut.try_recv().is_err_and(|gone| gone == TryRecvError::Closed), "without a reason");
+    assert!(sync.unwrap().cut.try_recv().is_err_and(|gone| gone == TryRecvError::Empty), "it alone");
+    assert_eq!(bench.deeds, [Deed::CloseGate(wireguard)]);
+    let (key, _) = bench.state.sessions.iter().find(|(_, s)| s.purpose == Purpose::Link).unwrap();
+    bench.state.on_ended(key, bench.now);
+    bench.perform();
+    bench.deeds.clear();
+    bench.state.on_tunnel(TunnelEvent::WantLink(wireguard), bench.now);
+    bench.perform();
+    assert_eq!(bench.deeds, [Deed::Dial(Purpose::Link)]);
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Engine {
                 return;
             }
         };
+        let mut is_use = false;
         if let Some(inner) = inner {
             peer.rx_bytes += inner.len() as u64;
             tunnel.used = now;
@@ -138,7 +139,10 @@ impl Engine {
                     out.drops.foreign_address += 1;
                 }
                 Ok(packet) => match filter.inbound(peer.gate, &packet, now) {
-                    Verdict::Pass => out.queue.push_back(Output::Packet(inner.to_vec())),
+                    Verdict::Pass => {
+                        is_use = filter.uses_link(&packet);
+                        out.queue.push_back(Output::Packet(inner.to_vec()));
+                    }
                     Verdict::GateClosed => out.drops.gate_in += 1,
                     Verdict::NotAllowed | Verdict::FlowsFull => out.drops.filter_in += 1,
                 },
@@ -152,6 +156,9 @@ impl Engine {
             peer.established(from, now);
         }
         peer.endpoint = Some(from);
+        if is_use {
+            peer.uses_link(now);
+        }
         peer.flush(scratch, out);
         if confirms {
             self.came_up(&key);

@@ -3,7 +3,7 @@ use blake2::{
     digest::{Mac, consts::U16},
 };
 use boringtun::noise::TunnResult;
-use identity::limits::TUNNEL_QUEUE_PACKETS_MAX;
+use identity::limits::{DIAL_DEADLINE_MS, LINK_QUIET_MS, TUNNEL_QUEUE_PACKETS_MAX};
 
 use super::{receive::COOKIE_REPLY_BYTES, *};
 use crate::tunnel::{output::Drops, packet::build};
@@ -179,7 +179,7 @@ fn an_open_gate_carries_echo() {
     let (mut a, mut b) = pair();
     for node in [&mut a, &mut b] {
         let other = wireguard(3 - node.number);
-        assert!(node.engine.open_gate(&other));
+        assert!(node.engine.open_gate(&other, Instant::now()));
     }
     a.engine.handle_packet(&ping(1, 2), Instant::now());
     let [_, (packets, _)] = settle([&mut a, &mut b]);
@@ -230,8 +230,8 @@ fn resign_mac1(initiation: &mut [u8], public: &[u8; 32]) {
 #[test]
 fn a_removed_peer_has_lost_everything_at_once() {
     let (mut a, mut b) = pair();
-    a.engine.open_gate(&wireguard(2));
-    b.engine.open_gate(&wireguard(1));
+    a.engine.open_gate(&wireguard(2), Instant::now());
+    b.engine.open_gate(&wireguard(1), Instant::now());
     let before = sealed(&mut a, &ping(1, 2));
     b.knows(&[]);
     assert_eq!(b.engine.channel_of(address(1)), None);
@@ -243,7 +243,7 @@ fn a_removed_peer_has_lost_everything_at_once() {
     assert_eq!(b.drops().unknown_index, 1);
     b.engine.handle_packet(&ping(2, 1), Instant::now());
     assert_eq!(b.outputs(), []);
-    assert!(!b.engine.open_gate(&wireguard(1)));
+    assert!(!b.engine.open_gate(&wireguard(1), Instant::now()));
 
     // Its next handshake meets silence, and being admitted again begins with a closed gate.
     let mut again = Node::new(1, &[]);
@@ -264,7 +264,7 @@ fn the_other_peers_keep_their_tunnels_when_one_is_removed() {
     a.engine.handle_packet(&knock(1, 2), Instant::now());
     c.engine.handle_packet(&knock(3, 2), Instant::now());
     settle([&mut a, &mut b, &mut c]);
-    b.engine.open_gate(&wireguard(3));
+    b.engine.open_gate(&wireguard(3), Instant::now());
     b.knows(&[3]);
     assert_eq!(b.engine.channel_of(address(1)), None);
     assert_eq!(b.engine.channel_of(address(3)), Some(wireguard(3)));
@@ -278,8 +278,8 @@ fn the_other_peers_keep_their_tunnels_when_one_is_removed() {
 fn a_spoofed_inner_source_is_dropped() {
     let (mut a, mut b) = pair();
     b.knows(&[1, 3]);
-    a.engine.open_gate(&wireguard(2));
-    b.engine.open_gate(&wireguard(1));
+    a.engine.open_gate(&wireguard(2), Instant::now());
+    b.engine.open_gate(&wireguard(1), Instant::now());
     // Node 1 claims node 3's address: its own engine would not send this, so it gets that address.
     a.engine.address = address(3);
     a.engine.handle_packet(&knock(3, 2), Instant::now());
@@ -300,7 +300,7 @@ fn a_packet_for_another_address_is_not_forwarded() {
 #[test]
 fn inner_ipv4_is_dropped() {
     let (mut a, mut b) = pair();
-    b.engine.open_gate(&wireguard(1));
+    b.engine.open_gate(&wireguard(1), Instant::now());
     let mut ipv4 = vec![0; 28];
     ipv4[0] = 0x45;
     ipv4[3] = 28;
@@ -322,11 +322,10 @@ fn a_closed_gate_passes_conn_auth_only_and_says_who_is_wanted() {
     assert_eq!(a.outputs(), [Output::Event(TunnelEvent::WantLink(wireguard(2)))]);
 
     // One end alone cannot open it: what an open sender sends, a closed receiver drops.
-    a.engine.open_gate(&wireguard(2));
-    a.engine.handle_packet(&ping(1, 2), now);
+    a.engine.open_gate(&wireguard(2), Instant::now());
     let [_, (packets, _)] = settle([&mut a, &mut b]);
-    assert_eq!((packets.len(), b.drops().gate_in), (0, 1));
-    b.engine.open_gate(&wireguard(1));
+    assert_eq!((packets.len(), b.drops().gate_in), (0, 3));
+    b.engine.open_gate(&wireguard(1), Instant::now());
     a.engine.handle_packet(&ping(1, 2), now);
     let [_, (packets, _)] = settle([&mut a, &mut b]);
     assert_eq!(packets, [ping(1, 2)]);
@@ -334,6 +333,79 @@ fn a_closed_gate_passes_conn_auth_only_and_says_who_is_wanted() {
     a.engine.handle_packet(&ping(1, 2), now);
     let [_, (packets, _)] = settle([&mut a, &mut b]);
     assert_eq!(packets, Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn what_was_sent_at_a_closed_gate_waits_for_a_link_up_to_a_bound() {
+    let (mut a, mut b) = pair();
+    for _ in 0..TUNNEL_QUEUE_PACKETS_MAX + 5 {
+        a.engine.handle_packet(&ping(1, 2), Instant::now());
+    }
+    assert_eq!((a.datagrams().len(), a.drops().gate_out), (0, 5));
+    b.engine.open_gate(&wireguard(1), Instant::now());
+    a.engine.open_gate(&wireguard(2), Instant::now());
+    let [_, (packets, _)] = settle([&mut a, &mut b]);
+    assert_eq!(packets, vec![ping(1, 2); TUNNEL_QUEUE_PACKETS_MAX]);
+}
+
+#[test]
+fn what_no_link_comes_for_is_asked_for_again_and_then_given_up() {
+    let (mut a, _b) = pair();
+    let start = Instant::now();
+    a.engine.handle_packet(&ping(1, 2), start);
+    let wants = [Output::Event(TunnelEvent::WantLink(wireguard(2)))];
+    assert_eq!(a.outputs(), wants);
+    let patience = Duration::from_millis(DIAL_DEADLINE_MS);
+    a.engine.handle_timeout(start + patience / 2);
+    assert_eq!(a.outputs(), wants);
+    assert_eq!(a.drops().gate_out, 0);
+    a.engine.handle_timeout(start + patience);
+    assert_eq!((a.outputs(), a.drops().gate_out), (vec![], 1));
+    a.engine.open_gate(&wireguard(2), start + patience);
+    assert_eq!(a.outputs(), []);
+}
+
+#[test]
+fn a_removed_peer_gets_nothing_that_waited_for_it() {
+    let (mut a, _b) = pair();
+    a.engine.handle_packet(&ping(1, 2), Instant::now());
+    a.knows(&[]);
+    a.knows(&[2]);
+    a.outputs();
+    a.engine.open_gate(&wireguard(2), Instant::now());
+    assert_eq!(a.outputs(), []);
+}
+
+#[test]
+fn a_link_is_quiet_when_only_conn_auth_and_probes_passed_for_long() {
+    let (mut a, mut b) = pair();
+    let (start, quiet) = (Instant::now(), Duration::from_millis(LINK_QUIET_MS));
+    let probe = build::udp((address(1), AUTH), (address(2), AUTH));
+    for (node, other) in [(&mut a, 2), (&mut b, 1)] {
+        node.engine.open_gate(&wireguard(other), start);
+        node.engine.set_probed(&[address(other.into())]);
+    }
+    // The first of these uses the link, the others need none.
+    let used = start + quiet / 2;
+    for (packet, at) in [(ping(1, 2), used), (knock(1, 2), used + quiet / 2), (probe, used + quiet / 2)] {
+        a.engine.handle_packet(&packet, at);
+        for (_, datagram) in a.datagrams() {
+            b.engine.handle_datagram(place(1), &datagram, at);
+        }
+        assert_eq!(b.outputs(), [Output::Packet(packet)]);
+    }
+    for (node, other) in [(&mut a, 2), (&mut b, 1)] {
+        let mut quiets = |at: Instant| {
+            node.engine.handle_timeout(at);
+            node.outputs().contains(&Output::Event(TunnelEvent::QuietLink(wireguard(other))))
+        };
+        assert!(!quiets(start + quiet), "it was used since");
+        assert!(quiets(used + quiet));
+        assert!(quiets(used + quiet + PURGE), "told again, as long as it is open");
+        node.engine.close_gate(&wireguard(other));
+        node.engine.handle_timeout(used + quiet + PURGE * 2);
+        assert!(!node.outputs().iter().any(|output| matches!(output, Output::Event(_))));
+    }
 }
 
 #[test]

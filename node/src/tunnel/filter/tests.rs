@@ -97,15 +97,20 @@ fn an_open_gate_keeps_the_flow_it_was_opened_over() {
 }
 
 #[test]
-fn a_gate_that_closes_keeps_conn_auth_flows_and_forgets_the_others() {
+fn a_gate_that_closes_passes_conn_auth_alone_and_the_rest_goes_on_when_it_opens_again() {
     let (mut filter, now) = (filter(&[]), Instant::now());
     for port in [AUTH, 80] {
         outbound(&mut filter, Gate::Open, &build::syn((US, 40_000), (PEER, port)), now);
     }
     filter.closed(PEER);
-    assert_eq!(filter.flows(), 1);
-    let answer = build::syn_ack((PEER, AUTH), (US, 40_000));
-    assert_eq!(inbound(&mut filter, Gate::Closed, &answer, now), Verdict::Pass);
+    let answer = |port| build::syn_ack((PEER, port), (US, 40_000));
+    assert_eq!(inbound(&mut filter, Gate::Closed, &answer(AUTH), now), Verdict::Pass);
+    assert_eq!(inbound(&mut filter, Gate::Closed, &answer(80), now), Verdict::GateClosed);
+    filter.opened(PEER);
+    assert_eq!(inbound(&mut filter, Gate::Open, &answer(80), now), Verdict::Pass);
+    assert_eq!(inbound(&mut filter, Gate::Open, &answer(AUTH), now), Verdict::Pass);
+    filter.forget(PEER);
+    assert_eq!(inbound(&mut filter, Gate::Open, &answer(80), now), Verdict::NotAllowed);
 }
 
 #[test]

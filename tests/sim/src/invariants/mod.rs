@@ -123,7 +123,7 @@ impl World {
         let Some(running) = self.machines[number].running() else { return };
         let sessions = running.state.sessions();
         let a = invariant_a_session_is_with_a_member(&roster, sessions);
-        let b = invariant_gates_need_links(&running.gates, &roster, sessions);
+        let b = invariant_gates_need_links(running.gates.keys(), &roster, sessions);
         let c = invariant_tunnels_are_members(running.peers.keys().copied(), &running.lost_at, now);
         let d = invariant_a_former_member_serves_nobody(&roster, &node, sessions, running.out_at, now);
         let report = running.state.replica().report_of(&node);

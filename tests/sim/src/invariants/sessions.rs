@@ -1,6 +1,6 @@
 //! What must hold of sessions, tunnels and handshakes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use identity::{
     Code, PublicKey, WireGuardKey,
@@ -104,8 +104,8 @@ pub(crate) fn invariant_a_former_member_serves_nobody(
 }
 
 /// A gate is open only as long as a link over it is.
-pub(crate) fn invariant_gates_need_links(
-    gates: &BTreeSet<WireGuardKey>,
+pub(crate) fn invariant_gates_need_links<'a>(
+    gates: impl Iterator<Item = &'a WireGuardKey>,
     roster: &Roster,
     sessions: &Sessions,
 ) -> Held {

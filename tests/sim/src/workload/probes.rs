@@ -6,11 +6,20 @@ use control::{
     text::Text,
 };
 use identity::{Code, StatementId};
-use musterd::state::{Decision, Proven};
+use musterd::{
+    state::{Decision, Proven},
+    tunnel::TunnelEvent,
+};
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
-use crate::{network::Party, world::World};
+use crate::{
+    network::Party,
+    world::{SECOND, World},
+};
+
+/// Minutes in earnest, and too long for these runs.
+const QUIET: u64 = 5 * SECOND;
 
 impl World {
     pub(crate) fn up(&self) -> impl Iterator<Item = Party> {
@@ -57,6 +66,7 @@ impl World {
     }
 
     pub(crate) fn traffic(&mut self) {
+        self.close_quiet_links();
         let machines: Vec<Party> = self.up().collect();
         if machines.len() < 2 {
             return;
@@ -70,21 +80,37 @@ impl World {
         }
     }
 
+    fn close_quiet_links(&mut self) {
+        for machine in self.up().collect::<Vec<_>>() {
+            let Some(running) = self.machines[machine].running() else { continue };
+            let is_quiet = |since: u64| self.now.saturating_sub(since) >= QUIET;
+            let gates = running.gates.iter().filter(|(_, since)| is_quiet(**since));
+            for gate in gates.map(|(gate, _)| *gate).collect::<Vec<_>>() {
+                self.totals.quiet_links += 1;
+                self.step(machine, |state, now| state.on_tunnel(TunnelEvent::QuietLink(gate), now));
+            }
+        }
+    }
+
     /// One packet of an application.
     pub(crate) fn packet(&mut self, from: Party, to: Party) {
         let (here, there) = (self.machines[from].wireguard, self.machines[to].wireguard);
         let Some(running) = self.machines[from].running() else { return };
-        if !running.gates.contains(&there) {
+        if !running.gates.contains_key(&there) {
             if running.peers.contains_key(&there) {
                 self.step(from, |state, now| {
-                    state.on_tunnel(musterd::tunnel::TunnelEvent::WantLink(there), now);
+                    state.on_tunnel(TunnelEvent::WantLink(there), now);
                 });
             }
             return;
         }
         let arrives = !self.network.is_blocked(from, to)
-            && self.machines[to].running().is_some_and(|running| running.gates.contains(&here));
+            && self.machines[to].running().is_some_and(|running| running.gates.contains_key(&here));
         if arrives {
+            for (machine, gate) in [(from, there), (to, here)] {
+                let running = self.machines[machine].running_mut();
+                running.and_then(|running| running.gates.insert(gate, self.now));
+            }
             self.totals.packets += 1;
             self.trace.note(self.now, "packet", [from, to], &[], String::new);
             self.check_packet(from, to);
