@@ -89,6 +89,10 @@ impl Node {
         assert!(self.runtime.block_on(self.tunnel.open_gate(peer.wireguard)).unwrap());
     }
 
+    fn closes_to(&self, peer: &Self) {
+        assert!(self.runtime.block_on(self.tunnel.close_gate(peer.wireguard)).unwrap());
+    }
+
     fn channel_of(&self, peer: &Self) -> Option<WireGuardKey> {
         self.runtime.block_on(self.tunnel.channel_of(peer.address)).unwrap()
     }
@@ -151,6 +155,34 @@ fn a_closed_gate_passes_conn_auth_alone_and_an_open_one_what_is_allowed() -> Res
         assert_eq!(other.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
         carries(sender, service.accept().unwrap().0, 16_000_000);
+    })
+}
+
+#[test]
+fn a_conversation_goes_on_over_the_next_link_whoever_speaks_first() -> Result<(), SandboxError> {
+    lab::test(|sandbox| {
+        let (_bridge, [mut a, mut b]) = nodes(sandbox, &["tcp/8080"]);
+        a.knows(vec![b.at(b.ipv4())]);
+        b.knows(vec![a.at(a.ipv4())]);
+        let service = b.listens(SERVICE);
+        a.opens_to(&b);
+        b.opens_to(&a);
+        let mut asking = a.connects(&b, SERVICE, PATIENCE).unwrap();
+        let mut serving = service.accept().unwrap().0;
+        for answers in [true, false] {
+            a.closes_to(&b);
+            b.closes_to(&a);
+            let (speaker, mut from, to) =
+                if answers { (&mut b, &serving, &mut asking) } else { (&mut a, &asking, &mut serving) };
+            from.write_all(b"still there?").unwrap();
+            while !matches!(speaker.events.blocking_recv().unwrap(), TunnelEvent::WantLink(_)) {}
+            b.opens_to(&a);
+            a.opens_to(&b);
+            to.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut heard = [0; 12];
+            to.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, b"still there?");
+        }
     })
 }
 
