@@ -257,7 +257,7 @@ impl State {
             if purpose == Purpose::Sync {
                 self.overlay.handle_dial_failed(self.ms(now), node);
                 self.follow_overlay(now);
-            } else {
+            } else if purpose == Purpose::Link {
                 self.dials.quiet_until.insert(node, now.at + LINK_RETRY);
             }
         }

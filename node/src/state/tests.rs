@@ -333,10 +333,10 @@ impl Bench {
     }
 
     /// A dial ends without a session.
-    fn fails(&mut self, node: u8, code: Code) {
+    fn fails(&mut self, node: u8, purpose: Purpose, code: Code) {
         let (reply, _decided) = oneshot::channel();
         let result = Err(Failure { code, detail: String::new() });
-        let dialled = Dialled { node: key(node).public(), purpose: Purpose::Sync, result, reply };
+        let dialled = Dialled { node: key(node).public(), purpose, result, reply };
         self.state.on_dialled(dialled, self.now);
         self.perform();
         self.deeds.clear();

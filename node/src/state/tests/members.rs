@@ -52,6 +52,23 @@ fn a_quiet_link_is_closed_in_good_order_and_made_again_when_it_is_wanted() {
 }
 
 #[test]
+fn traffic_makes_a_new_dial_a_second_after_one_for_a_link_failed_and_at_once_after_another() {
+    let mut bench = Bench::new();
+    let wireguard = Machine::new(20).wireguard();
+    let wants = |bench: &mut Bench| {
+        bench.state.on_tunnel(TunnelEvent::WantLink(wireguard), bench.now);
+        bench.perform();
+        std::mem::take(&mut bench.deeds)
+    };
+    bench.fails(20, Purpose::Ping, Code::ActionUnknown);
+    assert_eq!(wants(&mut bench), [Deed::Dial(Purpose::Link)]);
+    bench.fails(20, Purpose::Link, Code::PeerUnreachable);
+    assert_eq!(wants(&mut bench), []);
+    bench.now.at += Duration::from_secs(1);
+    assert_eq!(wants(&mut bench), [Deed::Dial(Purpose::Link)]);
+}
+
+#[test]
 fn a_revoked_peer_that_does_not_go_loses_its_tunnel_when_its_time_is_over() {
     let mut bench = Bench::new();
     let other = Machine::new(20);
@@ -229,7 +246,7 @@ fn a_word_that_may_not_be_so_any_more_is_asked_for_again() {
         status.problems.iter().map(|problem| problem.code.0).collect::<Vec<_>>()
     };
     // It has not heard of new keys, or of settings. It will, and then nothing says so.
-    bench.fails(20, Code::UnknownKey);
+    bench.fails(20, Purpose::Sync, Code::UnknownKey);
     assert_eq!(problems(&mut bench), [Code::UnknownKey]);
     let mut waited = 0;
     while !bench.deeds.contains(&Deed::Dial(Purpose::Sync)) {
@@ -238,7 +255,7 @@ fn a_word_that_may_not_be_so_any_more_is_asked_for_again() {
         bench.later(Duration::from_secs(1));
         assert_eq!(problems(&mut bench), [Code::UnknownKey], "it has not said otherwise");
     }
-    bench.fails(20, Code::Revoked);
+    bench.fails(20, Purpose::Sync, Code::Revoked);
     assert_eq!(problems(&mut bench), [Code::Revoked], "what it says last");
     bench.later(Duration::from_secs(15));
     assert!(matches!(bench.dialled(&Machine::new(20), Purpose::Sync), Decision::Open { .. }));
@@ -249,7 +266,7 @@ fn a_word_that_may_not_be_so_any_more_is_asked_for_again() {
 #[test]
 fn a_word_that_is_doubted_is_shown_again_if_it_is_said_again() {
     let mut bench = Bench::compared();
-    bench.fails(20, Code::PeerUnreachable);
+    bench.fails(20, Purpose::Sync, Code::PeerUnreachable);
     let _sync = bench.sync(20);
     let key_of = bench.session_with(20);
     bench.state.on_told(key_of, Code::Revoked, bench.now);
@@ -264,6 +281,6 @@ fn a_word_that_is_doubted_is_shown_again_if_it_is_said_again() {
     bench.deeds.clear();
     bench.later(Duration::from_secs(1));
     assert!(bench.deeds.contains(&Deed::Dial(Purpose::Sync)), "{:?}", bench.deeds);
-    bench.fails(20, Code::Revoked);
+    bench.fails(20, Purpose::Sync, Code::Revoked);
     assert_eq!(problems(&mut bench), 1, "it still says so");
 }

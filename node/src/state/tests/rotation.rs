@@ -93,7 +93,7 @@ fn new_keys_are_used_only_once_a_member_has_answered_a_round_behind_them() {
 fn new_keys_wait_for_the_nearest_members_to_know_of_them_and_for_one_no_longer_than_five_seconds() {
     for both in [true, false] {
         let mut bench = Bench::compared();
-        bench.fails(30, Code::PeerUnreachable);
+        bench.fails(30, Purpose::Sync, Code::PeerUnreachable);
         let mut two = bench.sync(20);
         bench.tells_new_keys();
         assert!(
@@ -167,13 +167,13 @@ fn the_gate_of_a_key_closes_with_the_last_link_by_that_key() {
 fn new_keys_are_used_only_once_a_gateway_knows_of_them_whoever_else_does() {
     let mut bench = Bench::compared();
     bench.makes_a_gateway_of(20);
-    bench.fails(20, Code::PeerUnreachable);
+    bench.fails(20, Purpose::Sync, Code::PeerUnreachable);
     let mut three = bench.sync(30);
     bench.tells_new_keys();
     // It may be removed, as everybody else may be that it tells.
     bench.converse(30, &mut three, &mut other(&[]));
     bench.uses_no_new_keys_for_a_minute();
-    bench.fails(20, Code::PeerUnreachable);
+    bench.fails(20, Purpose::Sync, Code::PeerUnreachable);
     bench.later(Duration::from_secs(1));
     assert!(bench.deeds.contains(&Deed::Dial(Purpose::Sync)), "it is tried again: {:?}", bench.deeds);
     let mut two = bench.sync(20);

@@ -10,8 +10,8 @@ const OPEN: &str = " code=MU-1417";
 #[test]
 fn a_machine_that_lacks_the_end_of_a_cut_keeps_in_step_and_serves_nobody_until_it_has_it() {
     let mut bench = Bench::compared();
-    bench.fails(20, Code::PeerUnreachable);
-    bench.fails(30, Code::PeerUnreachable);
+    bench.fails(20, Purpose::Sync, Code::PeerUnreachable);
+    bench.fails(30, Purpose::Sync, Code::PeerUnreachable);
     let (mut two, mut three) = (bench.sync(20), bench.sync(30));
     let mut link = bench.open_tunnel(&Machine::new(20), "link", Machine::new(20).wireguard()).0.unwrap();
     let end = bench.end_of_the_cut();
