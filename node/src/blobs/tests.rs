@@ -212,6 +212,37 @@ fn parts_that_are_old_go_and_opens_without_end_leave_no_more_than_there_is_room_
 }
 
 #[test]
+fn files_are_counted_of_one_member_and_of_all_however_small_they_are() {
+    let bench = Bench::new();
+    let blobs = bench.blobs(u64::MAX, u64::MAX);
+    let (one, two, three) = (file(1, 1), file(1, 2), file(1, 3));
+    // As many as there may be would take long to put: they stand in the index alone.
+    let fill = |until: usize, of: u8| {
+        let mut index = blobs.index();
+        for n in index.len()..until {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            let owners = BTreeSet::from([member(of)]);
+            index.insert(BlobHash(hash), Entry { bytes: Some(1), owners, ..Entry::default() });
+        }
+        assert_eq!(index.len(), until);
+    };
+    fill(BLOBS_PER_MEMBER_MAX - 1, 1);
+    assert_eq!(put(&blobs, 1, &one), PutReply::Kept);
+    assert_eq!(put(&blobs, 1, &two), PutReply::Refused(Code::BlobsFull), "its own share");
+    fill(BLOBS_KEPT_MAX - 1, 3);
+    assert_eq!(put(&blobs, 2, &two), PutReply::Kept);
+    assert_eq!(put(&blobs, 2, &three), PutReply::Refused(Code::BlobsFull), "all there may be");
+    assert!(bench.names(&three.1.hash()).is_empty());
+    blobs.remove(&two.1.hash(), member(2)).unwrap();
+    assert_eq!(open(&mut keeper(&blobs, 4), &two.1), PutReply::From(0));
+    // A part counts, too, and goes first.
+    assert_eq!(put(&blobs, 2, &three), PutReply::Kept);
+    assert!(bench.names(&two.1.hash()).is_empty());
+    assert_eq!(blobs.list().len(), BLOBS_KEPT_MAX);
+}
+
+#[test]
 fn what_a_power_cut_left_is_put_right_at_the_next_start() {
     let bench = Bench::new();
     let one = file(2, 0);

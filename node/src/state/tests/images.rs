@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use identity::{
     BlobHash,
-    limits::{BLOB_QUIET_MS, BLOB_SESSIONS_PER_MEMBER_MAX},
+    limits::{BLOB_PUTS_MAX, BLOB_PUTS_PER_MEMBER_MAX, BLOB_QUIET_MS, BLOB_SESSIONS_PER_MEMBER_MAX},
 };
-use org_trust::{BlobReply, BlobRequest};
+use org_trust::{BlobReply, BlobRequest, PolicyChange};
+use policy::PolicyFile;
+use tempfile::TempDir;
 
 use super::*;
+use crate::blobs::{Blobs, Room};
 
 const PIECES: BlobRequest = BlobRequest::Pieces { file: BlobHash([7; 32]), first: 0, count: 16 };
 
@@ -172,6 +175,42 @@ fn a_machine_fetches_in_few_sessions_at_once_at_the_gateway_and_in_its_tunnel() 
     assert!(held.iter().all(|(_, verdict)| verdict.starts_with("ok ")));
     let (_, verdict) = open();
     assert!(verdict.ends_with("code=MU-1411"), "{verdict}");
+}
+
+#[test]
+fn a_keeper_takes_few_files_at_once_from_one_member_and_no_more_than_it_can_from_all() {
+    let mut bench = Bench::new();
+    let dir = TempDir::new().unwrap();
+    let blobs = Blobs::open(dir.path(), Room { max: 1024, member: 1024 }).unwrap();
+    bench.state.on_blobs(Some(Arc::new(blobs)));
+    let policy = PolicyFile::parse("[[rule]]\nfrom = 'any'\nto = 'any'\naction = ['blob-put']\n").unwrap();
+    let policy = Payload::from(PolicyChange { number: 1, policy: policy.policy });
+    let signed = bench.signed(Lane::Main, &policy);
+    drop(bench.submit(&signed));
+    bench.written();
+    let crowd = BLOB_PUTS_MAX / BLOB_PUTS_PER_MEMBER_MAX;
+    let seeds = (100..).step_by(3).take(crowd + 1);
+    let machines: Vec<_> =
+        seeds.inspect(|seed| bench.admit(*seed, Assurance::File)).map(Machine::new).collect();
+    let open =
+        |bench: &mut Bench, machine: &Machine| bench.open_tunnel(machine, "blob-put", machine.wireguard()).1;
+
+    let (last, machines) = machines.split_last().unwrap();
+    for machine in machines {
+        for _ in 0..BLOB_PUTS_PER_MEMBER_MAX {
+            let verdict = open(&mut bench, machine);
+            assert!(verdict.starts_with("ok "), "{verdict}");
+        }
+        let verdict = open(&mut bench, machine);
+        assert!(verdict.ends_with("code=MU-1411"), "{verdict}");
+    }
+    assert_eq!(bench.state.sessions.iter().count(), BLOB_PUTS_MAX);
+    let verdict = open(&mut bench, last);
+    assert!(verdict.ends_with("code=MU-1411"), "it has none, and there is no place: {verdict}");
+    let (one, _) = bench.state.sessions.iter().next().unwrap();
+    bench.state.on_ended(one, bench.now);
+    let verdict = open(&mut bench, last);
+    assert!(verdict.starts_with("ok "), "{verdict}");
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Bench {
         self.state.roster.get(&station.machine.node.public()).unwrap().first()
     }
 
-    fn admit(&mut self, seed: u8, assurance: Assurance) {
+    pub(super) fn admit(&mut self, seed: u8, assurance: Assurance) {
         let (machine, org) = (Machine::new(seed), self.state.org);
         let admit = Admit::by_admin(&org, machine.keys(), admin().public(), name("new"), assurance);
         let statement = self.signed(Lane::Main, &Payload::from(admit));
