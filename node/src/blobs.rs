@@ -9,7 +9,9 @@
 //! So nothing is read but names, lengths and what its hash checks. A part is as long as the file is to be and
 //! counts so; it belongs to whoever sends it, since whoever knows a hash need not have the file.
 
+mod held;
 pub(crate) mod session;
+mod taking;
 #[cfg(test)]
 mod tests;
 
@@ -18,16 +20,16 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use identity::{
-    BlobHash, Code, Outline, PublicKey, encode_hex,
-    limits::{BLOB_PART_KEPT_MS, BLOB_PIECE_BYTES, BLOBS_KEPT_MAX, BLOBS_PER_MEMBER_MAX},
-};
+use identity::{BlobHash, Code, PublicKey, encode_hex};
+
+use held::{Entry, Part};
+pub use taking::Taking;
 
 /// `[blobs]`: how much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,21 +63,6 @@ pub struct Blobs {
     dir: PathBuf,
     room: Room,
     index: Mutex<BTreeMap<BlobHash, Entry>>,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    /// How long it is; none while only parts are there.
-    bytes: Option<u64>,
-    owners: BTreeSet<PublicKey>,
-    parts: BTreeMap<PublicKey, Part>,
-}
-
-#[derive(Debug)]
-struct Part {
-    bytes: u64,
-    touched: SystemTime,
-    is_live: bool,
 }
 
 /// What a put begins with.
@@ -274,79 +261,6 @@ impl Blobs {
         Ok(())
     }
 
-    /// Parts that nobody sends go when they are old, or when what is put now needs their room.
-    fn make_room(
-        &self,
-        index: &mut BTreeMap<BlobHash, Entry>,
-        (file, by): (BlobHash, PublicKey),
-        bytes: u64,
-    ) -> Result<(), BlobsError> {
-        let old = SystemTime::now().checked_sub(Duration::from_millis(BLOB_PART_KEPT_MS));
-        let mut idle: Vec<(SystemTime, BlobHash, PublicKey)> = Vec::new();
-        for (hash, entry) in index.iter() {
-            let parts = entry.parts.iter().filter(|(of, part)| !part.is_live && (*hash, **of) != (file, by));
-            idle.extend(parts.map(|(of, part)| (part.touched, *hash, *of)));
-        }
-        idle.sort();
-        let full = || BlobsError { code: Code::BlobsFull, detail: format!("{file} of {bytes} bytes") };
-        if bytes > self.room.member.min(self.room.max) {
-            return Err(full());
-        }
-        for (touched, hash, of) in &idle {
-            let is_old = old.is_some_and(|old| *touched < old);
-            let lacks_own = !self.has_room_of(index, (file, by), bytes);
-            if is_old || (lacks_own && *of == by) {
-                self.end_part(index, hash, of)?;
-            }
-        }
-        if !self.has_room_of(index, (file, by), bytes) {
-            return Err(full());
-        }
-        for (_, hash, of) in &idle {
-            if self.has_room(index, (file, by), bytes) {
-                break;
-            }
-            self.end_part(index, hash, of)?;
-        }
-        if self.has_room(index, (file, by), bytes) { Ok(()) } else { Err(full()) }
-    }
-
-    fn has_room_of(
-        &self,
-        index: &BTreeMap<BlobHash, Entry>,
-        (file, by): (BlobHash, PublicKey),
-        bytes: u64,
-    ) -> bool {
-        let others = || index.iter().map(|(hash, entry)| entry.of(&by, *hash == file));
-        let (count, used) = others().fold((0, 0), |(count, used), (n, bytes)| (count + n, used + bytes));
-        count < BLOBS_PER_MEMBER_MAX && self.room.member.saturating_sub(used) >= bytes
-    }
-
-    fn has_room(
-        &self,
-        index: &BTreeMap<BlobHash, Entry>,
-        (file, by): (BlobHash, PublicKey),
-        bytes: u64,
-    ) -> bool {
-        let before = index.get(&file).and_then(|entry| entry.parts.get(&by)).map_or(0, |part| part.bytes);
-        let used: u64 = index.values().map(Entry::bytes).sum();
-        let count: usize = index.values().map(|entry| 1 + entry.parts.len()).sum();
-        count < BLOBS_KEPT_MAX && self.room.max.saturating_sub(used - before) >= bytes
-    }
-
-    fn end_part(
-        &self,
-        index: &mut BTreeMap<BlobHash, Entry>,
-        file: &BlobHash,
-        of: &PublicKey,
-    ) -> Result<(), BlobsError> {
-        let path = self.path(file).join(part_of(of));
-        remove_if_there(&path).map_err(|error| problem(&path, &error))?;
-        let Some(entry) = index.get_mut(file) else { return Ok(()) };
-        entry.parts.remove(of);
-        if entry.parts.is_empty() && entry.bytes.is_none() { self.forget(index, file) } else { Ok(()) }
-    }
-
     fn path(&self, file: &BlobHash) -> PathBuf {
         self.dir.join(encode_hex(file.as_bytes()))
     }
@@ -383,120 +297,6 @@ impl What {
     }
 }
 
-impl Entry {
-    fn read(dir: &Path) -> io::Result<Self> {
-        let mut entry = Self::default();
-        for found in fs::read_dir(dir)? {
-            let found = found?;
-            let (name, metadata) = (found.file_name(), found.metadata()?);
-            let name = name.to_string_lossy();
-            if name == DATA {
-                entry.bytes = Some(metadata.len());
-            } else if let Some(key) = name.strip_prefix(OWNER) {
-                entry.owners.extend(PublicKey::from_hex(key).ok());
-            } else if let Some(Ok(key)) = name.strip_prefix(PART).map(PublicKey::from_hex) {
-                let touched = metadata.modified()?;
-                entry.parts.insert(key, Part { bytes: metadata.len(), touched, is_live: false });
-            }
-        }
-        Ok(entry)
-    }
-
-    /// On disk, or soon to be.
-    fn bytes(&self) -> u64 {
-        self.bytes.unwrap_or(0) + self.parts.values().map(|part| part.bytes).sum::<u64>()
-    }
-
-    /// How many of them are a member's, and their bytes; of `this` one not the part.
-    fn of(&self, member: &PublicKey, this: bool) -> (usize, u64) {
-        let whole = self.bytes.filter(|_| self.owners.contains(member));
-        let part = self.parts.get(member).filter(|_| !this).map(|part| part.bytes);
-        let each = || whole.into_iter().chain(part);
-        (each().count(), each().sum())
-    }
-}
-
-/// A file on its way in.
-#[derive(Debug)]
-pub struct Taking {
-    blobs: Arc<Blobs>,
-    hash: BlobHash,
-    by: PublicKey,
-    file: File,
-    path: PathBuf,
-    dir: PathBuf,
-}
-
-impl Taking {
-    /// How many pieces from the first on an earlier try has left, each checked.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn resume(&self, outline: &Outline) -> Result<u32, BlobsError> {
-        let mut piece = Vec::with_capacity(BLOB_PIECE_BYTES);
-        for index in 0..outline.pieces() {
-            piece.clear();
-            let read = (&self.file).take(BLOB_PIECE_BYTES as u64).read_to_end(&mut piece);
-            read.map_err(|error| problem(&self.path, &error))?;
-            if outline.check(index, &piece).is_err() {
-                return Ok(index);
-            }
-        }
-        Ok(outline.pieces())
-    }
-
-    /// One piece, which was checked.
-    ///
-    /// # Errors
-    /// [`Code::BlobNotKept`].
-    pub fn write(&self, index: u32, piece: &[u8]) -> Result<(), BlobsError> {
-        let at = u64::from(index) * BLOB_PIECE_BYTES as u64;
-        self.file.write_all_at(piece, at).map_err(|error| not_kept(&self.path, &error))
-    }
-
-    /// All of it is there. When this returns it stays, whatever happens to the machine.
-    ///
-    /// # Errors
-    /// [`Code::BlobNotKept`].
-    pub fn finish(self, outline: &Outline) -> Result<(), BlobsError> {
-        let failed = |error: io::Error| not_kept(&self.path, &error);
-        self.file.sync_all().map_err(failed)?;
-        let mut index = self.blobs.index();
-        let entry = index.entry(self.hash).or_default();
-        let is_here = entry.bytes.is_some();
-        let named = || {
-            if !is_here {
-                write_synced(&self.dir.join(OUTLINE), &outline.encode())?;
-            }
-            write_synced(&self.dir.join(owner(&self.by)), &[])?;
-            // Who put it stands there before it does: nothing is kept for nobody.
-            File::open(&self.dir)?.sync_all()?;
-            if is_here {
-                fs::remove_file(&self.path)?
-            } else {
-                fs::rename(&self.path, self.dir.join(DATA))?
-            }
-            File::open(&self.dir)?.sync_all()
-        };
-        named().map_err(failed)?;
-        entry.parts.remove(&self.by);
-        entry.bytes = Some(outline.bytes());
-        entry.owners.insert(self.by);
-        Ok(())
-    }
-}
-
-/// What came of it waits for the rest, if it is not whole.
-impl Drop for Taking {
-    fn drop(&mut self) {
-        let mut index = self.blobs.index();
-        if let Some(part) = index.get_mut(&self.hash).and_then(|entry| entry.parts.get_mut(&self.by)) {
-            part.is_live = false;
-            part.touched = SystemTime::now();
-        }
-    }
-}
-
 /// A directory that stays.
 fn make_dir(dir: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
@@ -504,12 +304,6 @@ fn make_dir(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, content)?;
-    file.sync_all()
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

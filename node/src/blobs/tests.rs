@@ -1,9 +1,13 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-use identity::{Outliner, SecretKey};
+use identity::{
+    Outline, Outliner, SecretKey,
+    limits::{BLOB_PART_KEPT_MS, BLOB_PIECE_BYTES, BLOBS_KEPT_MAX, BLOBS_PER_MEMBER_MAX},
+};
 use org_trust::{PutReply, PutRequest, Putting};
 
 use super::{session::Keeper, *};
