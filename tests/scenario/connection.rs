@@ -6,6 +6,7 @@ mod edge;
 mod elsewhere;
 mod pki;
 mod retired;
+mod servers;
 
 use std::{fs, path::PathBuf, time::Duration};
 

@@ -4,58 +4,27 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{SocketAddr, UdpSocket},
+    net::UdpSocket,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::Duration,
 };
 
-use conn_auth::{Accept, Binding, Reference, Refusal};
-use identity::{Code, Name, SecretKey};
 use lab::Program;
-use org_trust::{Admin, CaState, Charter, CharterChain, Gateway, Record, Records, TlsCa, UnverifiedCharter};
+use org_trust::{CaState, Record, Records};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpSocket, TcpStream},
     runtime::Runtime,
-    time::Instant,
 };
-use transport::{ClientTls, Deadlines, Incoming, Request, ServerTls, Status};
+use transport::{ClientTls, ServerTls, Status};
 
-use super::pki::{AHEAD, Authority, GOOD, PAST, pem};
+use super::{
+    pki::{AHEAD, Authority, GOOD, PAST, pem},
+    servers::{Behind, Does, HOST, Keys, serve, server},
+};
 use crate::harness;
-
-const HOST: &str = "127.0.0.1";
-
-/// What a server does with each connection.
-#[derive(Clone)]
-enum Does {
-    /// Says this at once, and closes.
-    Says(Vec<u8>),
-    /// Nothing at all.
-    Nothing,
-    /// Serves TLS and what is behind it.
-    Tls(ServerTls, Behind),
-    /// Opens TLS and makes another TLS connection to a gateway.
-    Edge(ServerTls, ClientTls, SocketAddr),
-}
-
-/// What a server does behind TLS.
-#[derive(Clone, Copy)]
-enum Behind {
-    Well,
-    Settings(Status),
-    JunkSettings,
-    /// Answers the upgrade with this.
-    Answer(&'static str),
-    OtherKey,
-    HelloRefused,
-    Challenge(&'static str),
-    Suspended,
-    Verdict(&'static str),
-}
 
 /// One broken thing.
 struct Fixture {
@@ -89,6 +58,7 @@ fn every_broken_thing_has_a_code_of_its_own() -> Result<(), lab::SandboxError> {
         println!("{table}{} broken things, as many codes", seen.len());
         assert!(seen.len() >= 20);
         bench.holds_dns();
+        bench.holds_inside();
         // It is the fixtures that are broken, and not the bench.
         let well = bench.serve(Does::Tls(bench.served.clone(), Behind::Well));
         let (exit, found) = bench.look(&well, &bench.state.clone(), None);
@@ -288,6 +258,29 @@ impl<'a> Bench<'a> {
         print!("{}", self.holds(&fixture("no such name", "MU-5001")));
     }
 
+    /// Who has the gateway's own TLS key, where machines dial `wss://`: nothing but the binding tells.
+    fn holds_inside(&self) {
+        let gateway = self.serve(Does::Tls(self.served.clone(), Behind::Well)).parse().unwrap();
+        let shown = Authority::root("the CDN's").leaf(HOST, GOOD);
+        let client = ClientTls::new([self.root.certificate.der().as_ref()]).unwrap();
+        let edge = Does::EdgeInside(server(&[&shown], &shown), self.served.clone(), client, gateway);
+        let address = format!("wss://{}", self.serve(edge));
+        let (exit, found) = self.look(&address, &self.state, None);
+        assert_eq!((exit, &found["client_code"]), (Some(1), &Value::from("MU-1005")), "{found}");
+        let checks = found["checks"].as_array().unwrap();
+        let failed: Vec<_> = checks.iter().filter(|check| check["status"] == "fail").collect();
+        assert_eq!(failed.len(), 1, "{found}");
+        assert_eq!(
+            (&failed[0]["stage"], &failed[0]["code"]),
+            (&"exporter".into(), &"MU-7040".into()),
+            "{found}"
+        );
+        let is_well =
+            |stage: &str| checks.iter().any(|check| check["stage"] == stage && check["status"] == "ok");
+        let before = ["edge", "tls", "chain", "name", "time", "anchor", "settings", "websocket"];
+        assert!(before.iter().all(|stage| is_well(stage)), "{found}");
+    }
+
     fn look(&self, address: &str, state: &Path, bundle: Option<&Path>) -> (Option<i32>, Value) {
         let nowhere = self.dir.join("nowhere");
         let mut program = Program::new(&self.muster)
@@ -319,113 +312,6 @@ impl<'a> Bench<'a> {
     }
 }
 
-async fn serve(mut tcp: TcpStream, does: Does, org: Arc<Keys>) {
-    match does {
-        Does::Says(bytes) => {
-            // Whatever was said first is read, so that closing does not take the answer with it.
-            let mut hello = [0; 1024];
-            drop(tcp.read(&mut hello).await);
-            drop(tcp.write_all(&bytes).await);
-            drop(tcp.shutdown().await);
-        }
-        Does::Nothing => drop(tcp.read_to_end(&mut Vec::new()).await),
-        Does::Tls(tls, behind) => {
-            let Ok((stream, exporter)) = tls.accept(tcp).await else { return };
-            if let Behind::Answer(text) = behind {
-                return answer(stream, text).await;
-            }
-            let incoming = Incoming::new(stream, Deadlines::since(Instant::now()));
-            // A dialler that has seen enough hangs up, which is its good right.
-            answered(incoming, exporter, behind, &org).await.unwrap_or_default();
-        }
-        Does::Edge(tls, client, gateway) => {
-            let (mut outside, _) = tls.accept(tcp).await.unwrap();
-            let inside = TcpStream::connect(gateway).await.unwrap();
-            let (mut inside, _) = client.connect(HOST, inside).await.unwrap();
-            drop(copy_bidirectional(&mut outside, &mut inside).await);
-        }
-    }
-}
-
-/// Gives an empty page of settings, then this text.
-async fn answer(mut stream: tokio_rustls::server::TlsStream<TcpStream>, text: &str) {
-    for text in ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", text] {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        stream.write_all(text.as_bytes()).await.unwrap();
-        stream.flush().await.unwrap();
-    }
-}
-
-async fn answered(
-    mut incoming: Incoming<tokio_rustls::server::TlsStream<TcpStream>>,
-    exporter: [u8; 32],
-    behind: Behind,
-    org: &Keys,
-) -> Result<(), transport::ServeError> {
-    let upgrade = loop {
-        match incoming.next().await? {
-            Request::Upgrade(upgrade) => break upgrade,
-            Request::Inner(inner) => return inner.refuse(Status::NotFound).await,
-            Request::Get(get) => {
-                if let Behind::Settings(status) = behind {
-                    return get.refuse(status).await;
-                }
-                let junk = matches!(behind, Behind::JunkSettings);
-                incoming = get.answer(if junk { &[1, 0, 0, 0, 7] } else { &[] }).await?;
-            }
-        }
-    };
-    let reference = Reference([5; 8]);
-    let key = if matches!(behind, Behind::OtherKey) { &org.stranger } else { &org.gateway };
-    let accept = Accept { org: org.chain.org(), key, binding: Binding::Tls(exporter) };
-    let waiting = accept.on_hello(upgrade.hello(), [8; 32]).unwrap();
-    if let Behind::HelloRefused = behind {
-        return upgrade.refuse_hello(&reference.verdict_no()).await;
-    }
-    if let Behind::Challenge(line) = behind {
-        return upgrade.challenge(line).await.map(drop);
-    }
-    let (proof, pending) = upgrade.challenge(waiting.challenge()).await?.proof().await?;
-    let proven = waiting.on_proof(&proof).unwrap();
-    if let Behind::Suspended = behind {
-        return pending.refuse(&Refusal { code: Code::Suspended }.verdict(reference, true)).await;
-    }
-    if let Behind::Verdict(line) = behind {
-        return pending.refuse(line).await;
-    }
-    let admitted = proven.admit(conn_auth::Standing::Unknown).unwrap();
-    let line = admitted.verdict_ok(reference, identity::Heads([0; 32]), 0);
-    let mut session = pending.accept(&line, 1024).await?;
-    drop(session.recv().await);
-    Ok(())
-}
-
-/// An org whose keys this test has.
-struct Keys {
-    chain: CharterChain,
-    gateway: SecretKey,
-    stranger: SecretKey,
-}
-
-impl Keys {
-    fn new(root: &Authority, more: &[(CaState, &Authority)]) -> Self {
-        let seed = |byte| SecretKey::from_seed(&[byte; 32]);
-        let mut charter = Charter::genesis(Name::parse("acme").unwrap(), 1, vec![seed(1).public()], [3; 16]);
-        charter.admins = vec![Admin { key: seed(5).public(), name: Name::parse("ann").unwrap() }];
-        charter.gateways = vec![Gateway { key: seed(2).public(), node: seed(4).public() }];
-        let active = (CaState::Active, root);
-        let listed = more.iter().chain([&active]).filter(|_| !more.is_empty());
-        charter.tls_cas = listed
-            .map(|(state, ca)| TlsCa { state: *state, certificate: ca.certificate.der().to_vec() })
-            .collect();
-        let genesis = UnverifiedCharter::sign(charter, &[&seed(1)]).unwrap().verify_genesis().unwrap();
-        Self { chain: CharterChain::start(genesis).unwrap(), gateway: seed(2), stranger: seed(6) }
-    }
-}
-
 /// A state directory as muster-preboot leaves it.
 fn state(dir: &Path, name: &str, root: &Authority, more: &[(CaState, &Authority)]) -> PathBuf {
     let state = dir.join(name);
@@ -437,9 +323,4 @@ fn state(dir: &Path, name: &str, root: &Authority, more: &[(CaState, &Authority)
     fs::write(pinned.join("bundle.pem"), pem(&[&root.certificate])).unwrap();
     fs::write(pinned.join("gateways"), "127.0.0.1:1\n").unwrap();
     state
-}
-
-fn server(chain: &[&Authority], leaf: &Authority) -> ServerTls {
-    let chain: Vec<_> = chain.iter().map(|authority| &authority.certificate).collect();
-    ServerTls::from_pem(pem(&chain).as_bytes(), leaf.key.serialize_pem().as_bytes()).unwrap()
 }
