@@ -262,6 +262,9 @@ pub const TUNNEL_HANDSHAKES_PER_S: u64 = 2_000;
 /// Packets kept for one member while its tunnel is being made, and as many while it is being linked; the
 /// rest is dropped, as IP may.
 pub const TUNNEL_QUEUE_PACKETS_MAX: usize = 16;
+/// Packets kept for all members together while they are being linked: about 1.5 MiB, since any program on the machine
+/// can send to every address there is.
+pub const LINK_QUEUE_PACKETS_MAX: usize = 1_024;
 /// A link by which nothing has passed for so long is closed: its two ends ask one another all the while whether they are
 /// there, and a machine that has spoken with thousands would do little else. The next packet opens it again, in
 /// some milliseconds.

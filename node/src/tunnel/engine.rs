@@ -25,6 +25,7 @@ use identity::{
 
 use super::{
     filter::{Allow, Filter, Gate, Verdict},
+    held::Held,
     output::{Out, Output, PeerStats, Stats, TunnelEvent},
     packet::Packet,
     peer::{Index, Peer, Tunnel},
@@ -100,6 +101,7 @@ pub struct Engine {
     /// A member's keys, newest first, where it may use more than one.
     several: HashMap<Ipv6Addr, Vec<WireGuardKey>>,
     by_index: HashMap<Index, WireGuardKey>,
+    held: Held,
     /// Counts handshakes of everyone; the only place that does.
     limiter: Arc<RateLimiter>,
     /// What the `Tunn`s ask once more, and which never refuses: otherwise each handshake counts twice.
@@ -148,6 +150,7 @@ impl Engine {
             by_address: HashMap::new(),
             several: HashMap::new(),
             by_index: HashMap::new(),
+            held: Held::default(),
             tunnels_max: TUNNELS_MAX,
             draw_index,
             next_tick: now + TICK,
@@ -255,11 +258,11 @@ impl Engine {
     /// for it. Says whether the member is a peer.
     pub fn open_gate(&mut self, key: &WireGuardKey, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(key) else { return false };
-        let held = peer.open(now);
+        peer.open(now);
         if self.by_address.get(&peer.address) == Some(key) {
             self.filter.opened(peer.address);
         }
-        for packet in held {
+        for packet in self.held.take(key) {
             self.handle_packet(&packet, now);
         }
         true
@@ -320,7 +323,7 @@ impl Engine {
                 self.send_packet(key, bytes, now);
             }
             Verdict::GateClosed => {
-                if !peer.hold(bytes, now) {
+                if !self.held.keep(key, bytes, now) {
                     self.out.drops.gate_out += 1;
                 }
                 if peer.want_link_due(now, WANT_LINK_INTERVAL) {
@@ -350,11 +353,13 @@ impl Engine {
 
     fn purge(&mut self, now: Instant) {
         self.filter.purge(now);
-        for (key, peer) in &mut self.peers {
-            self.out.drops.gate_out += peer.let_go(now) as u64;
-            if peer.holds() && peer.want_link_due(now, WANT_LINK_INTERVAL) {
+        self.out.drops.gate_out += self.held.give_up(now);
+        for key in self.held.wanted() {
+            if self.peers.get_mut(key).is_some_and(|peer| peer.want_link_due(now, WANT_LINK_INTERVAL)) {
                 self.out.event(TunnelEvent::WantLink(*key));
             }
+        }
+        for (key, peer) in &self.peers {
             if peer.has_quiet_link(now) {
                 self.out.event(TunnelEvent::QuietLink(*key));
             }
@@ -430,6 +435,7 @@ impl Engine {
             self.several.remove(&peer.address);
             self.filter.forget(peer.address);
         }
+        self.held.forget(key);
     }
 
     /// An endpoint inside the org's own network would send a tunnel through itself.

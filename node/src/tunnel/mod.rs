@@ -15,6 +15,7 @@ mod device;
 mod engine;
 mod filter;
 mod flow;
+mod held;
 mod output;
 mod packet;
 mod peer;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use boringtun::noise::{Tunn, TunnResult, errors::WireGuardError};
-use identity::limits::{DIAL_DEADLINE_MS, LINK_QUIET_MS, TUNNEL_QUEUE_PACKETS_MAX};
+use identity::limits::{LINK_QUIET_MS, TUNNEL_QUEUE_PACKETS_MAX};
 
 use super::{filter::Gate, output::Out};
 
@@ -19,8 +19,6 @@ const EAGER_RETRIES: usize = 4;
 /// Packets that nobody answers for this long: the peer may have started anew and lost the session.
 /// `Tunn` alone would wait 15 s.
 const UNHEARD: Duration = Duration::from_secs(3);
-/// How long a packet waits for a link: as long as the dial for it may take.
-const HELD: Duration = Duration::from_millis(DIAL_DEADLINE_MS);
 const QUIET: Duration = Duration::from_millis(LINK_QUIET_MS);
 const TYPE_INITIATION: u8 = 1;
 
@@ -120,8 +118,6 @@ pub(super) struct Peer {
     /// Where it said it is.
     reported: Vec<SocketAddr>,
     want_link: Option<Instant>,
-    /// Packets of ours that came to the closed gate, and when.
-    held: VecDeque<(Instant, Vec<u8>)>,
     /// When a packet last passed the open gate that needs it to be open, or it was opened.
     linked: Option<Instant>,
 }
@@ -138,7 +134,6 @@ impl Peer {
             tx_bytes: 0,
             reported,
             want_link: None,
-            held: VecDeque::new(),
             linked: None,
         }
     }
@@ -159,32 +154,10 @@ impl Peer {
         due
     }
 
-    /// Keeps a packet until the gate opens. Says whether there was room.
-    pub(super) fn hold(&mut self, packet: &[u8], now: Instant) -> bool {
-        self.let_go(now);
-        let has_room = self.held.len() < TUNNEL_QUEUE_PACKETS_MAX;
-        if has_room {
-            self.held.push_back((now, packet.to_vec()));
-        }
-        has_room
-    }
-
-    /// Gives up the packets for which no link came. Says how many.
-    pub(super) fn let_go(&mut self, now: Instant) -> usize {
-        let is_late = |(at, _): &(Instant, Vec<u8>)| now.saturating_duration_since(*at) >= HELD;
-        let late = self.held.iter().take_while(|held| is_late(held)).count();
-        self.held.drain(..late).count()
-    }
-
-    pub(super) fn holds(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// The gate opens: what waited for it may be sent.
-    pub(super) fn open(&mut self, now: Instant) -> impl Iterator<Item = Vec<u8>> + use<> {
+    /// A link was accepted.
+    pub(super) fn open(&mut self, now: Instant) {
         self.gate = Gate::Open;
         self.linked = Some(now);
-        std::mem::take(&mut self.held).into_iter().map(|(_, packet)| packet)
     }
 
     /// A packet passed that needs an open gate.
