@@ -80,6 +80,9 @@ impl World {
             }
             self.run_until(self.now + SECOND);
             let waited = self.now - began;
+            if waited == CONVERGENCE_S * SECOND / 2 {
+                self.give_up_stranded();
+            }
             let mut apart = self.apart();
             if !is_handed_in {
                 apart.push("the first gateway without its list".to_owned());
@@ -146,6 +149,17 @@ impl World {
             self.machines[machine].phase = Phase::Booting;
             self.totals.brought_back += 1;
             self.after(SECOND, Event::Work(Work::Errand(machine, Errand::Boot { tries: 0 })));
+        }
+    }
+
+    /// Those that nobody lets in any more, and whose operators make them join anew.
+    fn give_up_stranded(&mut self) {
+        let stranded: Vec<Party> =
+            self.faithful().into_iter().filter(|machine| self.is_stranded(*machine)).collect();
+        for machine in stranded {
+            self.crash(machine, SECOND);
+            self.machines[machine].phase = Phase::Gone;
+            self.totals.stranded += 1;
         }
     }
 

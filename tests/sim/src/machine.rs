@@ -71,6 +71,8 @@ pub(crate) struct Machine {
     pub(crate) next: Option<&'static MachineKeys>,
     pub(crate) beside: Beside,
     pub(crate) rotations: u32,
+    /// Who had its newest keys on the list when the old ones were given up, and which disk of theirs.
+    pub(crate) known_by: Vec<(Party, u32)>,
     /// The key of the gateway role, if it has one, and how many it has made.
     pub(crate) role: Option<[u8; 32]>,
     pub(crate) roles_made: u32,
@@ -192,6 +194,7 @@ impl Machine {
             next: None,
             beside: Beside::default(),
             rotations: 0,
+            known_by: Vec::new(),
             role: is_gateway.then(|| seed_of(seed, &format!("gateway {number} 0"))),
             roles_made: 0,
             is_rogue: false,

@@ -80,6 +80,8 @@ totals! {
     settings,
     /// Machines that got new keys.
     rotations,
+    /// Of them those whose new keys nobody knew of in the end, who is still a member.
+    stranded,
     /// Keys of admins and gateways that were stolen.
     thefts,
     /// Machines that were started twice from one disk.

@@ -5,7 +5,7 @@
 use muster_sim::{Options, run};
 
 /// Seed, most machines, virtual seconds of faults; then what it found.
-const SEEDS: [(u64, usize, u64, &str); 10] = [
+const SEEDS: [(u64, usize, u64, &str); 11] = [
     (
         3,
         25,
@@ -46,6 +46,7 @@ const SEEDS: [(u64, usize, u64, &str); 10] = [
     (164, 25, 60, "the same word of a machine that had not heard of the settings yet when it said so"),
     (9, 9, 60, "a machine whose new keys only a revoked one knew of stayed with them and with it for ever"),
     (341, 9, 60, "the same with two that had been removed behind a partition, and did not know it"),
+    (102, 25, 45, "the only gateway had lost its list, and its operator asked a revoked one for it for ever"),
 ];
 
 #[test]

@@ -29,9 +29,9 @@ impl World {
                 Some(gateway)
             }
             Errand::Boot { .. } | Errand::Submit { .. } => {
-                // A machine without its list may find the gateways without theirs.
+                // A machine without its list may find the gateways without theirs, or out of the org.
                 let serves = |gateway: &Party| {
-                    !matches!(errand, Errand::Boot { .. }) || self.machines[*gateway].running().is_some()
+                    !matches!(errand, Errand::Boot { .. }) || self.says_it_is_a_member(*gateway)
                 };
                 let others: Vec<Party> =
                     self.gateways().into_iter().filter(|other| *other != party).filter(serves).collect();
@@ -66,6 +66,12 @@ impl World {
         self.totals.dials += 1;
         self.send(connection, DIALLER, Message::Line(hello));
         self.after(20 * SECOND, Event::GiveUp { connection, side: DIALLER });
+    }
+
+    fn says_it_is_a_member(&self, machine: Party) -> bool {
+        let Some(running) = self.machines[machine].running() else { return false };
+        let own = running.roster.member_of(&self.machines[machine].first);
+        own.is_some_and(|own| own.is_good() || own.is_unsettled())
     }
 
     /// The only gateway has lost its disk: its operator brings a copy of another machine's list.

@@ -79,13 +79,42 @@ impl World {
             KeysOrder::UseNext => machine.beside.known = true,
             KeysOrder::UseOld => machine.beside.known = false,
             KeysOrder::Promote => {
+                machine.beside = Beside::default();
                 if let Some(next) = machine.next.take() {
                     machine.kept = next;
                     self.totals.rotations += 1;
+                    let known_by = self.knowers(number);
+                    self.machines[number].known_by =
+                        known_by.map(|other| (other, self.machines[other].memory.disks)).collect();
                 }
-                self.machines[number].beside = Beside::default();
             }
         }
+    }
+
+    /// Who has a machine's own keys on its list.
+    fn knowers(&self, number: Party) -> impl Iterator<Item = Party> {
+        let own = self.machines[number].kept.node.public();
+        let knows = move |other: &Party| {
+            let running = self.machines[*other].running();
+            *other != number && running.is_some_and(|running| running.roster.member_of(&own).is_some())
+        };
+        self.up().filter(knows)
+    }
+
+    /// Whether a machine has rotated its keys, and all who knew of it, a gateway among them, have been shut out or
+    /// have lost their disks since. Nobody lets it in any more; its operator makes it join anew.
+    pub(crate) fn is_stranded(&self, number: Party) -> bool {
+        let Some(first) = self.machines[0].running() else { return false };
+        let roster = first.state.replica().roster();
+        let is_out = |other: Party| {
+            let member = roster.member_of(&self.machines[other].first);
+            !member.is_some_and(member_crdt::Member::is_good)
+        };
+        let has_lost =
+            |(other, disks): &(Party, u32)| is_out(*other) || self.machines[*other].memory.disks != *disks;
+        let known_by = &self.machines[number].known_by;
+        let by_gateway = known_by.iter().any(|(other, _)| self.machines[*other].role.is_some());
+        by_gateway && known_by.iter().all(has_lost) && self.knowers(number).all(is_out)
     }
 
     /// The keys that a daemon opens: those that a rotation made, if the list has them as the newest and
@@ -139,5 +168,28 @@ impl World {
         let key = SecretKey::from_seed(&made);
         self.open_front(number);
         self.step(number, |state, now| state.on_role_key(Ok(key), *order, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Options;
+
+    #[test]
+    fn only_a_machine_whose_keys_a_gateway_knew_and_no_member_knows_any_more_is_stranded() {
+        let mut world = World::new(1, &Options::default());
+        let (gateway, number) = (0, world.up().last().unwrap());
+        assert!(number != gateway && world.machines[number].role.is_none());
+        let disk = |world: &World, of: Party| (of, world.machines[of].memory.disks);
+        let lost = |world: &World, of: Party| (of, world.machines[of].memory.disks + 1);
+        world.machines[number].known_by = vec![lost(&world, gateway)];
+        assert!(!world.is_stranded(number), "all know them");
+        world.machines[number].kept = MachineKeys::leaked(world.seed, number, 9);
+        assert!(world.is_stranded(number), "nobody does, and the gateway that did has another disk");
+        world.machines[number].known_by = vec![lost(&world, gateway), disk(&world, 1)];
+        assert!(!world.is_stranded(number), "one that knew them has forgotten them without a cause");
+        world.machines[number].known_by = vec![];
+        assert!(!world.is_stranded(number), "it gave up the old ones where no gateway knew the new");
     }
 }
